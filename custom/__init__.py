@@ -1,0 +1,7 @@
+"""Components that the bundles' configurations name by ``_target_`` and that no library has."""
+
+from .errors import DataError, show_data_errors_as_one_line
+
+__all__ = ["DataError"]
+
+show_data_errors_as_one_line()

@@ -1,0 +1,1 @@
+"""From files on disk or in a bucket to batches."""

@@ -1,0 +1,40 @@
+"""The one error a user's data can cause, and how it is shown."""
+
+import sys
+from types import TracebackType
+
+
+class DataError(ValueError):
+    """A file cannot be used as it is.
+
+    The message is one line that names the file, what was found in it and what was expected.
+    """
+
+    @classmethod
+    def of(cls, path: object, found: str, expected: str) -> "DataError":
+        """Build the message every refusal has: ``path: found ..., expected ...``."""
+        return cls(f"{path}: found {found}, expected {expected}")
+
+
+def find_data_error(error: BaseException | None) -> DataError | None:
+    """The :class:`DataError` in a chain of exceptions; MONAI's config parser wraps errors in its own."""
+    while error is not None and not isinstance(error, DataError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def show_data_errors_as_one_line() -> None:
+    """Print an uncaught :class:`DataError` without its traceback; every other error is shown as usual.
+
+    The interpreter still ends with exit code 1. Code that catches exceptions notices no difference.
+    """
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        data_error = find_data_error(error)
+        if data_error is None:
+            previous(kind, error, traceback)
+        else:
+            print(f"error: {data_error}", file=sys.stderr)
+
+    sys.excepthook = hook

@@ -1,0 +1,1 @@
+"""How a network sees a volume that is larger than its input."""

@@ -1,0 +1,1 @@
+"""MONAI dictionary transforms: augmentation, targets, post-processing."""
