@@ -1,1 +1,7 @@
 """Ignite handlers for training."""
+
+from .history import History
+from .panels import Panels
+from .progress import ProgressBar
+
+__all__ = ["History", "Panels", "ProgressBar"]

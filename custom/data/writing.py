@@ -1,0 +1,45 @@
+"""Writing one volume to a file, whole or not at all."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..files import write_whole
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+
+def write_volume(path: str | Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    """Write a volume in the format its file name asks for.
+
+    Args:
+        path: ``.nii``, ``.nii.gz``, ``.tif`` (a stack of pages, LZW) or anything else ITK writes (``.mha``, ``.nrrd``).
+        array: ``(D, H, W)``; a TIFF takes them as page, row, column.
+        affine: ``(4, 4)``, array index to RAS millimetres. A TIFF has no place for it.
+
+    Raises:
+        ValueError: if the array is not three-dimensional.
+    """
+    if array.ndim != 3:
+        raise ValueError(f"{path}: a volume has 3 dimensions, this array has the shape {array.shape}")
+    name = Path(path).name.lower()
+    if name.endswith(TIFF_SUFFIXES):
+        return write_whole(path, lambda file: _write_tiff(file, array))
+    writer = "NibabelWriter" if name.endswith(NIFTI_SUFFIXES) else "ITKWriter"
+    return write_whole(path, lambda file: _write_with_monai(writer, file, array, affine))
+
+
+def _write_tiff(file: Path, array: np.ndarray) -> None:
+    import itk
+
+    itk.imwrite(itk.image_from_array(np.ascontiguousarray(array)), str(file), compression=True)
+
+
+def _write_with_monai(writer: str, file: Path, array: np.ndarray, affine: np.ndarray | None) -> None:
+    import monai.data
+
+    image_writer = getattr(monai.data, writer)(output_dtype=array.dtype)
+    image_writer.set_data_array(array, channel_dim=None)
+    image_writer.set_metadata({"affine": np.eye(4) if affine is None else affine}, resample=False)
+    image_writer.write(str(file))

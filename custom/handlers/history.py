@@ -1,0 +1,117 @@
+"""What a training run has reached, epoch by epoch, as a table and a picture."""
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from ..files import write_whole
+
+TABLE = "metrics.csv"
+PICTURE = "curves.png"
+
+
+class History:
+    """Writes ``metrics.csv``, one row an epoch, and draws it as ``curves.png`` when training ends.
+
+    The columns are ``epoch``, ``step``, ``seconds``, ``learning_rate``, ``train_loss`` (mean over the epoch's steps)
+    and every metric of the evaluator. In an epoch without validation the metrics are left empty. List it after the
+    ``ValidationHandler``.
+
+    Args:
+        output_dir: the run's folder; created.
+        optimizer: read for its learning rate.
+        evaluator: the validation engine; ``None`` where there is none.
+    """
+
+    def __init__(self, *, output_dir: str, optimizer: torch.optim.Optimizer, evaluator: Engine | None = None) -> None:
+        self.output_dir = Path(output_dir)
+        self.optimizer = optimizer
+        self.evaluator = evaluator
+        self.rows: list[dict[str, Any]] = []
+        self._losses: list[torch.Tensor] = []
+        self._validated = False
+        self._started = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._remember_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write_row)
+        engine.add_event_handler(Events.COMPLETED, self._draw)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
+
+    def _start(self, _: Engine) -> None:
+        self._started = time.monotonic()
+
+    def _remember_loss(self, engine: Engine) -> None:
+        # Kept on the device: reading the value here would wait for the GPU at every step.
+        self._losses.append(engine.state.output["loss"].detach())
+
+    def _remember_validation(self, _: Engine) -> None:
+        self._validated = True
+
+    def _write_row(self, engine: Engine) -> None:
+        row = {
+            "epoch": engine.state.epoch,
+            "step": engine.state.iteration,
+            "seconds": round(time.monotonic() - self._started, 2),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "train_loss": float(torch.stack(self._losses).mean()),
+        }
+        if self.evaluator is not None and self._validated:
+            row.update({name: _number(value) for name, value in self.evaluator.state.metrics.items()})
+        self.rows.append(row)
+        self._losses, self._validated = [], False
+        write_rows(self.output_dir / TABLE, self.rows)
+
+    def _draw(self, _: Engine) -> None:
+        draw_curves(self.rows, self.output_dir / PICTURE)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write dictionaries as a CSV whose columns are all their keys, in order of appearance."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+
+    def write(file: Path) -> None:
+        with file.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_whole(path, write)
+
+
+def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw loss and metrics over the epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    loss_axis, metric_axis = figure.subplots(1, 2)
+    loss_axis.plot([row["epoch"] for row in rows], [row["train_loss"] for row in rows], color="tab:gray")
+    loss_axis.set(xlabel="epoch", ylabel="training loss")
+    for name in metric_names(rows):
+        points = [(row["epoch"], row[name]) for row in rows if isinstance(row.get(name), float)]
+        metric_axis.plot(*zip(*points, strict=True), label=name, marker=".")
+    metric_axis.set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
+    if metric_axis.lines:
+        metric_axis.legend(fontsize="small")
+    for axis in (loss_axis, metric_axis):
+        axis.grid(alpha=0.3)
+    write_whole(path, lambda file: figure.savefig(file, dpi=110))
+
+
+def metric_names(rows: list[dict[str, Any]]) -> list[str]:
+    """Names of the validation metrics that lie between 0 and 1, so that one axis can hold them."""
+    fixed = {"epoch", "step", "seconds", "learning_rate", "train_loss"}
+    names = dict.fromkeys(name for row in rows for name in row if name not in fixed)
+    values = {name: [row[name] for row in rows if isinstance(row.get(name), float)] for name in names}
+    return [name for name, found in values.items() if found and all(0 <= value <= 1 for value in found)]
+
+
+def _number(value: Any) -> float | str:
+    return float(value) if isinstance(value, int | float | torch.Tensor) and torch.as_tensor(value).numel() == 1 else ""
