@@ -1,0 +1,49 @@
+"""Any loss in float32, whatever precision the network computes in."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch.nn.modules.loss import _Loss
+
+Forward = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def in_float32(forward: Forward) -> Forward:
+    """Decorate ``forward(self, input, target)`` of a loss so that it computes in float32.
+
+    Sums over a 512 x 512 slice overflow float16 (largest value 65504) and lose digits in bfloat16. Inside, autocast is
+    off, both tensors are plain (a MetaTensor would carry its bookkeeping through every operation) and have the dtype
+    float32; float64 is left as it is.
+    """
+
+    @wraps(forward)
+    def wrapped(self: Any, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        dtype = torch.promote_types(input.dtype, torch.float32)
+        input, target = (tensor.as_subclass(torch.Tensor).to(dtype) for tensor in (input, target))
+        with torch.autocast(device_type=input.device.type, enabled=False):
+            return forward(self, input, target)
+
+    return wrapped
+
+
+class Float32Loss(_Loss):
+    """A loss of MONAI or torch, computed in float32 with autocast off.
+
+    Args:
+        loss: the loss to compute; called as ``loss(input, target)``.
+    """
+
+    def __init__(self, *, loss: torch.nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    @in_float32
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            input: logits ``(B, C, ...)`` of any float dtype.
+            target: what the wrapped loss expects, of any dtype.
+        """
+        return self.loss(input, target)
