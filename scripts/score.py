@@ -1,0 +1,71 @@
+"""Scores of predicted volumes against labels, as the competitions compute them."""
+
+import json as json_format
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import fire
+
+from custom.errors import show_data_errors_as_one_line
+from custom.files import write_whole
+
+
+def vesuvius(predictions: str, labels: str, json: str | None = None, processes: int | None = None) -> None:
+    """Official score of the Vesuvius surface detection: TopoScore, SurfaceDice@2 and VOI of two folders of TIFFs.
+
+    Prints a table of the volumes, of the scrolls (where train.csv lies in or beside the folder of labels) and in total.
+    Every label needs its prediction.
+
+    Args:
+        predictions: folder of <id>.tif, 0 background, anything else surface.
+        labels: folder of <id>.tif, 0 background, 1 surface, 2 ignored; or one that holds train_labels.
+        json: also write {"cases": {id: {"score", "toposcore", "surface_dice", "voi_score"}}, "mean": {...}} here.
+        processes: octants scored at the same time; by default as many as cores and free memory allow.
+
+    Example:
+        python scripts/score.py vesuvius eval/predictions data/train_labels --json scores.json
+    """
+    from custom.metrics.vesuvius import score_folders
+
+    _show(*score_folders(str(predictions), str(labels), processes=processes), json)
+
+
+def liver(predictions: str, labels: str, json: str | None = None) -> None:
+    """Dice, VOE, RVD, ASSD, HD95 of liver and tumour per volume, and lesions found, of two folders of volumes.
+
+    Args:
+        predictions: folder of volumes, 0 background, 1 liver, 2 tumour.
+        labels: folder of volumes; a pair has equal names or LiTS names (volume-7 with segmentation-7).
+        json: also write {"cases": {id: {"liver", "tumor", "lesions"}}, "mean": {...}, "global": {...}} here.
+
+    Example:
+        python scripts/score.py liver eval/predictions data/labels --json scores.json
+    """
+    from custom.metrics.liver import score_folders
+
+    _show(*score_folders(str(predictions), str(labels)), json)
+
+
+def _show(scores: dict[str, Any], table: str, path: str | os.PathLike | None) -> None:
+    print(table)
+    if path is not None:
+        text = json_format.dumps(_without_nan(scores), indent=2, allow_nan=False) + "\n"
+        write_whole(str(path), lambda file: file.write_text(text, encoding="utf-8"))
+        print(f"Scores: {path}")
+
+
+def _without_nan(value: Any) -> Any:
+    """Undefined scores become null: NaN is not JSON."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    show_data_errors_as_one_line()
+    fire.Fire({"vesuvius": vesuvius, "liver": liver}, name="score.py")
