@@ -26,8 +26,8 @@ def write_volume(path: str | Path, array: np.ndarray, affine: np.ndarray | None 
     name = Path(path).name.lower()
     if name.endswith(TIFF_SUFFIXES):
         return write_whole(path, lambda file: _write_tiff(file, array))
-    writer = "NibabelWriter" if name.endswith(NIFTI_SUFFIXES) else "ITKWriter"
-    return write_whole(path, lambda file: _write_with_monai(writer, file, array, affine))
+    write = _write_nifti if name.endswith(NIFTI_SUFFIXES) else _write_with_itk
+    return write_whole(path, lambda file: write(file, array, np.eye(4) if affine is None else affine))
 
 
 def _write_tiff(file: Path, array: np.ndarray) -> None:
@@ -36,10 +36,17 @@ def _write_tiff(file: Path, array: np.ndarray) -> None:
     itk.imwrite(itk.image_from_array(np.ascontiguousarray(array)), str(file), compression=True)
 
 
-def _write_with_monai(writer: str, file: Path, array: np.ndarray, affine: np.ndarray | None) -> None:
-    import monai.data
+def _write_nifti(file: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    import nibabel
 
-    image_writer = getattr(monai.data, writer)(output_dtype=array.dtype)
-    image_writer.set_data_array(array, channel_dim=None)
-    image_writer.set_metadata({"affine": np.eye(4) if affine is None else affine}, resample=False)
-    image_writer.write(str(file))
+    image = nibabel.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, file)
+
+
+def _write_with_itk(file: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    import itk
+    from monai.data import ITKWriter
+
+    image = ITKWriter.create_backend_obj(array, channel_dim=None, affine=affine, dtype=array.dtype)
+    itk.imwrite(image, str(file), compression=True)

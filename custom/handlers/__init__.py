@@ -3,5 +3,6 @@
 from .history import History
 from .panels import Panels
 from .progress import ProgressBar
+from .weights import LoadWeights
 
-__all__ = ["History", "Panels", "ProgressBar"]
+__all__ = ["History", "LoadWeights", "Panels", "ProgressBar"]

@@ -3,7 +3,7 @@
 import csv
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from ignite.engine import Engine, Events
@@ -70,7 +70,7 @@ class History:
         write_rows(self.output_dir / TABLE, self.rows)
 
     def _draw(self, _: Engine) -> None:
-        draw_curves(self.rows, self.output_dir / PICTURE)
+        write_whole(self.output_dir / PICTURE, lambda file: draw_curves(self.rows, file))
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -86,8 +86,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     write_whole(path, write)
 
 
-def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw loss and metrics over the epochs."""
+def draw_curves(rows: list[dict[str, Any]], file: Path | BinaryIO) -> None:
+    """Draw loss and metrics over the epochs, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -102,7 +102,7 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
         metric_axis.legend(fontsize="small")
     for axis in (loss_axis, metric_axis):
         axis.grid(alpha=0.3)
-    write_whole(path, lambda file: figure.savefig(file, dpi=110))
+    figure.savefig(file, format="png", dpi=110)
 
 
 def metric_names(rows: list[dict[str, Any]]) -> list[str]:

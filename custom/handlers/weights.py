@@ -1,0 +1,62 @@
+"""Loading a network's weights before an engine runs."""
+
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+
+from ..errors import DataError
+
+
+class LoadWeights:
+    """Load a flat state dict, as ``models/model.pt`` is, into a network when the engine starts.
+
+    MONAI's ``CheckpointLoader`` does the same; this one says in one line what is wrong with the file.
+
+    Args:
+        path: the file.
+        network: what to load it into, on whatever device it is.
+
+    Raises:
+        DataError: when the engine starts: the file is missing, damaged, or of another network.
+    """
+
+    def __init__(self, *, path: str, network: torch.nn.Module) -> None:
+        self.path = Path(path)
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator or a trainer."""
+        engine.add_event_handler(Events.STARTED, self._load)
+
+    def _load(self, _: Engine) -> None:
+        load_weights(self.path, self.network)
+
+
+def load_weights(path: Path, network: torch.nn.Module) -> None:
+    """Load ``path`` into ``network``; nothing is executed from the file, and every key must fit."""
+    state = read_state_dict(path)
+    network = getattr(network, "module", network)  # DistributedDataParallel keeps the network one level down
+    expected = network.state_dict()
+    wrong = [key for key in expected if key not in state or state[key].shape != expected[key].shape]
+    wrong += [key for key in state if key not in expected]
+    if wrong:
+        raise DataError.of(
+            path,
+            f"weights of another network ({len(wrong)} of {len(expected)} tensors differ, the first is {wrong[0]!r})",
+            f"those of the configured {type(network).__name__}",
+        )
+    network.load_state_dict(state)
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """Read a flat state dict onto the CPU."""
+    if not path.is_file():
+        raise DataError.of(path, "no such file", "trained weights (train first, or give --checkpoint)")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file and for one that holds more than tensors
+        raise DataError.of(path, f"an unreadable file ({type(error).__name__})", "a state dict of tensors") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise DataError.of(path, "other things than tensors", "a flat state dict")
+    return state

@@ -1,0 +1,72 @@
+"""Writing predictions under the names of their inputs."""
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from ..data.writing import write_volume
+
+# Longest first, so that ".nii.gz" is not taken for ".gz".
+KNOWN_SUFFIXES = (".nii.gz", ".nii", ".tiff", ".tif", ".nrrd", ".mha", ".mhd", ".dcm")
+# DICOM (a folder or a file) is read but not written; .mhd would be two files, which cannot be renamed as one.
+INSTEAD_OF = {"": ".nii.gz", ".dcm": ".nii.gz", ".mhd": ".mha"}
+
+
+class SaveVolumed(MapTransform):
+    """Write ``(1, D, H, W)`` or ``(D, H, W)`` predictions to ``output_dir``, one file per input, never half a file.
+
+    Unlike MONAI's ``SaveImaged`` it writes stacks of pages as TIFF, and renames a finished file into place.
+
+    Args:
+        keys: what to write.
+        image_key: the input whose file name is kept; for NIfTI and other formats with a geometry the prediction's own
+            affine is written (``Invertd`` gives it back the input's), or that of the image if it has none.
+        output_dir: folder to write to; created.
+        output_ext: for example ``".nii.gz"``; ``None`` keeps the input's, except where
+            that is not written: ``.nii.gz`` for DICOM, ``.mha`` for ``.mhd``.
+        dtype: what to write, numpy's name.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        output_dir: str,
+        image_key: str = "image",
+        output_ext: str | None = None,
+        dtype: str = "uint8",
+    ) -> None:
+        super().__init__(keys)
+        self.output_dir = Path(output_dir)
+        self.image_key = image_key
+        self.output_ext = output_ext
+        self.dtype = np.dtype(dtype)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write and hand on unchanged."""
+        image = data[self.image_key]
+        source = image.meta["filename_or_obj"]
+        for key in self.key_iterator(data):
+            array = torch.as_tensor(data[key]).detach().cpu().numpy()
+            affine = data[key].affine if isinstance(data[key], MetaTensor) else image.affine
+            volume = array[0] if array.ndim == 4 else array
+            write_volume(self.output_dir / self._name(source), volume.astype(self.dtype), np.asarray(affine, float))
+        return dict(data)
+
+    def _name(self, source: str) -> str:
+        stem, suffix = split_suffix(Path(source).name)
+        return stem + (self.output_ext or INSTEAD_OF.get(suffix, suffix))
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """``("case", ".nii.gz")`` for ``"case.nii.gz"``; an unknown ending is taken for part of the name."""
+    for suffix in KNOWN_SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)], suffix
+    return name, ""

@@ -1,0 +1,48 @@
+"""What the pictures show, read from the drawn layers."""
+
+import numpy as np
+import torch
+from ignite.engine import Engine
+
+from custom.handlers import Panels
+from custom.handlers.panels import draw_panel
+
+LABEL = np.array([[[0, 0], [0, 0]], [[1, 1], [0, 2]]])
+PRED = np.array([[[0, 0], [0, 0]], [[1, 0], [1, 1]]])
+
+
+def layers(figure):
+    return [np.asarray(axis.images[-1].get_array().filled(0)) for axis in figure.axes[1:]]
+
+
+def test_shows_the_slice_with_most_foreground_and_its_errors():
+    figure = draw_panel(np.zeros((2, 2, 2)), LABEL, PRED, title="case")
+    assert figure.get_suptitle() == "case, slice 1"
+    label, pred, errors = layers(figure)
+    np.testing.assert_array_equal(label, LABEL[1])
+    np.testing.assert_array_equal(pred, PRED[1])
+    np.testing.assert_array_equal(errors, [[0, 1], [2, 1]])
+
+
+def test_ignored_voxels_are_neither_drawn_nor_wrong():
+    label, _, errors = layers(draw_panel(np.zeros((2, 2, 2)), LABEL, PRED, title="case", ignored=2))
+    np.testing.assert_array_equal(label, [[1, 1], [0, 0]])
+    np.testing.assert_array_equal(errors, [[0, 1], [2, 0]])
+
+
+def test_without_a_label_only_image_and_prediction():
+    assert len(draw_panel(np.zeros((2, 2, 2)), None, PRED, title="case").axes) == 2
+
+
+def test_draws_the_first_cases_only(tmp_path):
+    def step(engine, case):
+        engine.state.batch = [{"id": case}]
+        return [
+            {"image": torch.zeros(1, 2, 2, 2), "label": torch.tensor(LABEL)[None], "pred": torch.tensor(PRED)[None]}
+        ]
+
+    evaluator = Engine(step)
+    Panels(output_dir=str(tmp_path), n_cases=2).attach(evaluator)
+    for _ in range(2):  # the second validation draws the same cases again
+        evaluator.run(["a", "b", "c"])
+    assert sorted(path.name for path in (tmp_path / "panels").iterdir()) == ["a.png", "b.png"]

@@ -1,0 +1,76 @@
+"""Weights load whole or are refused by name."""
+
+import pickle
+
+import pytest
+import torch
+from ignite.engine import Engine
+
+from custom.errors import DataError
+from custom.handlers import LoadWeights
+
+
+def load(path, network):
+    engine = Engine(lambda *_: None)
+    LoadWeights(path=str(path), network=network).attach(engine)
+    engine.run([0])
+
+
+def test_loads_every_tensor(tmp_path):
+    source, target = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    torch.save(source.state_dict(), tmp_path / "model.pt")
+    load(tmp_path / "model.pt", target)
+    assert torch.equal(source.weight, target.weight) and torch.equal(source.bias, target.bias)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def missing(_):
+    pass
+
+
+def damaged(path):
+    torch.save(torch.nn.Linear(2, 3).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def other_shape(path):
+    torch.save(torch.nn.Linear(2, 4).state_dict(), path)
+
+
+def one_key_more(path):
+    torch.save({**torch.nn.Linear(2, 3).state_dict(), "extra": torch.zeros(1)}, path)
+
+
+def nested(path):
+    torch.save({"model": torch.nn.Linear(2, 3).state_dict()}, path)
+
+
+def code(path):
+    path.write_bytes(pickle.dumps(Evil()))
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (missing, "no such file"),
+        (damaged, "an unreadable file"),
+        (other_shape, "another network (2 of 2 tensors differ, the first is 'weight')"),
+        (one_key_more, "the first is 'extra'"),
+        (nested, "other things than tensors"),
+        (code, "an unreadable file"),
+    ],
+)
+def test_refusals_name_the_file(tmp_path, capsys, make, found):
+    path = tmp_path / "model.pt"
+    make(path)
+    network = torch.nn.Linear(2, 3)
+    before = network.weight.clone()
+    with pytest.raises(DataError) as refusal:
+        load(path, network)
+    assert str(refusal.value).startswith(f"{path}: found ") and found in str(refusal.value)
+    assert torch.equal(before, network.weight)
+    assert "executed" not in capsys.readouterr().out

@@ -1,0 +1,25 @@
+"""A reader sees the old file or the new one, never half of one."""
+
+import pytest
+
+from custom.files import write_whole
+
+
+def test_makes_the_folder_and_leaves_nothing_else(tmp_path):
+    path = write_whole(tmp_path / "a" / "b.txt", lambda file: file.write_text("whole"))
+    assert path.read_text() == "whole"
+    assert [entry.name for entry in path.parent.iterdir()] == ["b.txt"]
+
+
+def test_failure_keeps_the_old_file(tmp_path):
+    path = tmp_path / "b.txt"
+    path.write_text("old")
+
+    def fail(file):
+        file.write_text("ha")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, fail)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["b.txt"]
