@@ -1,0 +1,117 @@
+"""Weights of a classifier, read as the start of a segmentation encoder."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from monai.networks.nets import efficientnet
+from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
+from torch import nn
+
+from ..errors import DataError
+
+__all__ = ["imagenet_state_dict", "load_encoder_weights", "read_state_dict", "stem_for_channels"]
+
+# MONAI numbers the blocks of EfficientNet by stage and block, the published files by block alone.
+_STAGE = re.compile(r"^(_blocks)\.\d+(\.\d+\.)")
+
+
+def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+    """The encoder's part of a state dict saved by ``torch.save``.
+
+    A dict under the key ``state_dict`` is taken for the whole, the prefix ``module.`` of DataParallel is dropped, and
+    of a checkpoint of this package's network only the entries under ``encoder.`` are kept, without that prefix.
+
+    Raises:
+        DataError: the file is missing, cannot be read with ``weights_only=True``, or holds no state dict.
+    """
+    expected = "a state dict saved by torch.save"
+    if not Path(path).is_file():
+        raise DataError.of(path, "no file", expected)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is no such archive can fail anywhere in the unpickler
+        raise DataError.of(path, f"a file that torch.load refuses ({type(error).__name__})", expected) from error
+    if isinstance(content, Mapping):
+        content = content.get("state_dict", content)
+    if not isinstance(content, Mapping):
+        raise DataError.of(path, f"a {type(content).__name__}", expected)
+    strangers = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    if strangers:
+        raise DataError.of(path, f"no tensor under {strangers[0]!r}", expected)
+    weights = {key.removeprefix("module."): value for key, value in content.items()}
+    inside = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
+    return inside or weights
+
+
+def imagenet_state_dict(backbone: str, spatial_dims: int) -> dict[str, torch.Tensor]:
+    """ImageNet weights with a three-channel stem, downloaded (and kept in torch's cache) by MONAI's own loader.
+
+    Raises:
+        ValueError: MONAI has no ImageNet weights for this backbone; without the check it would start at random.
+    """
+    entry = FLEXUNET_BACKBONE.register_dict[backbone]
+    if backbone not in efficientnet.url_map or spatial_dims != 2:
+        known = ", ".join(name for name in efficientnet.url_map if name.startswith("efficientnet-"))
+        raise ValueError(
+            f"no ImageNet weights for {backbone} in {spatial_dims}-D: MONAI has them for {known} in 2-D; "
+            "encoder_weights also takes the path of a local file"
+        )
+    options = entry["parameter"] | {"pretrained": True, "in_channels": 3, "spatial_dims": 2}
+    return entry["type"](**options).state_dict()
+
+
+def load_encoder_weights(
+    encoder: nn.Module, weights: Mapping[str, torch.Tensor], *, source: str | Path, ignored: Sequence[str] = ()
+) -> None:
+    """Fill ``encoder`` with ``weights``, its first convolution fitted by :func:`stem_for_channels`.
+
+    Keys are MONAI's or, for EfficientNet, those of the published files (``_blocks.7.`` for ``_blocks.3.7.``).
+
+    Args:
+        encoder: the network to fill in place.
+        weights: its state dict, of any number of input channels.
+        source: file or name the weights came from, for the message.
+        ignored: children that ``weights`` may have and the encoder has not, such as the classification head.
+
+    Raises:
+        DataError: a key is missing, unexpected, or of another shape; nothing has been changed then.
+    """
+    own = encoder.state_dict()
+    names = {_STAGE.sub(r"\1\2", name): name for name in own}
+    found = {names.get(key, key): value for key, value in weights.items() if key.split(".")[0] not in ignored}
+    stem = next(name for name, m in encoder.named_modules() if isinstance(m, nn.Conv2d | nn.Conv3d)) + ".weight"
+    if stem in found and found[stem].ndim == own[stem].ndim:
+        found[stem] = stem_for_channels(found[stem], own[stem].shape[1])
+    # counters of batches seen have no use here, and older files lack them
+    for key in own:
+        if key.endswith("num_batches_tracked"):
+            found.setdefault(key, own[key])
+
+    missing = [key for key in own if key not in found]
+    unexpected = [key for key in found if key not in own]
+    misshapen = [key for key in own if key in found and own[key].shape != found[key].shape]
+    if missing or unexpected or misshapen:
+        parts = (_listing("missing", missing), _listing("unexpected", unexpected), _listing("misshapen", misshapen))
+        raise DataError.of(source, ", ".join(filter(None, parts)), f"the weights of {type(encoder).__name__}")
+    encoder.load_state_dict(found)
+
+
+def stem_for_channels(weight: torch.Tensor, in_channels: int) -> torch.Tensor:
+    """The weight ``(C_out, C_in, ...)`` of a first convolution for another number of input channels.
+
+    An equal number is left as it is. Otherwise every channel gets the sum over the old ones, divided by the new
+    number: a grey image answers as it did when given as RGB, be it in one channel or repeated in all of them.
+    """
+    if weight.shape[1] == in_channels:
+        return weight
+    return weight.sum(dim=1, keepdim=True).expand(-1, in_channels, *weight.shape[2:]) / in_channels
+
+
+def _listing(title: str, keys: Sequence[str]) -> str:
+    """A few of the keys and how many there are."""
+    if not keys:
+        return ""
+    shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+    return f"{len(keys)} {title} keys ({shown})"
