@@ -1,0 +1,91 @@
+"""Timing two ways of doing the same work side by side."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. ``ratio`` is theirs / ours where more is better, ours / theirs where less is."""
+
+    what: str
+    ours: str
+    theirs: str
+    ratio: float | None
+    goal: str
+    """``">= 5"``, ``"<= 1.05"`` or empty where nothing is required."""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the ratio reaches the goal; ``None`` where nothing was measured or required."""
+        if self.ratio is None or not self.goal:
+            return None
+        sign, bound = self.goal.split()
+        return self.ratio >= float(bound) if sign == ">=" else self.ratio <= float(bound)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the JSON file."""
+        return asdict(self) | {"met": self.met}
+
+
+def not_measured(what: str, reason: str, goal: str = "") -> Row:
+    """A row that says so."""
+    return Row(what, "not measured", reason, None, goal)
+
+
+def seconds(work: Callable[[], Any], *, repeats: int, device: str = "cpu") -> float:
+    """Median wall-clock seconds of ``work()`` over ``repeats`` calls, after one that is not counted."""
+    return interleaved([work], repeats=repeats, device=device)[0]
+
+
+def interleaved(works: list[Callable[[], Any]], *, repeats: int, device: str = "cpu") -> list[float]:
+    """Median seconds of each work, taken in turns, so that a machine that slows down slows all of them alike."""
+    for work in works:
+        work()
+    taken: list[list[float]] = [[] for _ in works]
+    for _ in range(repeats):
+        for work, times in zip(works, taken, strict=True):
+            times.append(once(work, device))
+    return [statistics.median(times) for times in taken]
+
+
+def once(work: Callable[[], Any], device: str = "cpu") -> float:
+    """Seconds of one call, the GPU's queue included."""
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def machine(device: str) -> str:
+    """What the numbers were taken on."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def show_seconds(value: float) -> str:
+    """``12.3 ms``, ``4.56 s``."""
+    if value < 1e-3:
+        return f"{value * 1e6:.0f} us"
+    return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"

@@ -1,0 +1,159 @@
+"""What the configurations declare exists, fits together and is what the documents say."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BUNDLES = sorted(path.name for path in (REPOSITORY / "bundles").iterdir())
+OVERRIDES = {"evaluate", "multi_gpu_train", "multi_gpu_evaluate", "quickstart"}
+
+# The fields that the model zoo's schema (meta_schema_20240725) requires.
+METADATA_SCHEMA = {
+    "type": "object",
+    "required": [
+        "schema",
+        "version",
+        "monai_version",
+        "pytorch_version",
+        "numpy_version",
+        "required_packages_version",
+        "task",
+        "description",
+        "authors",
+        "copyright",
+        "network_data_format",
+    ],
+    "properties": {
+        "version": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+        "network_data_format": {
+            "type": "object",
+            "required": ["inputs", "outputs"],
+            "additionalProperties": {
+                "additionalProperties": {
+                    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"]
+                }
+            },
+        },
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _from_the_repository(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+
+
+def workflow(bundle, names, kind, tmp_path, **options):
+    options = {"bundle_root": str(bundle.root), "cache_dir": str(tmp_path / "cache"), **options}
+    return ConfigWorkflow(bundle.configs(*names), workflow_type=kind, **bundle.options | options)
+
+
+def targets(config, prefix=""):
+    """Ids of all components below a config, the outermost first."""
+    if isinstance(config, dict | list):
+        if isinstance(config, dict) and "_target_" in config:
+            yield prefix
+        for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+            yield from targets(value, f"{prefix}#{key}" if prefix else str(key))
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["train"], "train"),
+        (["train", "quickstart"], "train"),
+        (["train", "evaluate"], "train"),
+        (["inference"], "infer"),
+        (["inference", "quickstart"], "infer"),
+    ],
+    ids="+".join,
+)
+def test_every_component_instantiates(bundle, names, kind, tmp_path):
+    small = {} if kind == "train" else {"dataset_dir": str(bundle.images)}
+    flow = workflow(bundle, names, kind, tmp_path, **small)
+    flow.initialize()
+    ids = list(targets(flow.parser.get()))
+    assert len(ids) > 15
+    for name in ids:
+        disabled = flow.parser[name].get("_disabled_", False)
+        assert disabled or flow.parser.get_parsed_content(name) is not None, name
+    assert flow.check_properties() == []
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_override_files_hold_only_what_differs(name):
+    configs = REPOSITORY / "bundles" / name / "configs"
+    whole = ConfigParser.load_config_file(configs / "train.json")
+    for override in OVERRIDES & {path.stem for path in configs.glob("*.json")}:
+        for key, value in ConfigParser.load_config_file(configs / f"{override}.json").items():
+            assert ConfigParser(whole).get(key) != value, f"{override}.json repeats {key}"
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_training_and_inference_see_the_same(name):
+    """inference.json is self-contained, so it repeats parts of train.json: word for word."""
+    configs = REPOSITORY / "bundles" / name / "configs"
+    train = ConfigParser(ConfigParser.load_config_file(configs / "train.json"))
+    inference = ConfigParser(ConfigParser.load_config_file(configs / "inference.json"))
+    assert inference["network_def"] == train["network_def"]
+    assert inference["inferer"] == train["validate#inferer"]
+    assert inference["preprocessing#transforms"][-1] == train["normalize"]
+    assert inference["postprocessing#transforms"][0] == train["validate#postprocessing#transforms"][0]
+    for knob in set(inference.get()) & set(train.get()) - {"dataset_dir", "output_dir", "imports", "cases", "run"}:
+        if knob != "initialize":
+            assert inference[knob] == train[knob], knob
+
+
+def test_both_bundles_read_alike():
+    first, second = (
+        list(json.loads((REPOSITORY / "bundles" / name / "configs" / "train.json").read_text())) for name in BUNDLES
+    )
+    shared = set(first) & set(second)
+    assert [key for key in first if key in shared] == [key for key in second if key in shared]
+    assert len(shared) > 25
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_metadata(name):
+    jsonschema = pytest.importorskip("jsonschema")
+    metadata = json.loads((REPOSITORY / "bundles" / name / "configs" / "metadata.json").read_text())
+    jsonschema.validate(metadata, METADATA_SCHEMA)
+    assert metadata["version"] in metadata["changelog"]
+    pins = dict(
+        line.strip().split("==") for line in (REPOSITORY / "requirements.txt").read_text().splitlines() if "==" in line
+    )
+    assert metadata["monai_version"] == pins["monai"]
+    assert metadata["pytorch_version"] == pins["torch"]
+    assert metadata["numpy_version"] == pins["numpy"]
+    for package, version in metadata["required_packages_version"].items():
+        assert pins[package] == version, package
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_network_takes_and_gives_what_the_metadata_says(name):
+    configs = REPOSITORY / "bundles" / name / "configs"
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.json"),
+        n=1,
+        p=1,
+        any=32,
+    )
+
+
+def test_the_surface_network_is_the_seeds_size():
+    config = ConfigParser.load_config_file("bundles/vesuvius_surface_3d/configs/train.json")
+    parser = ConfigParser(config)
+    network = parser.get_parsed_content("network_def")
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(31.1e6, rel=0.01)
+    network.train()
+    outputs = network(torch.zeros(1, 1, 8, 16, 16))
+    assert [tuple(output.shape[2:]) for output in outputs] == [(8, 16, 16), (4, 8, 8), (2, 4, 4), (1, 2, 2)]
+    inferer = parser.get_parsed_content("validate#inferer")
+    steps = [int(size * (1 - overlap)) for size, overlap in zip(inferer.roi_size, inferer.overlap, strict=True)]
+    assert steps == [36, 104, 104]

@@ -1,0 +1,101 @@
+"""Both bundles through the command line, as a user runs them: train, evaluate, infer."""
+
+import csv
+
+import itk
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module")
+def trained(phantoms, tmp_path_factory):
+    """Train each bundle once, from its own folder with ``training``."""
+    done = {}
+
+    def train(bundle):
+        if bundle.name not in done:
+            out = tmp_path_factory.mktemp(bundle.name)
+            folders = {"model_dir": out / "models", "cache_dir": out / "cache", "output_dir": out / "training"}
+            process = bundle.run(
+                "training", ["configs/train.json", "configs/quickstart.json"], **bundle.options | folders
+            )
+            assert process.returncode == 0, process.stderr
+            done[bundle.name] = out
+        return done[bundle.name]
+
+    return train
+
+
+def rows(path):
+    with path.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_training_leaves_weights_history_and_pictures(bundle, trained):
+    out = trained(bundle)
+    state = torch.load(out / "models" / "model.pt", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    history = rows(out / "training" / "metrics.csv")
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    assert all(np.isfinite(float(row["train_loss"])) for row in history)
+    assert (out / "training" / "curves.png").exists()
+    assert len(list((out / "training" / "panels").glob("*.png"))) == 1
+    assert list((out / "training").glob("events.out.tfevents*"))
+
+
+def test_evaluation_scores_every_volume(bundle, trained, tmp_path):
+    out = trained(bundle)
+    process = bundle.run(
+        "evaluating",
+        ["configs/train.json", "configs/evaluate.json"],
+        **bundle.options
+        | {"model_dir": out / "models", "cache_dir": out / "cache", "output_dir": tmp_path, "subset": "all"},
+    )
+    assert process.returncode == 0, process.stderr
+    assert len(rows(tmp_path / "cases.csv")) == 3
+
+
+def test_inference_keeps_name_shape_and_geometry(bundle, trained, tmp_path):
+    out = trained(bundle)
+    process = bundle.run(
+        "run",
+        ["configs/inference.json"],
+        **bundle.options | {"dataset_dir": bundle.images, "model_dir": out / "models", "output_dir": tmp_path},
+    )
+    assert process.returncode == 0, process.stderr
+    inputs = sorted(path for path in bundle.images.iterdir() if not path.name.startswith("segmentation"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in inputs]
+    for path in inputs:
+        if path.suffix == ".tif":
+            source, found = (itk.array_from_image(itk.imread(str(p))) for p in (path, tmp_path / path.name))
+        else:
+            source, found = (nibabel.load(p) for p in (path, tmp_path / path.name))
+            np.testing.assert_allclose(found.affine, source.affine, atol=1e-5)
+            source, found = (np.asarray(image.dataobj) for image in (source, found))
+        assert found.shape == source.shape
+        assert found.dtype == np.uint8
+        assert set(np.unique(found)) <= {0, 1, 2}
+
+
+def test_from_the_repositorys_root_with_plain_run(bundle, trained, tmp_path, request):
+    out = trained(bundle)
+    process = bundle.run(
+        "run",
+        bundle.configs("train", "quickstart"),
+        cwd=request.config.rootpath,
+        bundle_root=bundle.root,
+        **bundle.options
+        | {"epochs": 1, "model_dir": tmp_path / "m", "cache_dir": out / "cache", "output_dir": tmp_path / "o"},
+    )
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "m" / "model.pt").exists() and (tmp_path / "o" / "metrics.csv").exists()
+
+
+def test_without_weights_one_line_says_so(bundle, tmp_path):
+    process = bundle.run(
+        "run", ["configs/inference.json"], **bundle.options | {"dataset_dir": bundle.images, "model_dir": tmp_path}
+    )
+    assert process.returncode == 1
+    assert process.stderr.strip().splitlines()[-1].startswith(f"error: {tmp_path}/model.pt: found no such file")
