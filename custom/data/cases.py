@@ -1,0 +1,299 @@
+"""Turn a dataset folder, URL or data list into cases, and cases into folds.
+
+A case is a dict that JSON can carry: ``id`` (the image's file name without its ending), ``image`` (path or URL),
+``label`` (path, URL or None) and ``group`` (scroll or patient; the id where nothing is known).
+"""
+
+import csv
+import io
+import json
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from .itk_files import is_dicom
+from .remote import exists, is_url, join, list_files, read_text
+from .volumes import stem, suffix
+
+Case = dict[str, Any]
+
+LAYOUTS = (
+    "train_images/ and train_labels/ (Kaggle Vesuvius)",
+    "volume-N.nii[.gz] and segmentation-N.nii[.gz] (LiTS, AIO2025)",
+    "dataset.json (MSD)",
+    "a JSON data list",
+)
+
+_LITS = re.compile(r"(?P<test>test-)?(?P<kind>volume|segmentation)-(?P<number>[^/]+)\.nii(\.gz)?$")
+
+logger = logging.getLogger(__name__)
+
+
+def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exclude: Iterable[str] = ()) -> list[Case]:
+    """List the cases of a dataset; the layout is recognised by its file names.
+
+    Args:
+        dataset_dir: a folder or fsspec URL in one of :data:`LAYOUTS`, or a JSON data list: ``[{"image": ..., "label":
+            ...}, ...]`` with optional ``id`` and ``group``, or such a list under ``"training"`` and ``"test"``; its
+            paths are relative to the file.
+        section: "training" (every image has a label) or "test" (labels where there are any).
+        exclude: ids to leave out, for instance cases that the data's owners withdrew.
+
+    Returns:
+        cases in natural order of their ids ("2" before "10"), not empty.
+
+    Raises:
+        DataError: the folder is missing, empty, unreadable or of no known layout; an image without its label; a listed
+            file that does not exist; an id that occurs twice; an excluded id that does not occur.
+    """
+    if section not in ("training", "test"):
+        raise ValueError(f"section is 'training' or 'test', got {section!r}")
+    root = os.fspath(dataset_dir)
+    if root.lower().endswith(".json"):
+        cases = _from_json(root, section)
+    else:
+        files = sorted(list_files(root))
+        if not files:
+            raise DataError.of(root, "an empty folder", _any_layout())
+        finder = _layout_of(files)
+        if finder is None:
+            shown = ", ".join(files[:3])
+            raise DataError.of(root, f"{len(files)} files of no known layout ({shown}, ...)", _any_layout())
+        cases = finder(root, files, section)
+    cases = _without(cases, exclude, root)
+    if not cases:
+        raise DataError.of(root, f"no {section} cases", _any_layout())
+    _check_unique(cases, root)
+    if section == "training":
+        _check_labelled(cases)
+    return sorted(cases, key=lambda case: natural(case["id"]))
+
+
+def find_images(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Case]:
+    """List what is to be predicted: ``label`` is None throughout.
+
+    Args:
+        path: one file of any supported format, a DICOM folder, a list of those, a folder (or URL) with images or with
+            one DICOM folder per case, or a dataset folder, whose test section is taken.
+
+    Raises:
+        DataError: nothing to predict was found.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        return [case for item in path for case in find_images(item)]
+    root = os.fspath(path)
+    if suffix(root) or _is_dicom(root):
+        if not exists(root):
+            raise DataError.of(root, "no such file", "an image")
+        return [_case(root)]
+    files = sorted(list_files(root))
+    images = [name for name in files if "/" not in name and suffix(name)]
+    if any(_LITS.match(name) for name in images):  # labels beside the images
+        images = [name for name in images if "segmentation" not in name]
+    folders = sorted({name.split("/")[0] for name in files if "/" in name})
+    images = images or [name for name in folders if _is_dicom(join(root, name))]
+    if images:
+        cases = [_case(join(root, name)) for name in images]
+    elif _layout_of(files):
+        cases = [{**case, "label": None} for case in find_cases(root, section="test")]
+    else:
+        raise DataError.of(root, f"{len(files)} files and no image among them", "images, DICOM folders or a dataset")
+    _check_unique(cases, root)
+    return sorted(cases, key=lambda case: natural(case["id"]))
+
+
+def fold_cases(
+    cases: Sequence[Case], *, fold: int = 0, n_folds: int = 5, subset: str = "train", by: str = "id", seed: int = 0
+) -> list[Case]:
+    """The training or validation part of one fold; the parts of all folds together are the whole list.
+
+    Args:
+        cases: from :func:`find_cases`.
+        fold: which fold is held out, from 0.
+        n_folds: number of folds; 1 or less returns all cases for every subset.
+        subset: "train", "validation", or "all".
+        by: "id" (volumes) or "group" (scrolls, patients): what is never split. Folds are balanced by number of cases.
+        seed: another seed gives other folds.
+
+    Raises:
+        DataError: fewer volumes or groups than folds.
+    """
+    if subset not in ("train", "validation", "all") or by not in ("id", "group"):
+        raise ValueError(f"subset is train, validation or all and by is id or group, got {subset!r} and {by!r}")
+    if subset == "all" or n_folds <= 1:
+        return list(cases)
+    if not 0 <= fold < n_folds:
+        raise ValueError(f"fold is 0 to {n_folds - 1}, got {fold}")
+    held_out = _fold_of_each(cases, n_folds, by, seed)
+    return [case for case in cases if (held_out[case[by]] == fold) == (subset == "validation")]
+
+
+def write_cases(cases: Sequence[Case], path: str | os.PathLike) -> None:
+    """Write a data list that :func:`find_cases` reads, with absolute paths; the file appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    absolute = [{**case, "image": _absolute(case["image"]), "label": _absolute(case["label"])} for case in cases]
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(absolute, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def natural(text: str) -> list[tuple[int, int | str]]:
+    """Sorting key that orders numbers inside names by value."""
+    parts = re.split(r"(\d+)", text)
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
+
+
+def _any_layout() -> str:
+    return "one of: " + "; ".join(LAYOUTS)
+
+
+def _layout_of(files: list[str]) -> Callable[[str, list[str], str], list[Case]] | None:
+    folders = {name.split("/")[0] for name in files if "/" in name}
+    if folders & {"train_images", "test_images"}:
+        return _kaggle
+    if "dataset.json" in files:
+        return _msd
+    if any(_LITS.search(name) for name in files):
+        return _lits
+    return None
+
+
+def _kaggle(root: str, files: list[str], section: str) -> list[Case]:
+    part = "train" if section == "training" else "test"
+    labels = {stem(name): name for name in files if name.startswith(f"{part}_labels/") and suffix(name)}
+    images = [name for name in files if name.startswith(f"{part}_images/") and suffix(name)]
+    groups = _scrolls(root, f"{part}.csv") if f"{part}.csv" in files else {}
+    missing = sorted(groups.keys() - {stem(name) for name in images}, key=natural)
+    if missing:
+        logger.info("%s: %d ids of %s.csv have no image and are left out", root, len(missing), part)
+    cases = []
+    for name in images:
+        cases.append(_case(join(root, name), _below(root, labels.get(stem(name))), groups.get(stem(name))))
+    return cases
+
+
+def _scrolls(root: str, name: str) -> dict[str, str]:
+    rows = csv.DictReader(io.StringIO(read_text(join(root, name))))
+    if not {"id", "scroll_id"} <= set(rows.fieldnames or ()):
+        raise DataError.of(join(root, name), f"columns {rows.fieldnames}", "id and scroll_id")
+    return {row["id"]: row["scroll_id"] for row in rows}
+
+
+def _lits(root: str, files: list[str], section: str) -> list[Case]:
+    images, labels = [], {}
+    for name in files:
+        match = _LITS.search(name)
+        if not match:
+            continue
+        is_test = bool(match["test"]) or any(part.lower().startswith("test") for part in name.split("/")[:-1])
+        if is_test != (section == "test"):
+            continue
+        if match["kind"] == "volume":
+            images.append((match["number"], name))
+        else:
+            labels[match["number"]] = name
+    unused = labels.keys() - {number for number, _ in images}
+    if unused:
+        logger.warning("%s: %d segmentations have no volume and are left out", root, len(unused))
+    return [_case(join(root, name), _below(root, labels.get(number))) for number, name in images]
+
+
+def _msd(root: str, files: list[str], section: str) -> list[Case]:
+    return _from_json(join(root, "dataset.json"), section)
+
+
+def _from_json(path: str, section: str) -> list[Case]:
+    if not exists(path):
+        raise DataError.of(path, "no such file", "a JSON data list")
+    try:
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        raise DataError.of(path, f"no JSON ({error})", "a data list") from None
+    if isinstance(content, dict):
+        content = content.get(section, [])
+    elif section == "test":
+        content = []
+    folder = path.rsplit("/", 1)[0] if is_url(path) else os.path.dirname(os.path.abspath(path))
+    return [_listed(entry, folder, path) for entry in content]
+
+
+def _listed(entry: Any, folder: str, path: str) -> Case:
+    entry = {"image": entry} if isinstance(entry, str) else entry
+    if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+        raise DataError.of(path, f"the entry {json.dumps(entry)[:80]}", 'entries like {"image": ..., "label": ...}')
+    image = join(folder, entry["image"])
+    label = entry.get("label") and join(folder, entry["label"])
+    for file in (image, label):
+        if file and not is_url(file) and not exists(file):
+            raise DataError.of(path, f"the entry {file}, which does not exist", "entries of existing files")
+    case = _case(image, label or None, entry.get("group"))
+    return {**case, "id": str(entry["id"]), "group": str(entry.get("group") or entry["id"])} if "id" in entry else case
+
+
+def _case(image: str, label: str | None = None, group: str | None = None) -> Case:
+    name = stem(image)
+    return {"id": name, "image": image, "label": label, "group": str(group or name)}
+
+
+def _below(root: str, name: str | None) -> str | None:
+    return None if name is None else join(root, name)
+
+
+def _without(cases: list[Case], exclude: Iterable[str], root: str) -> list[Case]:
+    unwanted = {str(name) for name in exclude}
+    unknown = unwanted - {case["id"] for case in cases}
+    if unknown:
+        raise DataError.of(root, f"no case {', '.join(sorted(unknown, key=natural))}", "every excluded id to occur")
+    return [case for case in cases if case["id"] not in unwanted]
+
+
+def _check_unique(cases: list[Case], root: str) -> None:
+    seen: dict[str, Case] = {}
+    for case in cases:
+        if case["id"] in seen:
+            raise DataError.of(root, f"two cases {case['id']!r}: {seen[case['id']]['image']}, {case['image']}", "one")
+        seen[case["id"]] = case
+
+
+def _check_labelled(cases: list[Case]) -> None:
+    bare = [case for case in cases if case["label"] is None]
+    if bare:
+        others = f" (and {len(bare) - 1} more images without one)" if len(bare) > 1 else ""
+        raise DataError.of(bare[0]["image"], f"no label for it{others}", "a label for every training image")
+
+
+def _fold_of_each(cases: Sequence[Case], n_folds: int, by: str, seed: int) -> dict[str, int]:
+    sizes: dict[str, int] = defaultdict(int)
+    for case in cases:
+        sizes[case[by]] += 1
+    if len(sizes) < n_folds:
+        kind = "volumes" if by == "id" else "groups"
+        raise DataError(f"{n_folds} folds: found {len(sizes)} {kind}, expected at least {n_folds}")
+    keys = sorted(sizes, key=natural)
+    keys = [keys[k] for k in np.random.default_rng(seed).permutation(len(keys))]
+    loads, fold_of = [0] * n_folds, {}
+    for key in sorted(keys, key=lambda key: -sizes[key]):  # largest first into the emptiest fold
+        fold_of[key] = loads.index(min(loads))
+        loads[fold_of[key]] += sizes[key]
+    return fold_of
+
+
+def _is_dicom(path: str) -> bool:
+    """Whether a local path is a DICOM file, or a folder of which the first file is one."""
+    if is_url(path) or not os.path.isdir(path):
+        return os.path.isfile(path) and is_dicom(path)
+    files = [os.path.join(path, name) for name in sorted(os.listdir(path)) if not name.startswith(".")]
+    file = next(filter(os.path.isfile, files), None)
+    return file is not None and is_dicom(file)
+
+
+def _absolute(path: str | None) -> str | None:
+    return path if path is None or is_url(path) else os.path.abspath(path)

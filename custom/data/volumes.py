@@ -1,0 +1,307 @@
+"""Read one volume of any supported format, orient it by its affine, and refuse what cannot be used.
+
+Convention: ``Volume.array`` has its axes in the order of the affine's columns, and the affine maps an array index to
+millimetres in RAS (x to the patient's Right, y Anterior, z Superior), as in NIfTI. TIFF stacks have no geometry: their
+axes are (page, row, column) and their affine is the identity.
+"""
+
+import gzip
+import logging
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from monai.data import ImageReader
+from nibabel import orientations
+
+from ..errors import DataError
+from .itk_files import is_dicom, itk_affine, itk_array, last_line, read_dicom, read_itk
+from .tiff import read_tiff_pages
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+TIFF_SUFFIXES = (".tif", ".tiff")
+ITK_SUFFIXES = (".nrrd", ".mha", ".mhd")
+DICOM_SUFFIXES = (".dcm", ".ima")
+SUFFIXES = NIFTI_SUFFIXES + TIFF_SUFFIXES + ITK_SUFFIXES + DICOM_SUFFIXES
+
+CANONICAL = "SPL"
+"""Axis 0 from inferior to superior (slices), axis 1 to posterior, axis 2 to the patient's left.
+
+Slices are then contiguous in memory and, drawn as they are, upright as a radiologist expects them (the patient's right
+on the viewer's left).
+"""
+
+_SAME_GRID = 0.1
+"""Affines that move no corner of the volume by this many voxels are the same; float32 headers differ by less."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """An array of three axes and the (4, 4) affine from its index to millimetres in RAS."""
+
+    array: np.ndarray
+    affine: np.ndarray
+
+
+def read_volume(path: str | os.PathLike) -> Volume:
+    """Read a volume: .nii, .nii.gz, .nrrd, .mha, .mhd, .tif, .tiff, one DICOM file or a folder of one DICOM series.
+
+    Returns:
+        the volume with shape (I, J, K), in the file's own axis order, data type and value scale (slope and intercept
+        of the header applied). A plane has one slice: its last axis, for a TIFF its first, is of length 1.
+
+    Raises:
+        DataError: the file is missing, empty, cut off or damaged; it holds NaN or infinite values, several frames or
+            colours; its affine is not finite or not invertible; a DICOM folder holds several series or lacks a slice.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError.of(path, "no such file", "a volume")
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError.of(path, "an empty file", "a volume")
+    kind = suffix(path)
+    if kind in NIFTI_SUFFIXES:
+        volume = _read_nifti(path)
+    elif kind in TIFF_SUFFIXES:
+        volume = _read_tiff(path)
+    elif kind or path.is_dir() or is_dicom(path):
+        volume = _read_itk(path)
+    else:
+        raise DataError.of(path, f"file name ending in {path.suffix or 'nothing'!r}", f"one of {', '.join(SUFFIXES)}")
+    return _checked(volume, path)
+
+
+def suffix(path: str | os.PathLike) -> str:
+    """The supported ending of a file name in lower case (``.nii.gz`` as a whole), or an empty string."""
+    name = os.path.basename(os.fspath(path)).lower()
+    return next((end for end in sorted(SUFFIXES, key=len, reverse=True) if name.endswith(end)), "")
+
+
+def stem(path: str | os.PathLike) -> str:
+    """The file name without its supported ending."""
+    name = os.path.basename(os.fspath(path).rstrip("/"))
+    end = suffix(name)
+    return name[: -len(end)] if end else name
+
+
+def read_shape(path: str | os.PathLike) -> tuple[tuple[int, ...], np.dtype] | None:
+    """Shape and stored type from the header of a NIfTI or TIFF file, without reading the data; else None."""
+    path = Path(path)
+    if suffix(path) in TIFF_SUFFIXES:
+        return read_tiff_pages(path)
+    if suffix(path) in NIFTI_SUFFIXES:
+        image = _open_nifti(path)
+        return tuple(image.shape), image.get_data_dtype()
+    return None
+
+
+def to_canonical(volume: Volume, orientation: str = CANONICAL) -> Volume:
+    """Permute and flip the axes (no interpolation) so that they point, by the affine, as ``orientation`` says.
+
+    The affine changes with the array, so every voxel keeps its place in millimetres. :func:`from_canonical` undoes it.
+    """
+    change = orientations.ornt_transform(
+        orientations.io_orientation(volume.affine), orientations.axcodes2ornt(tuple(orientation))
+    )
+    return _reoriented(volume, change)
+
+
+def from_canonical(array: np.ndarray, original_affine: np.ndarray, orientation: str = CANONICAL) -> np.ndarray:
+    """Bring an array in canonical orientation back to the axis order of the file it came from.
+
+    Args:
+        array: (D, H, W), for instance a prediction for a volume that went through :func:`to_canonical`.
+        original_affine: the (4, 4) affine of the file.
+        orientation: what the array was oriented to.
+    """
+    change = orientations.ornt_transform(
+        orientations.axcodes2ornt(tuple(orientation)), orientations.io_orientation(original_affine)
+    )
+    return np.ascontiguousarray(orientations.apply_orientation(array, change))
+
+
+def align_label(image: Volume, label: Volume, path: object) -> np.ndarray:
+    """The label's array in the axis order of the image.
+
+    A label whose own affine lays it on the image's voxels, be it with other axes, is turned to match. Where the two
+    affines disagree about the place in the patient, array order is trusted if the shapes agree, with a warning: such
+    label headers occur in LiTS.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    to_image = np.linalg.inv(image.affine)
+    shift = _largest_shift(to_image @ label.affine, label.array.shape)
+    if shift >= _SAME_GRID:
+        turned = _reoriented(label, orientations.io_orientation(to_image @ label.affine))
+        if _largest_shift(to_image @ turned.affine, turned.array.shape) < _SAME_GRID:
+            label = turned
+        elif label.array.shape == image.array.shape:
+            message = "%s: its affine differs from the image's by up to %.1f voxels; array order is kept"
+            logger.warning(message, path, shift)
+    check_same_shape(image.array, label.array, path)
+    return label.array
+
+
+def check_same_shape(image: np.ndarray, label: np.ndarray, path: object) -> None:
+    """Raise a :class:`DataError` for the label at ``path`` unless it has the shape of its image."""
+    if image.shape != label.shape:
+        raise DataError.of(path, f"shape {label.shape}", f"the image's shape {image.shape}")
+
+
+def check_affine(affine: np.ndarray, path: object) -> None:
+    """Raise a :class:`DataError` unless the affine is finite and maps voxels to distinct places."""
+    if not np.isfinite(affine).all():
+        raise DataError.of(path, "an affine with NaN or infinite entries", "a finite affine")
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    volume = abs(np.linalg.det(affine[:3, :3]))
+    if (lengths == 0).any() or volume < 1e-3 * lengths.prod():  # relative: voxels may be of micrometres
+        raise DataError.of(path, f"a singular affine {affine[:3, :3].tolist()}", "an invertible affine")
+
+
+def check_finite(array: np.ndarray, path: object) -> None:
+    """Raise a :class:`DataError` if a floating-point array holds NaN or infinite values."""
+    if array.dtype.kind != "f":
+        return
+    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+    if bad:
+        raise DataError.of(path, f"{bad} NaN or infinite voxels", "finite values only")
+
+
+def label_histogram(label: np.ndarray, values: Sequence[int], path: object) -> np.ndarray:
+    """Count the classes slice by slice, and refuse a value that is none of them.
+
+    Args:
+        label: (D, H, W) of any numeric type.
+        values: the known label values, not negative.
+        path: the file to name in the error.
+
+    Returns:
+        (D, max(values) + 1) int64 counts.
+
+    Raises:
+        DataError: another value occurs; the message lists what was found.
+    """
+    counts = np.zeros((label.shape[0], max(values) + 1), np.int64)
+    for row, plane in zip(counts, label, strict=True):  # by slice: no copy of the whole volume
+        found, number = np.unique(plane, return_counts=True)
+        if not np.isin(found, values).all():
+            shown = ", ".join(f"{value:g}" for value in np.unique(label)[:10])
+            raise DataError.of(path, f"label values {shown}", f"only {', '.join(map(str, sorted(values)))}")
+        row[found.astype(np.intp)] = number
+    return counts
+
+
+def spacing(affine: np.ndarray) -> np.ndarray:
+    """Millimetres between neighbouring voxels along each of the three axes."""
+    return np.linalg.norm(affine[:3, :3], axis=0)
+
+
+class VolumeReader(ImageReader):
+    """MONAI reader with the rules of :func:`read_volume`: ``LoadImaged(keys="image", reader=VolumeReader())``.
+
+    Arrays are in the file's own axis order and have no channel axis. One file (or one DICOM folder) per image.
+
+    Raises:
+        DataError: as :func:`read_volume`.
+    """
+
+    def verify_suffix(self, filename: Sequence[str] | str) -> bool:
+        names = [filename] if isinstance(filename, (str, os.PathLike)) else list(filename)
+        return len(names) == 1 and (Path(names[0]).is_dir() or bool(suffix(names[0])))
+
+    def read(self, data: Sequence[str] | str, **kwargs: Any) -> Path:
+        """Only remember the name. MONAI's loader tries other readers when this method fails, and one of them might
+        accept what :func:`read_volume` refuses; errors of :meth:`get_data` reach the user."""
+        names = [data] if isinstance(data, (str, os.PathLike)) else list(data)
+        if len(names) != 1:
+            raise ValueError(f"one file per image, got {names}")
+        return Path(names[0])
+
+    def get_data(self, img: Path) -> tuple[np.ndarray, dict[str, Any]]:
+        volume = read_volume(img)
+        meta = {
+            "affine": volume.affine.copy(),
+            "original_affine": volume.affine.copy(),
+            "spatial_shape": np.asarray(volume.array.shape),
+            "original_channel_dim": "no_channel",
+            "space": "RAS",
+            "filename_or_obj": str(img),
+        }
+        return volume.array, meta
+
+
+def _read_itk(path: Path) -> Volume:
+    image = read_itk(path) if suffix(path) in ITK_SUFFIXES else read_dicom(path)
+    return Volume(itk_array(image).T, itk_affine(image))
+
+
+def _read_nifti(path: Path) -> Volume:
+    image = _open_nifti(path)
+    try:
+        # ITK reads a truncated file as zeros; nibabel refuses. No memory map: the array outlives the file.
+        array = _nifti_array_gz(path, type(image)) if path.suffix == ".gz" else np.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        found = f"a damaged or cut-off file ({last_line(error)})"
+        raise DataError.of(path, found, "a complete NIfTI file") from None
+    return Volume(array, np.asarray(image.affine, np.float64))
+
+
+def _nifti_array_gz(path: Path, image_type: Any) -> np.ndarray:
+    with gzip.open(path) as stream:
+        array = np.asanyarray(image_type.from_stream(stream).dataobj)
+        while stream.read(1 << 20):  # to the end, where the checksum is: nibabel stops before it
+            pass
+    return array
+
+
+def _open_nifti(path: Path) -> Any:
+    try:
+        return nibabel.load(path, mmap=False)
+    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+        raise DataError.of(path, f"no NIfTI header ({last_line(error)})", "a complete NIfTI file") from None
+
+
+def _read_tiff(path: Path) -> Volume:
+    pages = read_tiff_pages(path)
+    array = itk_array(read_itk(path))
+    array = array[None] if array.ndim == 2 else array
+    if array.shape != pages.shape:
+        raise DataError.of(path, f"shape {array.shape} after decoding", f"{pages.shape} as the page table says")
+    return Volume(array, np.eye(4))
+
+
+def _checked(volume: Volume, path: Path) -> Volume:
+    array = volume.array
+    if array.dtype.kind not in "uifb":
+        raise DataError.of(path, f"voxels of type {array.dtype}", "one real number per voxel")
+    if any(length == 0 for length in array.shape):
+        raise DataError.of(path, f"shape {array.shape}", "at least one voxel")
+    while array.ndim > 3:
+        if array.shape[-1] != 1:
+            raise DataError.of(path, f"shape {array.shape}: {array.shape[-1]} frames", "a single 3-D volume")
+        array = array[..., 0]
+    while array.ndim < 3:
+        array = array[..., None]
+    check_affine(volume.affine, path)
+    check_finite(array, path)
+    return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), volume.affine)
+
+
+def _reoriented(volume: Volume, change: np.ndarray) -> Volume:
+    array = np.ascontiguousarray(orientations.apply_orientation(volume.array, change))
+    return Volume(array, volume.affine @ orientations.inv_ornt_aff(change, volume.array.shape))
+
+
+def _largest_shift(grid: np.ndarray, shape: Sequence[int]) -> float:
+    """How far an index-to-index map moves a corner of the volume, in voxels along one axis."""
+    corners = np.array(np.meshgrid(*[(0, length - 1) for length in shape], indexing="ij")).reshape(3, -1)
+    corners = np.vstack([corners, np.ones(corners.shape[1])])
+    return float(np.abs((grid - np.eye(4)) @ corners).max())
