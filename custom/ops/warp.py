@@ -1,0 +1,165 @@
+"""One spatial deformation of an image and its label, as one set of source coordinates sampled once.
+
+A warp is three small tensors: a linear map about the centre, a lattice of control points (elastic deformation) and one
+in-plane shift a slice. For output voxel ``o`` of an image with centre ``c`` the source is read at
+
+    s(o) = c + matrix @ (o - c + elastic(o) + shift(o))         [voxels]
+
+``elastic`` is a uniform cubic B-spline over the control points. Splines and linear maps are separable, so that the
+coordinates of a whole patch cost one small matrix product along each axis.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+# The deformation cannot fold while every control point moves by less than spacing / K along each axis: Y. Choi and
+# S. Lee, "Injectivity conditions of 2D and 3D uniform cubic B-spline functions", Graphical Models 62, 2000.
+_INJECTIVITY_K = {2: 2.046392675, 3: 2.479472335}
+
+
+def largest_elastic_magnitude(spacing: float, spatial_dims: int) -> float:
+    """Control points may move by this much along an axis, in voxels, before the deformation can fold."""
+    return spacing / _INJECTIVITY_K[spatial_dims]
+
+
+def control_lattice_shape(size: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
+    """Control points per axis, for an image of ``size`` voxels and a lattice of ``spacing`` voxels."""
+    return tuple(int((n - 1) // s) + 4 for n, s in zip(size, spacing, strict=True))
+
+
+def warp_coordinates(
+    size: Sequence[int],
+    matrix: torch.Tensor,
+    *,
+    control: torch.Tensor | None = None,
+    spacing: Sequence[float] = (),
+    shift: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Where in the source each output voxel is read, in voxels.
+
+    Args:
+        size: the image's spatial shape, (D, H, W) or (H, W).
+        matrix: (B, d, d) linear map from output to source about the centre.
+        control: (B, d, *lattice) displacement of the control points in voxels, see :func:`control_lattice_shape`.
+        spacing: voxels between control points, per axis; needed with ``control``.
+        shift: (B, size[0], d) displacement of each slice along the first axis in voxels.
+
+    Returns:
+        (B, d, *size) tensor of the dtype and on the device of ``matrix``, components in array order.
+    """
+    dims = len(size)
+    axes = [torch.arange(n, dtype=matrix.dtype, device=matrix.device) for n in size]
+    centre = matrix.new_tensor([(n - 1) / 2 for n in size])
+
+    # All but the last axis of the linear part: (B, d, *size[:-1]); centre - centre cancels exactly for the identity.
+    moved = [axis - c for axis, c in zip(axes[:-1], centre, strict=False)]
+    rest = torch.stack([*torch.meshgrid(*moved, indexing="ij"), -centre[-1].expand(size[:-1])])
+    rest = rest.expand(matrix.shape[0], *rest.shape)
+    if shift is not None:
+        rest = rest + shift.movedim(1, 2).reshape(shift.shape[0], dims, size[0], *[1] * (dims - 2))
+    rest = (_apply(matrix, rest) + centre.view(-1, *[1] * (dims - 1))).unsqueeze(-1)
+    slope = matrix[:, :, -1].view(*matrix.shape[:2], *[1] * dims)
+    if control is None:
+        return torch.addcmul(rest, slope, axes[-1])
+    elastic = _apply(matrix, control)
+    for axis, (n, s) in enumerate(zip(size, spacing, strict=True), start=2):
+        elastic = torch.tensordot(elastic, _cubic_basis(n, s, matrix), dims=([axis], [1])).movedim(-1, axis)
+    return elastic.add_(rest).addcmul_(slope, axes[-1])
+
+
+def sample_linear(image: torch.Tensor, coordinates: torch.Tensor, padding_mode: str = "border") -> torch.Tensor:
+    """Read ``image`` at ``coordinates`` with (bi-, tri-) linear interpolation.
+
+    Args:
+        image: (B, C, D, H, W) or (B, C, H, W), any dtype.
+        coordinates: (B, d, *output size) in voxels of ``image``, components in array order.
+        padding_mode: ``"border"``, ``"zeros"`` or ``"reflection"`` beyond the image, as in ``grid_sample``.
+
+    Returns:
+        (B, C, *output size) float32.
+    """
+    size = image.shape[2:]
+    grid = torch.empty_like(coordinates, dtype=torch.float32)
+    for axis, n in enumerate(size):  # grid_sample wants x first, and -1 and 1 at the outer faces of the image
+        torch.add(coordinates[:, axis], 0.5, out=grid[:, -1 - axis]).mul_(2 / n).sub_(1)
+    return F.grid_sample(
+        image.float(), grid.movedim(1, -1), mode="bilinear", padding_mode=padding_mode, align_corners=False
+    )
+
+
+def sample_nearest(
+    label: torch.Tensor, coordinates: torch.Tensor, padding_mode: str = "border", padding_value: int | None = None
+) -> torch.Tensor:
+    """Read ``label`` at the voxels nearest to ``coordinates``: an integer gather, so no value is ever made up.
+
+    Args:
+        label: (B, C, D, H, W) or (B, C, H, W), any dtype.
+        coordinates: (B, d, *output size) in voxels of ``label``, components in array order.
+        padding_mode: as for :func:`sample_linear`; unused where ``padding_value`` is given.
+        padding_value: the value beyond the label's outer faces.
+
+    Returns:
+        (B, C, *output size) of the label's dtype.
+    """
+    if padding_value is None and padding_mode == "zeros":
+        padding_value = 0
+    rim = 0 if padding_value is None else 1
+    if rim:  # everything outside lands in a rim one voxel wide
+        label = F.pad(label, (rim, rim) * (label.ndim - 2), value=padding_value)
+    size = label.shape[2:]
+    # Positions in the flattened label are summed as floats, 5 times faster than int64; float32 counts to 2**24.
+    dtype = torch.float32 if math.prod(size) < 2**24 else torch.float64
+    index = torch.zeros_like(coordinates[:, 0], dtype=dtype)
+    for axis, n in enumerate(size):
+        at = coordinates[:, axis]
+        if rim == 0 and padding_mode == "reflection":
+            at = _reflect(at, n)
+        index.mul_(n).add_(at.round().add_(rim).clamp_(0, n - 1))
+    index = index.flatten(1).to(torch.int32 if dtype == torch.float32 else torch.int64)
+    read = [channel.index_select(0, i) for one, i in zip(label.flatten(2), index, strict=True) for channel in one]
+    return torch.stack(read).view(*label.shape[:2], *coordinates.shape[2:])
+
+
+def rotation_matrix(angles: Sequence[float]) -> list[list[float]]:
+    """Rotation by three ``angles`` (radians) about the array axes 0, 1 and 2 in this order, or in 2-D by one.
+
+    A positive angle turns axis 0 towards axis 1 in 2-D; axis 1 towards 2, 2 towards 0 and 0 towards 1 in 3-D. As a map
+    from output to source it turns what the image shows the other way.
+    """
+    if len(angles) == 1:
+        c, s = math.cos(angles[0]), math.sin(angles[0])
+        return [[c, -s], [s, c]]
+    product = torch.eye(3, dtype=torch.float64)
+    for axis, angle in enumerate(angles):
+        c, s = math.cos(angle), math.sin(angle)
+        turn = torch.eye(3, dtype=torch.float64)
+        i, j = (axis + 1) % 3, (axis + 2) % 3
+        turn[i, i], turn[i, j], turn[j, i], turn[j, j] = c, -s, s, c
+        product = turn @ product
+    return product.tolist()
+
+
+def _apply(matrix: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """(B, d, d) on (B, d, *any); not by matmul, which TF32 would round to a tenth of a voxel."""
+    matrix = matrix.view(*matrix.shape, *[1] * (vectors.ndim - 2))
+    return (matrix * vectors.unsqueeze(1)).sum(2)
+
+
+def _cubic_basis(n: int, spacing: float, like: torch.Tensor) -> torch.Tensor:
+    """(n, control points) weights of the uniform cubic B-spline at every voxel of one axis."""
+    t = torch.arange(n, dtype=torch.float64) / spacing
+    first = t.floor()
+    f = t - first
+    weights = torch.stack(((1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3), 1) / 6
+    basis = torch.zeros(n, int((n - 1) // spacing) + 4, dtype=torch.float64)
+    basis.scatter_(1, first.long()[:, None] + torch.arange(4), weights)
+    return basis.to(like)
+
+
+def _reflect(at: torch.Tensor, n: int) -> torch.Tensor:
+    """Mirror positions at the outer faces, -0.5 and n - 0.5, as ``grid_sample`` does."""
+    folded = (at + 0.5).remainder(2 * n)
+    return torch.minimum(folded, 2 * n - folded) - 0.5
