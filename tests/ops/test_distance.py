@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from custom.ops.distance import signed_distance
+
+
+def brute_force(mask: np.ndarray, limit: float) -> np.ndarray:
+    """Distance to the nearest voxel of the other kind, less half a voxel, from every pair."""
+    inside, outside = np.argwhere(mask), np.argwhere(~mask)
+    result = np.empty(mask.shape)
+    for index in np.ndindex(mask.shape):
+        others = outside if mask[index] else inside
+        nearest = np.sqrt(((others - index) ** 2).sum(1)).min() if len(others) else np.inf
+        result[index] = min(nearest - 0.5, limit) * (-1 if mask[index] else 1)
+    return result
+
+
+@pytest.mark.parametrize("threshold", [0.45, 0.5, 0.55])
+@pytest.mark.parametrize("limit", [2.0, 100.0])
+def test_equals_brute_force(threshold, limit):
+    mask = ndimage.gaussian_filter(np.random.default_rng(0).random((6, 9, 8)), 1.2) > threshold
+    result = signed_distance(mask, limit)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, brute_force(mask, limit), rtol=1e-6)
+
+
+def test_a_sheet_of_two_voxels():
+    mask = np.zeros((8, 3, 3), dtype=np.uint8)
+    mask[3:5] = 1
+    assert signed_distance(mask, 2.0)[:, 1, 1].tolist() == [2.0, 1.5, 0.5, -0.5, -0.5, 0.5, 1.5, 2.0]
+
+
+@pytest.mark.parametrize(("value", "expected"), [(False, 7.0), (True, -7.0)])
+def test_without_a_boundary_everything_is_at_the_limit(value, expected):
+    assert (signed_distance(np.full((3, 4, 5), value), 7.0) == expected).all()
+
+
+def test_a_view_with_strides():
+    mask = ndimage.gaussian_filter(np.random.default_rng(1).random((6, 9, 8)), 1.2) > 0.5
+    assert np.array_equal(signed_distance(mask.T, 5.0).T, signed_distance(mask, 5.0))
