@@ -1,16 +1,16 @@
-"""What every surface loss shares: float32 arithmetic and a target whose ignored voxels count for nothing."""
+"""What the losses of the surface share: a target of several channels whose ignored voxels count for nothing."""
 
 import torch
 from torch.nn.modules.loss import _Loss
 
 from ..ops.targets import IGNORE_LABEL, TARGET_CHANNELS
+from .float32 import in_float32
 
 
 class MaskedLoss(_Loss):
-    """Base of losses on two-class logits that leave out the voxels whose label is the ignore label.
+    """Base of losses on two-class logits that leave out the voxels with the ignore label.
 
-    A subclass names the target channels it reads in ``reads`` and implements :meth:`compute`, which runs with
-    autocast off on float32 tensors: sums over a patch overflow float16 and lose digits in bfloat16.
+    A subclass names the target channels that it reads beside the label in ``reads`` and implements :meth:`compute`.
 
     Args:
         ignore_index: label value of the voxels that are left out.
@@ -22,6 +22,7 @@ class MaskedLoss(_Loss):
         super().__init__()
         self.ignore_index = ignore_index
 
+    @in_float32
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """
         Args:
@@ -31,31 +32,32 @@ class MaskedLoss(_Loss):
                 the loss reads beside it. The plain label, ``K = 1``, is enough for losses that read nothing else.
 
         Returns:
-            the loss, a float32 scalar; 0 with zero gradients where every voxel is ignored.
+            the loss, a float32 scalar; finite and with zero gradients where every voxel is ignored.
 
         Raises:
             ValueError: when the shapes do not fit together or the target lacks a channel that the loss reads.
         """
-        last = max((TARGET_CHANNELS.index(name) for name in self.reads), default=0)
         if input.shape[1] != 2 or input.shape[:1] + input.shape[2:] != target.shape[:1] + target.shape[2:]:
             raise ValueError(
                 f"logits (B, 2, ...) and target (B, K, ...) of equal size expected, "
                 f"found {tuple(input.shape)} and {tuple(target.shape)}"
             )
-        if target.shape[1] <= last:
+        indices = [TARGET_CHANNELS.index(name) for name in self.reads]
+        if any(index >= target.shape[1] for index in indices):
             raise ValueError(
-                f"{type(self).__name__} reads target channel {last} ({TARGET_CHANNELS[last]}), which "
-                f"SurfaceTargetsd makes; the target has {target.shape[1]} channel(s)"
+                f"{type(self).__name__} reads {' and '.join(self.reads)} from the target, which SurfaceTargetsd adds "
+                f"to the label; the target has {target.shape[1]} channel(s), expected {len(TARGET_CHANNELS)}"
             )
-        # A MetaTensor would carry its bookkeeping through every operation below.
-        input, target = input.as_subclass(torch.Tensor), target.as_subclass(torch.Tensor)
-        with torch.autocast(device_type=input.device.type, enabled=False):
-            label = target[:, :1]
-            extras = (target[:, i : i + 1].float() for i in map(TARGET_CHANNELS.index, self.reads))
-            return self.compute(input.float(), label, label != self.ignore_index, *extras)
+        label = target[:, :1]
+        return self.compute(input, label, label != self.ignore_index, *(target[:, i : i + 1] for i in indices))
 
     def compute(
         self, logits: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, *extras: torch.Tensor
     ) -> torch.Tensor:
-        """The loss from logits ``(B, 2, ...)``, label and boolean mask ``(B, 1, ...)`` and the channels read."""
+        """The loss from logits ``(B, 2, ...)``, label, boolean mask and the channels read, each ``(B, 1, ...)``."""
         raise NotImplementedError
+
+
+def surface_probability(logits: torch.Tensor) -> torch.Tensor:
+    """Channel 1 of the softmax of two-class logits, ``(B, 1, ...)``; one tensor is kept for backward, not two."""
+    return torch.sigmoid(logits[:, 1:] - logits[:, :1])
