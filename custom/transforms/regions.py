@@ -1,0 +1,92 @@
+"""Between label maps and regions: overlapping sets of labels, each with a sigmoid channel of its own."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from monai.utils import convert_to_dst_type, convert_to_tensor
+
+LIVER_REGIONS = ((1, 2), (2,))
+"""Liver with the tumours in it, and tumours: the regions in which LiTS is judged."""
+
+
+class LabelToRegionsd(MapTransform):
+    """Turn a label map ``(1, ...)`` into one binary channel a region ``(R, ...)``, uint8.
+
+    uint8 is a quarter of float32 on the way from the workers to the device; the losses of :mod:`custom.losses` convert.
+
+    Args:
+        keys: label maps, whole numbers of any dtype.
+        regions: the label values of each region; ``[[1, 2], [2]]`` is liver and tumour, ``[[1]]`` one merged class.
+    """
+
+    def __init__(self, keys: KeysCollection, *, regions: Sequence[Sequence[int]] = LIVER_REGIONS) -> None:
+        super().__init__(keys)
+        self.regions = [tuple(region) for region in regions]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """
+        Raises:
+            ValueError: when a label map has more than one channel.
+        """
+        output = dict(data)
+        for key in self.key_iterator(data):
+            output[key] = self._regions_of(convert_to_tensor(data[key], track_meta=True))
+        return output
+
+    def _regions_of(self, label: torch.Tensor) -> torch.Tensor:
+        if label.shape[0] != 1:
+            raise ValueError(f"a label map has one channel, this one has the shape {tuple(label.shape)}")
+        plain = label.as_subclass(torch.Tensor)
+        regions = plain.new_zeros((len(self.regions), *plain.shape[1:]), dtype=torch.uint8)
+        for channel, values in zip(regions, self.regions, strict=True):
+            for value in values:
+                channel |= plain[0] == value
+        return convert_to_dst_type(regions, label, dtype=torch.uint8)[0]
+
+
+class RegionsToLabeld(MapTransform):
+    """Turn the regions' probabilities ``(R, ...)`` into a label map ``(1, ...)``, uint8; the inverse of the above.
+
+    Where several regions are found, the last one wins: a voxel that is tumour is 2 whether or not it was found to be
+    liver as well, as in region-based training elsewhere (nnU-Net). What then lies outside the liver is for
+    :class:`~custom.transforms.liver_postprocessing.CleanLiverd` to remove, which sees the volume as a whole.
+
+    Args:
+        keys: probabilities, or regions that are binary already.
+        labels: the label written for each region, in the order of the channels.
+        thresholds: least probability of each region, or one for all.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, *, labels: Sequence[int] = (1, 2), thresholds: float | Sequence[float] = 0.5
+    ) -> None:
+        super().__init__(keys)
+        self.labels = tuple(labels)
+        self.thresholds = (
+            (thresholds,) * len(self.labels) if isinstance(thresholds, (int, float)) else tuple(thresholds)
+        )
+        if len(self.thresholds) != len(self.labels):
+            raise ValueError(f"{len(self.labels)} labels need as many thresholds, not {len(self.thresholds)}")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """
+        Raises:
+            ValueError: when the number of channels is not that of the labels.
+        """
+        output = dict(data)
+        for key in self.key_iterator(data):
+            output[key] = self._label_of(convert_to_tensor(data[key], track_meta=True))
+        return output
+
+    def _label_of(self, regions: torch.Tensor) -> torch.Tensor:
+        if regions.shape[0] != len(self.labels):
+            raise ValueError(f"{len(self.labels)} channels expected, one a label, found {tuple(regions.shape)}")
+        plain = regions.as_subclass(torch.Tensor)
+        label = plain.new_zeros((1, *plain.shape[1:]), dtype=torch.uint8)
+        # Channel by channel and in place: a volume of probabilities may be most of what the memory holds.
+        for channel, value, threshold in zip(plain, self.labels, self.thresholds, strict=True):
+            label[0].masked_fill_(channel >= threshold, value)
+        return convert_to_dst_type(label, regions, dtype=torch.uint8)[0]
