@@ -1,0 +1,85 @@
+"""Activation checkpointing: recompute chosen parts of a network in backward instead of keeping what they computed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.checkpoint import checkpoint
+
+
+def checkpoint_activations(
+    network: torch.nn.Module, *, names: Sequence[str] = (), types: Sequence[str] = ()
+) -> torch.nn.Module:
+    """Checkpoint the modules of a network that a name or a type chooses; the network is changed and returned.
+
+    Memory is held by the finest levels and time by recomputing, so choose those: in SegResNetDS
+    ``encoder.layers.0.blocks``, ``encoder.layers.1.blocks``, ``up_layers.1.blocks`` and ``up_layers.2.blocks``. A
+    single convolution is not worth it: it keeps its input either way.
+
+    Outputs, gradients and running statistics of normalisation are those without checkpointing, and so are the keys of
+    the state dict, so weights go both ways. Only passes in training mode with gradients are checkpointed. The network
+    can be copied and pickled; TorchScript wants the network as it was built.
+
+    Args:
+        network: any module.
+        names: names of submodules as in ``network.named_modules()``, or patterns (``up_layers.*.blocks``).
+        types: class names, e.g. ``SegResBlock``. Of modules inside one another only the outermost is checkpointed.
+
+    Raises:
+        ValueError: when a name or a type chooses no module, or chooses a container that is never called itself, such as
+            a ModuleList.
+    """
+    modules = {name: module for name, module in network.named_modules() if name}
+    chosen: dict[str, torch.nn.Module] = {}
+    for pattern in names:
+        chosen |= _at_least_one({name: m for name, m in modules.items() if fnmatchcase(name, pattern)}, pattern)
+    for kind in types:
+        chosen |= _at_least_one({name: m for name, m in modules.items() if type(m).__name__ == kind}, kind)
+    for name, module in chosen.items():
+        if type(module).forward is torch.nn.Module.forward:
+            raise ValueError(f"{name} is a {type(module).__name__}, which is never called; name the modules inside it")
+        if not any(name.startswith(f"{other}.") for other in chosen):
+            # A bound function and not a closure: deepcopy and pickle then bind the copy's forward to the copy.
+            module.forward = partial(_forward, module)
+    return network
+
+
+def _at_least_one(found: dict[str, torch.nn.Module], choice: str) -> dict[str, torch.nn.Module]:
+    if not found:
+        raise ValueError(f"checkpointing: no module of the network is called or has the type {choice!r}")
+    return found
+
+
+def _forward(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+    forward = partial(type(module).forward, module)
+    if not (module.training and torch.is_grad_enabled()):
+        return forward(*args, **kwargs)
+    contexts = partial(_contexts, module)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+
+def _contexts(module: torch.nn.Module) -> tuple:
+    return nullcontext(), _without_running_statistics(module)
+
+
+@contextmanager
+def _without_running_statistics(module: torch.nn.Module) -> Iterator[None]:
+    """A second forward pass must not count the batch a second time: for its duration, copies take the update."""
+    buffers = [
+        (norm, name, buffer)
+        for norm in module.modules()
+        if isinstance(norm, _NormBase)
+        for name, buffer in norm._buffers.items()
+        if buffer is not None
+    ]
+    for norm, name, buffer in buffers:
+        norm._buffers[name] = buffer.clone()
+    try:
+        yield
+    finally:
+        for norm, name, buffer in buffers:
+            norm._buffers[name] = buffer
