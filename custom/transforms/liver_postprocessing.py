@@ -1,5 +1,6 @@
 """Cleaning the label map of a whole volume after its slices have been put together again."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type, convert_to_numpy
+
+from ..ops.boxes import bounding_box
+from ..ops.components import SIX, component_sizes, fill_cavities, label_components, remove_small
 
 LIVER, TUMOR = 1, 2
 
@@ -83,51 +87,45 @@ def clean_liver(
         the cleaned label map, uint8, of the same shape.
     """
     cleaned = np.zeros(label.shape, np.uint8)
-    box = _bounding_box(label > 0)
+    box = bounding_box(label > 0)
     if box is None:
         return cleaned
     spacing = np.asarray(spacing, float)
-    least = min_size_mm3 / spacing.prod()
+    least = math.ceil(min_size_mm3 / spacing.prod())
     part = label[box].astype(np.uint8)
     if label.ndim == 2:
         part, spacing = part[None], np.concatenate([[1.0], spacing])
-    # A rim of background round the liver joins all that is open; a single slice is open in its plane only.
-    rim = [(int(length > 1),) * 2 for length in (1, *label.shape)[-3:]]
-    part = np.pad(part, rim)
 
     liver = _livers(part, largest_liver, least)
     tumors = part == TUMOR
     if tumor_margin_mm is not None:
         tumors &= _near(liver, tumors, tumor_margin_mm, spacing)
-    tumors = _at_least(tumors, least)
+    tumors = remove_small(tumors, least)
     if fill_holes:
-        tumors |= _holes(tumors, rim)
-        liver |= _holes(liver | tumors, rim)
-    result = np.where(tumors, TUMOR, liver * LIVER).astype(np.uint8)
-    result = result[tuple(slice(before, -after or None) for before, after in rim)]
-    cleaned[box] = result.reshape(cleaned[box].shape)
+        flat = [axis for axis, length in enumerate((1, *label.shape)[-3:]) if length == 1]
+        tumors = _filled(tumors, flat)
+        liver |= _filled(liver | tumors, flat)
+    cleaned[box] = np.where(tumors, TUMOR, liver * LIVER).astype(np.uint8).reshape(cleaned[box].shape)
     return cleaned
 
 
-def _livers(label: np.ndarray, largest: bool, least: float) -> np.ndarray:
+def _livers(label: np.ndarray, largest: bool, least: int) -> np.ndarray:
     """The components that count as liver, with the tumours in them."""
-    import cc3d
-
-    components = cc3d.connected_components(label > 0, connectivity=26)
-    sizes = np.bincount(components.ravel())
-    is_liver = np.zeros(len(sizes), bool)
+    components, count = label_components(label > 0)
+    sizes = component_sizes(components, count)
+    is_liver = np.zeros(count + 1, bool)
     is_liver[components[label == LIVER]] = True
     if not is_liver.any():
         is_liver[1:] = True
     if largest:
-        is_liver &= np.arange(len(sizes)) == np.argmax(sizes * is_liver)
+        is_liver &= np.arange(count + 1) == np.argmax(sizes * is_liver)
     is_liver &= sizes >= least
     return is_liver[components]
 
 
 def _near(liver: np.ndarray, tumors: np.ndarray, margin: float, spacing: np.ndarray) -> np.ndarray:
     """Where the liver is at most the margin away."""
-    box = _bounding_box(liver)
+    box = bounding_box(liver)
     if box is None or not (tumors & ~liver).any():
         return liver
     import edt
@@ -140,38 +138,14 @@ def _near(liver: np.ndarray, tumors: np.ndarray, margin: float, spacing: np.ndar
     return near
 
 
-def _at_least(mask: np.ndarray, least: float) -> np.ndarray:
-    """The mask without its smaller components."""
-    import cc3d
-
-    components = cc3d.connected_components(mask, connectivity=26)
-    sizes = np.bincount(components.ravel())
-    return mask & (sizes >= least)[components]
-
-
-def _holes(mask: np.ndarray, rim: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Background that is shut in by the mask, which leaves the rim free."""
-    import cc3d
-
-    if mask.all() or not mask.any():
-        return np.zeros_like(mask)
-    components = cc3d.connected_components(~mask, connectivity=6)
-    shut_in = np.ones(components.max() + 1, bool)
-    shut_in[0] = False
-    for axis, (width, _) in enumerate(rim):
-        if width:
-            shut_in[components.take((0, -1), axis)] = False
-    return shut_in[components]
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    box = []
-    for axis in range(mask.ndim):
-        used = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        if not used.size:
-            return None
-        box.append(slice(int(used[0]), int(used[-1]) + 1))
-    return tuple(box)
+def _filled(mask: np.ndarray, flat: Sequence[int]) -> np.ndarray:
+    """The mask with its holes. Along ``flat`` axes, of one slice alone, nothing can be open."""
+    if not mask.any():
+        return mask
+    # Round the box there is a way out, also past a mask that fills it; above and below a single slice is a lid.
+    rim = np.pad(mask, [(0, 0) if axis in flat else (1, 1) for axis in range(3)])
+    lid = np.pad(rim, [(1, 1) if axis in flat else (0, 0) for axis in range(3)], constant_values=True)
+    return fill_cavities(lid, connectivity=SIX)[1:-1, 1:-1, 1:-1]
 
 
 def _spacing(label: Any, dimensions: int) -> np.ndarray:
