@@ -1,0 +1,45 @@
+"""Which slices a 2.5-D network sees beside its own: one rule for training and for inference."""
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["context_offsets", "slice_neighbours"]
+
+
+def context_offsets(n_context: int, context_mm: float | None = None, spacing_mm: float | None = None) -> list[int]:
+    """Offsets, in slices, of the ``2 * n_context + 1`` slices a network sees: its own in the middle.
+
+    Args:
+        n_context: how many slices on each side.
+        context_mm: distance in mm between them; every distance is met by the nearest slice (halves away from the
+            middle), which is the slice itself where slices lie further apart than twice the distance. ``None`` takes
+            adjacent slices, whatever their distance.
+        spacing_mm: distance in mm between the volume's slices; needed with ``context_mm``.
+
+    Returns:
+        the offsets in ascending order, such as ``[-2, -1, 0, 1, 2]``.
+
+    Raises:
+        ValueError: ``n_context`` is negative, or ``context_mm`` or the spacing it needs is not positive.
+    """
+    if n_context < 0:
+        raise ValueError(f"n_context must be 0 or more, found {n_context}")
+    if context_mm is None:
+        return list(range(-n_context, n_context + 1))
+    if not context_mm > 0:
+        raise ValueError(f"context_mm must be positive, found {context_mm}")
+    if spacing_mm is None or not (spacing_mm > 0 and math.isfinite(spacing_mm)):
+        raise ValueError(f"context in mm needs the distance between slices in mm, found {spacing_mm}")
+    above = [math.floor(k * context_mm / spacing_mm + 0.5) for k in range(1, n_context + 1)]
+    return [-offset for offset in reversed(above)] + [0, *above]
+
+
+def slice_neighbours(index: int, n_slices: int, offsets: Sequence[int]) -> list[int]:
+    """Indices of the slices at ``offsets`` from slice ``index``; beyond the ends the last slice is repeated.
+
+    Raises:
+        IndexError: ``index`` is not a slice of the volume.
+    """
+    if not 0 <= index < n_slices:
+        raise IndexError(f"slice {index} of a volume of {n_slices}")
+    return [min(max(index + offset, 0), n_slices - 1) for offset in offsets]
