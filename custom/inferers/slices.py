@@ -1,0 +1,197 @@
+"""Whole volumes through a network that sees slices."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.utils import convert_to_dst_type
+from torch import nn
+from tqdm import tqdm
+
+from ..ops.slices import context_offsets, slice_neighbours
+
+__all__ = ["SliceVolumeInferer"]
+
+_FLIPS = {"horizontal": (-1,), "vertical": (-2,), "both": (-2, -1)}
+_ACTIVATIONS: dict[str | None, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "softmax": lambda logits: torch.softmax(logits, dim=1),
+    None: lambda logits: logits,
+}
+_AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class SliceVolumeInferer(Inferer):
+    """Predict a volume slice by slice, in batches, averaged over flips, and put the slices together again.
+
+    The slices lie along the first spatial axis (in this package's canonical orientation, "SPL", from inferior to
+    superior); rows and columns are the second and the third. Channels of context are built by the same function as
+    in training, :func:`custom.ops.slices.slice_neighbours`.
+
+    Memory beside the volume and its output: one batch. The volume stays where it is, batches go to the network's
+    device and predictions to the output's.
+
+    Args:
+        batch_size: slices per call of the network.
+        flips: the further views that are averaged with the plain one: ``"horizontal"`` (columns reversed: left and
+            right of the patient), ``"vertical"`` (rows reversed), ``"both"``.
+        n_context: neighbouring slices on each side that the network sees as channels, the lowest first. With C
+            channels in the volume, channel ``k * C + c`` of the network's input is channel c of the k-th slice.
+        context_mm: distance between these slices in mm, see :func:`custom.ops.slices.context_offsets`; needs a
+            ``MetaTensor``, whose affine knows the distance. ``None``: adjacent slices.
+        activation: ``"sigmoid"`` or ``"softmax"``: the views are averaged as probabilities, which are returned, so
+            that no activation must follow. ``None``: logits are averaged and returned.
+        amp: ``"bfloat16"`` or ``"float16"``: the network runs under autocast of that type. ``"auto"``: bfloat16 where
+            the processor has instructions for it (CPU with AVX512-BF16, CUDA from Ampere on), float16 on older
+            CUDA devices, else none. ``None``: as the surrounding code has it. Activation and averaging are float32.
+        device: where the network runs; by default where its parameters are, or the input where it has none.
+        output_device: where the result is collected; by default where the input is.
+        progress: show a progress bar.
+
+    Shape:
+        Input ``(B, C, D, H, W)``, or slices alone ``(B, C, H, W)``, of any dtype. The network is called with
+        ``(n, (2 * n_context + 1) * C, H, W)`` float32, n up to ``batch_size``, and returns one tensor
+        ``(n, C_out, H, W)``. Output ``(B, C_out, D, H, W)`` or ``(B, C_out, H, W)`` float32; a ``MetaTensor`` with
+        the input's metadata where the input is one, as MONAI's inferers do, so that ``Invertd`` works on it.
+
+    Raises:
+        ValueError: an option that is unknown, an input of another number of dimensions or without slices,
+            ``context_mm`` without a known distance between slices, or a prediction of another size than its slice.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 8,
+        flips: Sequence[str] = (),
+        n_context: int = 0,
+        context_mm: float | None = None,
+        activation: str | None = "sigmoid",
+        amp: str | None = "auto",
+        device: str | torch.device | None = None,
+        output_device: str | torch.device | None = None,
+        progress: bool = False,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, found {batch_size}")
+        _check_option("flips", flips, _FLIPS)
+        _check_option("activation", [activation], _ACTIVATIONS)
+        _check_option("amp", [amp], [*_AMP_DTYPES, "auto", None])
+        context_offsets(n_context, context_mm, spacing_mm=1.0)  # refuses ill values now
+        self.batch_size = batch_size
+        self.flips = [_FLIPS[flip] for flip in flips]
+        self.n_context = n_context
+        self.context_mm = context_mm
+        self.activation = _ACTIVATIONS[activation]
+        self.amp = amp
+        self.device = device
+        self.output_device = output_device
+        self.progress = progress
+
+    @torch.no_grad()
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs
+    ) -> torch.Tensor | MetaTensor:
+        if inputs.ndim not in (4, 5) or 0 in inputs.shape:
+            raise ValueError(f"expected (B, C, D, H, W) or (B, C, H, W), none of them 0, found {tuple(inputs.shape)}")
+        # metadata is put aside: every operation on a MetaTensor costs, and the network needs none of it
+        volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        volumes = volumes.unsqueeze(2) if inputs.ndim == 4 else volumes
+        device = torch.device(self.device) if self.device is not None else _device_of(network, inputs)
+        neighbours = [
+            [slice_neighbours(index, volumes.shape[2], offsets) for index in range(volumes.shape[2])]
+            for offsets in self._offsets(inputs)
+        ]
+        jobs = [(b, z) for b in range(volumes.shape[0]) for z in range(volumes.shape[2])]
+        starts = range(0, len(jobs), self.batch_size)
+
+        output = None
+        # one context around all batches, since leaving it forgets the converted weights
+        with _autocast(self.amp, device):
+            for start in tqdm(starts, desc="slices", unit="batch", disable=not self.progress):
+                batch_jobs = jobs[start : start + self.batch_size]
+                batch = torch.stack([_with_context(volumes[b], neighbours[b][z]) for b, z in batch_jobs])
+                batch = batch.to(device, torch.float32, memory_format=torch.channels_last)
+                predictions = self._predict(batch, network, *args, **kwargs)
+                if output is None:
+                    output = _empty_output(predictions, volumes, self.output_device)
+                for (b, z), prediction in zip(batch_jobs, predictions.to(output.device), strict=True):
+                    output[b, :, z] = prediction
+
+        output = output.squeeze(2) if inputs.ndim == 4 else output
+        return _with_metadata_of(inputs, output)
+
+    def _predict(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
+        """The mean over the plain and the flipped views of a batch, float32."""
+        total = self.activation(network(batch, *args, **kwargs).float())
+        for axes in self.flips:
+            logits = network(batch.flip(axes), *args, **kwargs).float()
+            total = total + self.activation(logits).flip(axes)
+        return total / (1 + len(self.flips)) if self.flips else total
+
+    def _offsets(self, inputs: torch.Tensor) -> list[list[int]]:
+        """Offsets of the context, for each volume of the batch."""
+        spacings = [None] * len(inputs)
+        if self.context_mm is not None and self.n_context > 0:
+            spacings = _slice_distances(inputs)
+        context_mm = self.context_mm if self.n_context > 0 else None
+        return [context_offsets(self.n_context, context_mm, spacing) for spacing in spacings]
+
+
+def _with_context(volume: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
+    """Slices ``indices`` of ``(C, D, H, W)`` as channels: ``(len(indices) * C, H, W)``."""
+    return torch.cat([volume[:, index] for index in indices])
+
+
+def _slice_distances(inputs: torch.Tensor) -> list[float]:
+    """Distance in mm between slices, for each volume of the batch."""
+    if not isinstance(inputs, MetaTensor):
+        raise ValueError("context in mm needs a MetaTensor: a plain tensor does not know the distance between slices")
+    spacings = inputs.pixdim if inputs.is_batch else [inputs.pixdim] * len(inputs)
+    return [float(spacing[0]) for spacing in spacings]
+
+
+def _empty_output(predictions: torch.Tensor, volumes: torch.Tensor, device: str | torch.device | None) -> torch.Tensor:
+    batch, _, depth, *size = volumes.shape
+    if list(predictions.shape[2:]) != size:
+        raise ValueError(f"the network made {tuple(predictions.shape[2:])} of slices of {tuple(size)}")
+    shape = (batch, predictions.shape[1], depth, *size)
+    return torch.empty(shape, dtype=torch.float32, device=volumes.device if device is None else device)
+
+
+def _with_metadata_of(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | MetaTensor:
+    if not isinstance(inputs, MetaTensor):
+        return output
+    # an empty tensor carries the metadata, lest the input's dtype and device come along
+    metadata = MetaTensor([]).copy_meta_from(inputs, copy_attr=False)
+    return convert_to_dst_type(output, metadata, dtype=output.dtype, device=output.device)[0]
+
+
+def _device_of(network: Callable, inputs: torch.Tensor) -> torch.device:
+    parameter = next(network.parameters(), None) if isinstance(network, nn.Module) else None
+    return inputs.device if parameter is None else parameter.device
+
+
+def _autocast(amp: str | None, device: torch.device) -> AbstractContextManager:
+    dtype = _fast_dtype(device) if amp == "auto" else _AMP_DTYPES.get(amp)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype | None:
+    """The type of 16 bits that is faster than float32 there, if any."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
+    if device.type == "cpu":
+        supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private, so it may go
+        return torch.bfloat16 if supported is not None and supported() else None
+    return None
+
+
+def _check_option(name: str, values: Sequence[str | None], known: Sequence[str | None]) -> None:
+    for value in values:
+        if value not in known:
+            raise ValueError(f"{name} must be of {', '.join(map(str, known))}, found {value!r}")
