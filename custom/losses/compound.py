@@ -1,0 +1,90 @@
+"""Several losses in one: a weight each, deep supervision for some, the value of each by name."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from monai.losses import DeepSupervisionLoss
+from torch.nn.modules.loss import _Loss
+
+
+class CompoundLoss(_Loss):
+    """Weighted sum of named losses on the output of a deeply supervised network.
+
+    The terms in ``deep`` are computed on every level of the output by :class:`monai.losses.DeepSupervisionLoss`, the
+    others on the finest level alone: a skeleton or a distance in voxels means nothing on a target shrunk eightfold, and
+    thin sheets are no longer whole there. A term of weight 0, or one whose ``available`` is False, is not computed.
+
+    After each call ``components`` holds, by name, the unweighted value of each term as a detached tensor on the loss's
+    device (reading it does not wait for the GPU; printing does). A term that is computed every N-th call keeps its last
+    value in between. The count of calls is in the state dict, so that a resumed run goes on in step.
+
+    Args:
+        terms: loss modules by name, each called as ``loss(input, target)``.
+        weights: a weight for each term.
+        deep: names of the terms with deep supervision.
+        level_weights: weights of the levels, the finest first; halved from level to level if None.
+        every: names of terms computed on every N-th call only, beginning with the first, and their N. The weight
+            holds on the calls on which the term is computed.
+
+    Raises:
+        ValueError: when the names do not fit the terms, or a term has no weight.
+    """
+
+    def __init__(
+        self,
+        *,
+        terms: Mapping[str, torch.nn.Module],
+        weights: Mapping[str, float],
+        deep: Sequence[str] = (),
+        level_weights: Sequence[float] | None = None,
+        every: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__()
+        every = dict(every or {})
+        if set(weights) != set(terms):
+            raise ValueError(f"a weight for each term expected: terms {sorted(terms)}, weights {sorted(weights)}")
+        if unknown := {*deep, *every} - set(terms):
+            raise ValueError(f"deep and every name terms that do not exist: {sorted(unknown)}, terms {sorted(terms)}")
+        self.level_weights = None if level_weights is None else list(level_weights)
+        self.terms = torch.nn.ModuleDict(
+            {
+                name: DeepSupervisionLoss(term, weights=self.level_weights) if name in deep else term
+                for name, term in terms.items()
+            }
+        )
+        self.weights = {name: float(weights[name]) for name in terms if getattr(terms[name], "available", True)}
+        self.deep = frozenset(deep)
+        self.every = every
+        self.calls = 0
+        self.components: dict[str, torch.Tensor] = {}
+
+    def forward(self, input: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            input: logits ``(B, 2, D, H, W)``, or a list of them from the finest level to the coarsest.
+            target: ``(B, K, D, H, W)``, see :data:`custom.ops.targets.TARGET_CHANNELS`.
+
+        Returns:
+            the weighted sum, a float32 scalar.
+
+        Raises:
+            ValueError: when there are more levels than level weights.
+        """
+        levels = [input] if isinstance(input, torch.Tensor) else input
+        if self.level_weights is not None and len(levels) > len(self.level_weights):  # MONAI would use its own weights
+            raise ValueError(f"{len(levels)} levels of output, {len(self.level_weights)} level weights")
+        finest = levels[0]
+        total = torch.zeros((), device=finest.device)
+        for name, weight in self.weights.items():
+            if weight and self.calls % self.every.get(name, 1) == 0:
+                value = self.terms[name](levels if name in self.deep else finest, target)
+                self.components[name] = value.detach()
+                total = total + weight * value
+        self.calls += 1
+        return total
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.calls = state["calls"]
