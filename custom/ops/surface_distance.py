@@ -1,0 +1,70 @@
+"""Agreement of two surfaces within a tolerance, weighted by area.
+
+Nikolov et al., "Clinically applicable segmentation of head and neck anatomy for radiotherapy", arXiv 1809.04430: the
+surface passes between voxels, and each 2x2x2 neighbourhood that it crosses holds the area of its marching-cubes patch.
+MONAI has the same definition (``compute_surface_dice(use_subvoxels=True)``) and lends the table of areas; its distances
+come from a search tree over all surface points. Where only "within the tolerance" is asked, dilating the other surface
+by a ball of that radius answers the same, at 320^3 many times faster.
+"""
+
+import numpy as np
+
+from .morphology import dilate
+
+_FULL = 255
+
+
+def surface_dice(prediction: np.ndarray, label: np.ndarray, tolerance: float = 2.0) -> float:
+    """Share of both surfaces' area that lies within ``tolerance`` voxels of the other surface.
+
+    Both empty gives 1, one empty 0. Voxels are cubes; what lies outside the volume is background, so a mask that
+    reaches a face of the volume has a surface there.
+
+    Args:
+        prediction, label: (D, H, W) masks.
+        tolerance: in voxels, at least 0.
+    """
+    box = _bounding_box(prediction, label)
+    if box is None:
+        return 1.0
+    codes = [_neighbourhood_codes(mask[box] != 0) for mask in (prediction, label)]
+    if not all(code.any() for code in codes):
+        return 0.0
+    borders = [(code != 0) & (code != _FULL) for code in codes]
+    areas = _areas()
+    total = within = 0.0
+    for code, border, other in zip(codes, borders, reversed(borders), strict=True):
+        total += _area(code[border], areas)
+        within += _area(code[border & dilate(other, tolerance)], areas)
+    return within / total
+
+
+def _bounding_box(*masks: np.ndarray) -> tuple[slice, ...] | None:
+    """The smallest box that holds every mask, or None if all are empty."""
+    box = []
+    for axis in range(masks[0].ndim):
+        others = tuple(other for other in range(masks[0].ndim) if other != axis)
+        filled = np.flatnonzero(np.any([mask.any(axis=others) for mask in masks], axis=0))
+        if not len(filled):
+            return None
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    return tuple(box)
+
+
+def _neighbourhood_codes(mask: np.ndarray) -> np.ndarray:
+    """(D + 1, H + 1, W + 1) uint8: the eight voxels around each corner as bits; the first voxel is the highest bit."""
+    code = np.pad(mask, 1).view(np.uint8)
+    code = code[..., :-1] << 1 | code[..., 1:]
+    code = code[:, :-1] << 2 | code[:, 1:]
+    return code[:-1] << 4 | code[1:]
+
+
+def _areas() -> np.ndarray:
+    """(256,) area of the patch inside a neighbourhood, in squared voxels."""
+    from monai.metrics.utils import get_code_to_measure_table
+
+    return get_code_to_measure_table((1, 1, 1))[0].double().numpy()
+
+
+def _area(codes: np.ndarray, areas: np.ndarray) -> float:
+    return float(np.bincount(codes, minlength=len(areas)) @ areas)
