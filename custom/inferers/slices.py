@@ -1,26 +1,16 @@
 """Whole volumes through a network that sees slices."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from monai.utils import convert_to_dst_type
-from torch import nn
 from tqdm import tqdm
 
 from ..ops.slices import context_offsets, slice_neighbours
-
-__all__ = ["SliceVolumeInferer"]
+from .common import ACTIVATIONS, autocast_to, check_amp, check_option, device_of, with_metadata_of
 
 _FLIPS = {"horizontal": (-1,), "vertical": (-2,), "both": (-2, -1)}
-_ACTIVATIONS: dict[str | None, Callable[[torch.Tensor], torch.Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "softmax": lambda logits: torch.softmax(logits, dim=1),
-    None: lambda logits: logits,
-}
-_AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class SliceVolumeInferer(Inferer):
@@ -77,15 +67,15 @@ class SliceVolumeInferer(Inferer):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, found {batch_size}")
-        _check_option("flips", flips, _FLIPS)
-        _check_option("activation", [activation], _ACTIVATIONS)
-        _check_option("amp", [amp], [*_AMP_DTYPES, "auto", None])
+        check_option("flips", flips, _FLIPS)
+        check_option("activation", [activation], ACTIVATIONS)
+        check_amp(amp)
         context_offsets(n_context, context_mm, spacing_mm=1.0)  # refuses ill values now
         self.batch_size = batch_size
         self.flips = [_FLIPS[flip] for flip in flips]
         self.n_context = n_context
         self.context_mm = context_mm
-        self.activation = _ACTIVATIONS[activation]
+        self.activation = ACTIVATIONS[activation]
         self.amp = amp
         self.device = device
         self.output_device = output_device
@@ -100,7 +90,7 @@ class SliceVolumeInferer(Inferer):
         # metadata is put aside: every operation on a MetaTensor costs, and the network needs none of it
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         volumes = volumes.unsqueeze(2) if inputs.ndim == 4 else volumes
-        device = torch.device(self.device) if self.device is not None else _device_of(network, inputs)
+        device = torch.device(self.device) if self.device is not None else device_of(network, inputs)
         neighbours = [
             [slice_neighbours(index, volumes.shape[2], offsets) for index in range(volumes.shape[2])]
             for offsets in self._offsets(inputs)
@@ -110,7 +100,7 @@ class SliceVolumeInferer(Inferer):
 
         output = None
         # one context around all batches, since leaving it forgets the converted weights
-        with _autocast(self.amp, device):
+        with autocast_to(self.amp, device):
             for start in tqdm(starts, desc="slices", unit="batch", disable=not self.progress):
                 batch_jobs = jobs[start : start + self.batch_size]
                 batch = torch.stack([_with_context(volumes[b], neighbours[b][z]) for b, z in batch_jobs])
@@ -122,7 +112,7 @@ class SliceVolumeInferer(Inferer):
                     output[b, :, z] = prediction
 
         output = output.squeeze(2) if inputs.ndim == 4 else output
-        return _with_metadata_of(inputs, output)
+        return with_metadata_of(inputs, output)
 
     def _predict(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
         """The mean over the plain and the flipped views of a batch, float32."""
@@ -160,38 +150,3 @@ def _empty_output(predictions: torch.Tensor, volumes: torch.Tensor, device: str 
         raise ValueError(f"the network made {tuple(predictions.shape[2:])} of slices of {tuple(size)}")
     shape = (batch, predictions.shape[1], depth, *size)
     return torch.empty(shape, dtype=torch.float32, device=volumes.device if device is None else device)
-
-
-def _with_metadata_of(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | MetaTensor:
-    if not isinstance(inputs, MetaTensor):
-        return output
-    # an empty tensor carries the metadata, lest the input's dtype and device come along
-    metadata = MetaTensor([]).copy_meta_from(inputs, copy_attr=False)
-    return convert_to_dst_type(output, metadata, dtype=output.dtype, device=output.device)[0]
-
-
-def _device_of(network: Callable, inputs: torch.Tensor) -> torch.device:
-    parameter = next(network.parameters(), None) if isinstance(network, nn.Module) else None
-    return inputs.device if parameter is None else parameter.device
-
-
-def _autocast(amp: str | None, device: torch.device) -> AbstractContextManager:
-    dtype = _fast_dtype(device) if amp == "auto" else _AMP_DTYPES.get(amp)
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
-
-
-def _fast_dtype(device: torch.device) -> torch.dtype | None:
-    """The type of 16 bits that is faster than float32 there, if any."""
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else torch.float16
-    if device.type == "cpu":
-        supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private, so it may go
-        return torch.bfloat16 if supported is not None and supported() else None
-    return None
-
-
-def _check_option(name: str, values: Sequence[str | None], known: Sequence[str | None]) -> None:
-    for value in values:
-        if value not in known:
-            raise ValueError(f"{name} must be of {', '.join(map(str, known))}, found {value!r}")

@@ -1,0 +1,153 @@
+"""The same result as MONAI's inferer, with less memory."""
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.inferers import SlidingWindowInferer
+
+from custom.inferers import SlidingWindow
+
+ROI, STRIDE = (8, 12, 10), (4, 9, 10)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv3d(2, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, 3, 3, padding=1)
+    )
+
+
+def monai(**options):
+    overlap = [1 - step / size for step, size in zip(STRIDE, ROI, strict=True)]
+    options = {"sw_batch_size": 1, "padding_mode": "replicate"} | options
+    return SlidingWindowInferer(roi_size=ROI, overlap=overlap, mode="gaussian", **options)
+
+
+@pytest.mark.parametrize("size", [(8, 12, 10), (21, 30, 23), (5, 40, 7), (9, 13, 11), (64, 12, 10)])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_equals_monai(network, size, batch_size):
+    image = torch.randn(2, 2, *size)
+    ours = SlidingWindow(roi_size=ROI, stride=STRIDE, batch_size=batch_size, amp=None)(image, network)
+    theirs = monai()(image, network)
+    torch.testing.assert_close(ours, theirs.detach(), atol=1e-4, rtol=0)
+
+
+def test_keeps_metadata_and_selects_channels(network):
+    image = MetaTensor(torch.randn(1, 2, 9, 14, 12), meta={"filename_or_obj": "a.tif"})
+    whole = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None, activation="softmax")(image, network)
+    part = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None, activation="softmax", channels=[2, 0])(image, network)
+    assert part.meta["filename_or_obj"] == "a.tif"
+    torch.testing.assert_close(part.as_tensor(), whole.as_tensor()[:, [2, 0]])
+    torch.testing.assert_close(whole.sum(1).as_tensor(), torch.ones(1, 9, 14, 12))
+
+
+@pytest.mark.parametrize(("tta", "count"), [("none", 1), ([0], 2), ([1, 2], 4), ("flips", 8), ("turns", 4)])
+def test_views_are_undone(tta, count):
+    """A network that answers each voxel by itself says the same of every view; see the next test too."""
+    calls = []
+
+    def identity(windows):
+        calls.append(len(windows))
+        return windows
+
+    image = torch.randn(1, 1, 8, 10, 10)
+    found = SlidingWindow(roi_size=(8, 10, 10), stride=(4, 5, 5), tta=tta, amp=None)(image, identity)
+    torch.testing.assert_close(found, image)
+    assert sum(calls) == count
+
+
+def test_turns_average_what_depends_on_the_view():
+    rows = torch.arange(4.0).reshape(1, 1, 1, 4, 1).expand(1, 1, 2, 4, 4)
+    found = SlidingWindow(roi_size=(2, 4, 4), stride=(2, 4, 4), tta="turns", amp=None)(rows, lambda x: x * 0 + rows)
+    # 0 and 180 degrees: row and 3 - row; 90 and 270 degrees: the same along columns. The mean is 1.5 everywhere.
+    torch.testing.assert_close(found, torch.full_like(found, 1.5))
+    found = SlidingWindow(roi_size=(2, 4, 4), stride=(2, 4, 4), tta=[1], amp=None)(rows, lambda x: x * 0 + rows**2)
+    by_hand = (rows**2 + (3 - rows) ** 2) / 2
+    torch.testing.assert_close(found, by_hand)
+
+
+def test_empty_windows_are_not_predicted():
+    seen = []
+
+    def network(windows):
+        seen.append(windows.amax(dim=(1, 2, 3, 4)))
+        return torch.full_like(windows, 5.0)
+
+    image = torch.full((1, 1, 8, 8, 24), -1.0)
+    image[..., 20] = 0.5
+    inferer = SlidingWindow(
+        roi_size=(8, 8, 8), stride=(8, 8, 8), batch_size=3, activation="sigmoid", empty_value=-1.0, amp=None
+    )
+    found = inferer(image, network)
+    assert torch.cat(seen).tolist() == [0.5]
+    assert found[..., :16].abs().max() == 0
+    torch.testing.assert_close(found[..., 16:], torch.full((1, 1, 8, 8, 8), 5.0).sigmoid())
+
+
+def peak_memory(work) -> int:
+    """Bytes allocated by torch while ``work()`` runs, at their largest."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        work()
+    now = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak
+
+
+def test_memory_beside_the_output_is_a_few_slabs_however_long_the_volume():
+    plane, voxel = 24 * 20, 4
+    slab = voxel * 2 * ROI[0] * plane
+    for depth in (64, 256):
+        image = torch.randn(1, 2, depth, 24, 20)
+        output = voxel * 2 * depth * plane
+        inferer = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)
+        assert output < peak_memory(lambda: inferer(image, lambda x: x)) < output + 5 * slab  # noqa: B023
+        assert peak_memory(lambda: monai()(image, lambda x: x.clone())) > 1.5 * output  # noqa: B023
+
+
+def test_halves_the_batch_when_the_memory_runs_out(network, caplog):
+    sizes = []
+
+    def cramped(windows):
+        sizes.append(len(windows))
+        if len(windows) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return network(windows)
+
+    image = torch.randn(1, 2, 8, 30, 10)
+    inferer = SlidingWindow(roi_size=ROI, stride=STRIDE, batch_size=3, amp=None)
+    torch.testing.assert_close(
+        inferer(image, cramped), SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)(image, network)
+    )
+    assert inferer.batch_size == 1 and "out of GPU memory with 3 windows" in caplog.text
+
+
+def test_bfloat16_stays_close(network):
+    image = torch.randn(1, 2, 20, 20, 20)
+    exact = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)(image, network)
+    fast = SlidingWindow(roi_size=ROI, stride=STRIDE, amp="bfloat16")(image, network)
+    assert fast.dtype == torch.float32
+    assert 0 < (fast - exact).norm() / exact.norm() < 2e-2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tta": "turns"}, "as many rows as columns"),
+        ({"tta": "mirror"}, "tta must be"),
+        ({"stride": (0, 1, 1)}, "1 or more"),
+        ({"activation": "tanh"}, "activation must be"),
+        ({"empty_value": 0.0}, "needs an activation"),
+    ],
+)
+def test_ill_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        SlidingWindow(**{"roi_size": ROI, "stride": STRIDE} | options)
+
+
+def test_refuses_a_slice():
+    with pytest.raises(ValueError, match=r"\(B, C, D, H, W\)"):
+        SlidingWindow(roi_size=ROI, stride=STRIDE)(torch.zeros(1, 1, 4, 4), torch.nn.Identity())
