@@ -1,0 +1,189 @@
+"""Scores of liver and tumour segmentation, per volume: as a MONAI metric and for two folders.
+
+What each score means, and the rule for tumour-free volumes and empty predictions, is in
+:mod:`custom.metrics.liver_case`; what is made of them in :mod:`custom.metrics.liver_report`.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
+from monai.metrics import CumulativeIterationMetric
+from monai.utils import string_list_all_gather
+
+from ..data.volumes import Volume, align_label, read_volume, spacing, stem
+from ..errors import DataError
+from .liver_case import COLUMNS, REGIONS, measure
+from .liver_report import format_table, summarise, write_reports
+from .pairs import pair_files
+
+KEYS = ("mean_dice", *(f"{region}_dice" for region in REGIONS))
+
+
+class LiverMetrics(CumulativeIterationMetric):
+    """Collects the scores of whole volumes; for ``IgniteMetricHandler`` or any loop over volumes.
+
+    Call it with predicted and true label maps, lists of ``(1, D, H, W)`` or batches ``(B, 1, D, H, W)`` (one slice:
+    ``(1, H, W)``): 0 background, 1 liver, 2 tumour. The label's (or else the prediction's) MetaTensor affine gives the
+    millimetres, its ``filename_or_obj`` the case's id. Where there is no affine, or it is the identity, the case has no
+    ASSD and HD95, with a warning. Works over several processes; a case that a sampler repeats to fill the ranks counts
+    once.
+
+    Args:
+        key: what :meth:`aggregate` returns: ``"mean_dice"`` (of liver and tumour), ``"liver_dice"`` or
+            ``"tumor_dice"``.
+        distances: whether ASSD and HD95 are computed, which take most of the time.
+    """
+
+    def __init__(self, *, key: str = "mean_dice", distances: bool = True) -> None:
+        if key not in KEYS:
+            raise ValueError(f"key {key!r}: expected one of {', '.join(KEYS)}")
+        super().__init__()
+        self.key = key
+        self.distances = distances
+
+    def reset(self) -> None:
+        """Forget all volumes."""
+        super().reset()
+        self._names: list[str] = []
+
+    def cases(self) -> dict[str, dict[str, float]]:
+        """The values of :data:`~custom.metrics.liver_case.COLUMNS` by case id, NaN where undefined.
+
+        Raises:
+            ValueError: when two different volumes have one id.
+        """
+        rows = self.get_buffer()
+        names = string_list_all_gather(self._names)
+        cases: dict[str, dict[str, float]] = {}
+        for name, row in zip(names, () if rows is None else rows.tolist(), strict=True):
+            values = dict(zip(COLUMNS, row, strict=True))
+            if name in cases and not np.array_equal(row, list(cases[name].values()), equal_nan=True):
+                raise ValueError(f"two different volumes have the id {name!r}")
+            cases[name] = values
+        return cases
+
+    def means(self) -> dict[str, float]:
+        """All that is defined of the means over the cases, flat, for logs and learning curves."""
+        scores = summarise(self.cases())
+        mean, lesions = scores["mean"], scores["mean"]["lesions"]
+        flat = {f"{region}_{name}": value for region in REGIONS for name, value in mean[region].items()}
+        flat |= {f"lesion_{name}": lesions[name] for name in ("precision", "recall", "f1")}
+        flat |= {"tumor_burden_rmse": mean["tumor_burden_rmse"]}
+        flat |= {f"global_{name}": value for name, value in scores["global"].items()}
+        return {name: value for name, value in flat.items() if value is not None}
+
+    def aggregate(self) -> torch.Tensor:
+        """The key metric, by which the best weights are chosen; ``mean_dice`` is the mean of those that are defined.
+
+        It is 0 where nothing is defined: MONAI would keep a NaN of the first epoch as the best for ever.
+        """
+        means = self.means()
+        keys = KEYS[1:] if self.key == "mean_dice" else (self.key,)
+        defined = [means[key] for key in keys if key in means]
+        return torch.tensor(sum(defined) / len(defined) if defined else 0.0)
+
+    def table(self) -> str:
+        """The scores of each case and of all as a table of text."""
+        return format_table(self.cases())
+
+    def write(self, folder: str | Path) -> None:
+        """Write ``cases.csv``, ``scores.json`` and ``dice_histogram.png`` to a folder."""
+        write_reports(self.cases(), folder)
+
+    def _compute_list(self, y_pred: Any, y: Any = None, **_: Any) -> torch.Tensor:
+        return torch.stack([self._row(prediction, label) for prediction, label in zip(y_pred, y, strict=True)])
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **_: Any) -> torch.Tensor:
+        return self._compute_list(list(y_pred), list(y))
+
+    def _row(self, prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        described = next((t for t in (label, prediction) if isinstance(t, MetaTensor)), None)
+        name = stem(described.meta.get("filename_or_obj", "")) if described is not None else ""
+        name = name or f"case-{len(self._names)}"
+        self._names.append(name)
+        affine = np.eye(4) if described is None else described.affine.detach().cpu().numpy()
+        found, true = (_plane_as_volume(tensor.detach().cpu().numpy()[0]) for tensor in (prediction, label))
+        millimetres = known_spacing(affine, true.shape)
+        if millimetres is None and self.distances:
+            _warn_of_identity(name)
+        values = measure(found, true, millimetres, distances=self.distances)
+        return torch.tensor([values[column] for column in COLUMNS], dtype=torch.float64, device=prediction.device)
+
+
+def score_folders(predictions: str | Path, labels: str | Path) -> tuple[dict[str, Any], str]:
+    """Compare every prediction of a folder with its label.
+
+    A prediction with other axes than its label is turned to match. Where the two affines disagree about the place in
+    the patient array order is kept, with a warning, and the prediction's millimetres count, as it has the image's
+    geometry. No distances are computed where either affine is the identity, with a warning.
+
+    Args:
+        predictions, labels: folders of volumes in any format that :func:`custom.data.volumes.read_volume` reads, with
+            the values 0, 1 and 2, paired by :func:`custom.metrics.pairs.pair_files`.
+
+    Returns:
+        the scores as :func:`custom.metrics.liver_report.summarise` gives them, and a table of them for the screen.
+
+    Raises:
+        DataError: a file is missing, unreadable, of another shape or with other values.
+    """
+    from tqdm import tqdm
+
+    pairs = pair_files(predictions, labels)
+    bar = tqdm(pairs.items(), desc="scoring", unit="volume", disable=None)
+    cases = {case: _measure_files(case, *paths) for case, paths in bar}
+    return summarise(cases), format_table(cases)
+
+
+def known_spacing(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray | None:
+    """Millimetres along each axis; ``None`` for an affine that is the identity, be it with axes turned since.
+
+    Such an affine says nothing: it is what a file without geometry gets (LiTS volumes 28 to 47). The identity of ITK's
+    LPS coordinates counts as well.
+    """
+    affine = to_affine_nd(3, np.asarray(affine, float))
+    turned = np.abs(affine[:3, :3]).round(4)
+    is_turn = np.isin(turned, (0, 1)).all() and (turned.sum(0) == 1).all() and (turned.sum(1) == 1).all()
+    # Turning an axis of n voxels round moves the origin to its other end.
+    origin, end = np.abs(affine[:3, 3]), turned @ (np.asarray(shape) - 1)
+    if is_turn and (np.isclose(origin, 0, atol=1e-3) | np.isclose(origin, end, atol=1e-3)).all():
+        return None
+    return spacing(affine)
+
+
+def _measure_files(case: str, prediction_path: Path, label_path: Path) -> dict[str, float]:
+    prediction, label = (_labels_of(path) for path in (prediction_path, label_path))
+    if sorted(prediction.array.shape) != sorted(label.array.shape):
+        expected = f"the shape {label.array.shape} of {label_path}"
+        raise DataError.of(prediction_path, f"shape {prediction.array.shape}", expected)
+    known = all(known_spacing(volume.affine, volume.array.shape) is not None for volume in (prediction, label))
+    if not known:
+        _warn_of_identity(case)
+    # The label is brought to the prediction's axes, as it is to the image's when it is trained on.
+    true = align_label(prediction, label, label_path)
+    return measure(prediction.array, true, spacing(prediction.affine) if known else None)
+
+
+def _labels_of(path: Path) -> Volume:
+    volume = read_volume(path)
+    array = volume.array
+    whole = array.dtype.kind in "uib" or np.array_equal(array, array.round())
+    if not (whole and array.min() >= 0 and array.max() <= 2):
+        shown = ", ".join(f"{value:g}" for value in np.unique(array)[:6])
+        raise DataError.of(path, f"values {shown}", "labels 0, 1 and 2")
+    return Volume(array.astype(np.uint8), volume.affine)
+
+
+def _plane_as_volume(array: np.ndarray) -> np.ndarray:
+    """One slice ``(H, W)`` as ``(H, W, 1)``, whose first two axes are those of the affine."""
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _warn_of_identity(case: str) -> None:
+    warnings.warn(f"{case}: its affine is the identity, so there is no ASSD and HD95 in millimetres", stacklevel=3)

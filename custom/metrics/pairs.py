@@ -1,0 +1,77 @@
+"""Which prediction belongs to which label, by file name."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..data.cases import natural
+from ..data.volumes import SUFFIXES, stem, suffix
+from ..errors import DataError
+
+_WRITER_SUFFIX = re.compile(r"[-_](pred|prediction|seg|segmentation|mask|label)$")
+_LITS = re.compile(r"(?:test-)?(?:volume|segmentation)[-_]0*(\d+)$")
+
+
+def pair_files(predictions: str | Path, labels: str | Path) -> dict[str, tuple[Path, Path]]:
+    """Pair the volumes of two folders, subfolders included.
+
+    A pair has equal names, endings aside, or LiTS names: ``volume-7`` or ``segmentation-7`` with ``segmentation-7``,
+    zeros before the number and an appended ``_pred``, ``_seg`` and the like aside. Where the labels' folder holds
+    ``segmentation-*`` files its other volumes are images, and are left alone; a folder in MSD layout is entered.
+
+    Returns:
+        case id, which is the prediction's name, to (prediction, label), in natural order.
+
+    Raises:
+        DataError: a folder is missing or holds no volume; a prediction without its label or a label without its
+            prediction, which left out would flatter the mean; two files of the same name.
+    """
+    found, true = _volumes(Path(predictions)), _labels(Path(labels))
+    by_key: dict[str, list[str]] = {}
+    for name in true:
+        by_key.setdefault(_key(name), []).append(name)
+
+    pairs, taken = {}, {}
+    for name, path in found.items():
+        matches = [name] if name in true else by_key.get(_key(name), [])
+        if len(matches) != 1:
+            several = f"{len(matches)} labels for it ({', '.join(matches)})" if matches else "no label for it"
+            raise DataError.of(path, f"{several} in {labels}", "one of the same name or of the same LiTS number")
+        label = matches[0]
+        if label in taken:
+            raise DataError.of(path, f"a second prediction beside {taken[label]}", f"one prediction for {true[label]}")
+        taken[label] = path
+        pairs[name if label == name else _WRITER_SUFFIX.sub("", name)] = (path, true[label])
+    missing = [str(true[name]) for name in true if name not in taken]
+    if missing:
+        more = f" and for {len(missing) - 1} more labels" if len(missing) > 1 else ""
+        raise DataError.of(predictions, f"no prediction for {missing[0]}{more}", "one prediction for every label")
+    return dict(sorted(pairs.items(), key=lambda pair: natural(pair[0])))
+
+
+def _labels(folder: Path) -> Mapping[str, Path]:
+    volumes = _volumes(folder / "labelsTr" if (folder / "labelsTr").is_dir() else folder)
+    segmentations = {name: path for name, path in volumes.items() if "segmentation" in name}
+    return segmentations or volumes
+
+
+def _volumes(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError.of(folder, "no such folder", "a folder of volumes")
+    volumes: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if not suffix(path) or path.name.startswith(".") or path.is_dir():
+            continue
+        if stem(path) in volumes:
+            raise DataError.of(path, f"the name of {volumes[stem(path)]}", "one volume of a name")
+        volumes[stem(path)] = path
+    if not volumes:
+        raise DataError.of(folder, "no volume", f"files ending in one of {', '.join(SUFFIXES)}")
+    return volumes
+
+
+def _key(name: str) -> str:
+    """What the two names of a pair have in common."""
+    name = _WRITER_SUFFIX.sub("", name)
+    lits = _LITS.match(name)
+    return f"lits-{lits[1]}" if lits else name
