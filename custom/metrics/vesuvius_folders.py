@@ -9,8 +9,9 @@ import numpy as np
 
 from ..data.volumes import read_shape, read_volume
 from ..errors import DataError
+from ..ops.targets import IGNORE_LABEL
 from .pairs import pair_files
-from .vesuvius_score import IGNORED, PARTS, check_parts, score_volume
+from .vesuvius_score import PARTS, check_parts, score_volume
 
 
 def score_folders(
@@ -69,7 +70,7 @@ def _check_same_shape(prediction: Path, predicted: tuple[int, ...], label: Path,
 def _read_pair(prediction: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:
     predicted, present = read_volume(prediction).array, read_volume(label).array
     _check_same_shape(prediction, predicted.shape, label, present.shape)
-    if present.min() < 0 or present.max() > IGNORED:
+    if present.min() < 0 or present.max() > IGNORE_LABEL:
         raise DataError.of(label, f"label values {present.min()} to {present.max()}", "only 0, 1, 2")
     return predicted, present
 

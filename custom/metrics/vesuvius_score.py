@@ -23,12 +23,12 @@ from ..ops.betti import betti_extension
 from ..ops.betti_counts import match_counts_of_all
 from ..ops.components import label_components
 from ..ops.surface_distance import surface_dice
+from ..ops.targets import IGNORE_LABEL
 
 WEIGHTS = {"toposcore": 0.30, "surface_dice": 0.35, "voi_score": 0.35}
 DIMENSION_WEIGHTS = (0.34, 0.33, 0.33)
 TOLERANCE = 2.0
 VOI_ALPHA = 0.3
-IGNORED = 2
 
 PARTS = tuple(WEIGHTS)
 DETAILS = {
@@ -87,7 +87,7 @@ def without_ignored(prediction: np.ndarray, label: np.ndarray) -> tuple[np.ndarr
     """
     if prediction.shape != label.shape or prediction.ndim != 3:
         raise ValueError(f"expected two volumes (D, H, W) of one shape, got {prediction.shape} and {label.shape}")
-    counted = label != IGNORED
+    counted = label != IGNORE_LABEL
     return (prediction != 0) & counted, (label != 0) & counted
 
 

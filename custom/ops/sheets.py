@@ -1,0 +1,162 @@
+"""Repair of sheets, one by one: what is added to one never joins it to another."""
+
+import math
+
+import numpy as np
+
+from .components import component_sizes, label_components
+from .morphology import ball_offsets, close
+
+_ROOM = 4
+"""Voxels that a patch may rise above the highest and below the lowest voxel of its sheet."""
+
+_NEIGHBOURS = ball_offsets(math.sqrt(3))[1:]
+
+
+def close_sheets(mask: np.ndarray, radius: float) -> np.ndarray:
+    """Closing with a ball that leaves components apart.
+
+    A voxel of the closing belongs to the nearest component and is left out where it would touch another one (by a
+    face, an edge or a corner): a plain closing runs sheets together whose gap is narrower than the ball.
+
+    Args:
+        mask: (D, H, W).
+        radius: of the ball, in voxels.
+    """
+    mask = mask.astype(bool)
+    added = close(mask, radius) & ~mask
+    labels = np.pad(label_components(mask)[0], math.ceil(radius) + 1)
+    places = np.argwhere(added) + math.ceil(radius) + 1
+    labels[tuple(places.T)] = owners = _nearest(labels, places, radius)
+    apart = ~_touch_another(labels, places, owners)
+    mask = mask.copy()
+    mask[tuple((places[apart] - math.ceil(radius) - 1).T)] = True
+    return mask
+
+
+def patch_holes(mask: np.ndarray, max_area: int, min_voxels: int = 1000) -> np.ndarray:
+    """Close holes in sheets that are too wide for a closing, by height maps.
+
+    Each component is looked at along the axis from which it covers most, and becomes the height of its middle and its
+    thickness over that plane. A hole is an uncovered part of the plane, at most ``max_area`` pixels, with the component
+    all around. Its heights continue those around it (biharmonic inpainting), its thickness is the median of its rim's.
+    A patch that would touch another component is left out, and so is a hole whose rim is folded: where the component
+    lies above itself, a single height says nothing.
+
+    Args:
+        mask: (D, H, W).
+        max_area: in voxel faces, as seen along the axis.
+        min_voxels: smaller components have no holes worth it.
+    """
+    labels, count = label_components(mask)
+    sizes = component_sizes(labels, count)
+    patched = mask.astype(bool)
+    for number, box in enumerate(_boxes(labels, count), 1):
+        if sizes[number] < min_voxels:
+            continue
+        component = labels[box] == number
+        axis = int(np.argmax([np.count_nonzero(component.any(axis=axis)) for axis in range(3)]))
+        # From here on the height is the last axis; these are views, so the last line writes to the volume.
+        sheet, others, result = (
+            np.moveaxis(array, axis, 2) for array in (component, patched[box] & ~component, patched[box])
+        )
+        patches = [_patch(sheet, hole) for hole in _holes(sheet.any(axis=2), max_area)]
+        for patch in patches:
+            if patch is not None and not _touches(others, patch):
+                result[tuple(patch.T)] = True
+    return patched
+
+
+def _nearest(labels: np.ndarray, places: np.ndarray, radius: float) -> np.ndarray:
+    """The label nearest to each place; every place has one within ``radius``."""
+    owners = np.zeros(len(places), labels.dtype)
+    for offset in ball_offsets(radius)[1:]:
+        unknown = np.flatnonzero(owners == 0)
+        owners[unknown] = labels[tuple((places[unknown] + offset).T)]
+    return owners
+
+
+def _touch_another(labels: np.ndarray, places: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """Whether a neighbour of a place has another label than the place's owner."""
+    touch = np.zeros(len(places), bool)
+    for offset in _NEIGHBOURS:
+        neighbour = labels[tuple((places + offset).T)]
+        touch |= (neighbour != 0) & (neighbour != owners)
+    return touch
+
+
+def _boxes(labels: np.ndarray, count: int) -> list[tuple[slice, ...]]:
+    """The box around each component, with room for a patch that bulges."""
+    from scipy import ndimage
+
+    tight = ndimage.find_objects(labels, count)
+    return [tuple(slice(max(part.start - _ROOM, 0), part.stop + _ROOM) for part in box) for box in tight]
+
+
+def _holes(footprint: np.ndarray, max_area: int) -> list[np.ndarray]:
+    """(N, 2) pixels of each uncovered part that does not reach the edge of the footprint's box."""
+    from scipy import ndimage
+
+    numbered, count = ndimage.label(~footprint)
+    edge = np.unique(np.concatenate([numbered[0], numbered[-1], numbered[:, 0], numbered[:, -1]]))
+    areas = np.bincount(numbered.ravel(), minlength=count + 1)
+    inner = [number for number in range(1, count + 1) if number not in edge and areas[number] <= max_area]
+    return [np.argwhere(numbered == number) for number in inner]
+
+
+def _patch(sheet: np.ndarray, hole: np.ndarray) -> np.ndarray | None:
+    """(N, 3) voxels that fill a hole, or None if the sheet around it is folded."""
+    from skimage.restoration import inpaint_biharmonic
+
+    margin = 3  # the inpainting looks two pixels into the rim
+    low = np.maximum(hole.min(axis=0) - margin, 0)
+    high = np.minimum(hole.max(axis=0) + margin + 1, sheet.shape[:2])
+    window = sheet[low[0] : high[0], low[1] : high[1]]
+    covered, thickness = window.any(axis=2), window.sum(axis=2)
+    bottom = window.argmax(axis=2)
+    top = window.shape[2] - 1 - window[..., ::-1].argmax(axis=2)
+    unknown = np.zeros(covered.shape, bool)
+    unknown[tuple((hole - low).T)] = True
+    rim = covered & _grown(unknown)
+    if (top - bottom + 1 > thickness)[rim].any():
+        return None
+    # Other holes in the window are unknown too, but are not patched here.
+    middle = inpaint_biharmonic(np.where(covered, (bottom + top) / 2, 0.0), ~covered)
+    half = np.median(thickness[rim]) / 2
+    bottom = np.where(unknown, np.ceil(middle - half), bottom).astype(int)
+    top = np.where(unknown, np.maximum(np.ceil(middle + half) - 1, bottom), top).astype(int)
+    bottom, top = _joined(bottom, top, unknown, covered | unknown)
+    rows, columns = np.nonzero(unknown)
+    lowest, highest = (np.clip(edge[unknown], 0, window.shape[2] - 1) for edge in (bottom, top))
+    columns_of = [
+        np.stack(np.broadcast_arrays(row, column, np.arange(first, last + 1)), axis=1)
+        for row, column, first, last in zip(rows, columns, lowest, highest, strict=True)
+    ]
+    places = np.concatenate(columns_of)
+    places[:, :2] += low
+    return places
+
+
+def _joined(
+    bottom: np.ndarray, top: np.ndarray, unknown: np.ndarray, sheet: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lengthen the patch's columns so far that each shares a height with its neighbours: then they join by faces."""
+    lower, upper = bottom.copy(), top.copy()
+    for axis in (0, 1):
+        for step in (1, -1):
+            there = np.roll(sheet, step, axis) & unknown
+            lower = np.where(there, np.minimum(lower, np.roll(top, step, axis)), lower)
+            upper = np.where(there, np.maximum(upper, np.roll(bottom, step, axis)), upper)
+    return lower, upper
+
+
+def _grown(area: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
+    return ndimage.binary_dilation(area, np.ones((3, 3), bool))
+
+
+def _touches(others: np.ndarray, places: np.ndarray) -> bool:
+    """Whether a place is, or has as one of its 26 neighbours, a voxel of ``others``."""
+    limit = np.array(others.shape) - 1
+    return any(others[tuple(np.clip(places + offset, 0, limit).T)].any() for offset in ball_offsets(math.sqrt(3)))

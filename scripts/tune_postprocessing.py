@@ -1,0 +1,171 @@
+"""Thresholds and sizes of the surface's post-processing, chosen on validation volumes by the official score."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import fire
+import numpy as np
+from tqdm import tqdm
+
+from custom.data.volumes import TIFF_SUFFIXES, read_volume
+from custom.errors import DataError, show_data_errors_as_one_line
+from custom.files import write_whole
+from custom.metrics.vesuvius_score import PARTS, check_parts, score_volume
+from custom.transforms.postprocessing import PostprocessSurfaced
+
+START = {
+    "threshold_low": 0.5,
+    "threshold_high": 0.0,
+    "min_component_voxels": 0,
+    "pinhole_iterations": 0,
+    "closing_radius": 0,
+    "max_hole_area": 0,
+    "max_cavity_voxels": 0,
+}
+
+GRID = {
+    "threshold_low": [0.2, 0.26, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6],
+    "threshold_high": [0.0, 0.6, 0.7, 0.8, 0.85, 0.9],
+    "min_component_voxels": [0, 100, 300, 1000, 3000, 10000],
+    "pinhole_iterations": [0, 1, 3],
+    "closing_radius": [0, 1, 2, 3, 4],
+    "max_hole_area": [0, 100, 400, 1600],
+    "max_cavity_voxels": [0, 100, 1000],
+}
+"""Tried in this order, each with the best of the others; a tie keeps what stands."""
+
+
+def tune(
+    probabilities: str,
+    labels: str,
+    output: str = "postprocessing.json",
+    rounds: int = 2,
+    start: dict[str, float] | None = None,
+    grid: dict[str, list[float]] | None = None,
+    parts: Sequence[str] = PARTS,
+    processes: int | None = None,
+) -> None:
+    """Search the knobs of the post-processing one after the other, and write the best as an override file.
+
+    The knobs are those of custom.transforms.PostprocessSurfaced. Every setting is scored on all volumes; the official
+    score takes about a minute for 320^3, so a search over a few volumes takes hours. Use validation volumes: the
+    network is too sure of itself on those it was trained on.
+
+    Args:
+        probabilities: folder of <id>.tif (uint8, 0 to 255 for 0 to 1) or <id>.npy (the same, or floating-point 0 to 1).
+        labels: folder with <id>.tif of 0 background, 1 surface, 2 ignored, for each of them.
+        output: the JSON file to write, to be appended to --config_file.
+        rounds: how often all knobs are gone through; it ends earlier if a round changes nothing.
+        start: knobs to begin with, for example "{threshold_low: 0.3}"; the others begin with a threshold of 0.5 alone.
+        grid: values to try, for example "{closing_radius: [0, 2, 3]}"; knobs that are not in it keep their start.
+        parts: what counts, for example "[surface_dice, voi_score]" for a quick search without topology.
+        processes: octants scored at the same time; by default as many as cores and free memory allow.
+
+    Example:
+        python scripts/tune_postprocessing.py eval/probabilities data/train_labels --output configs/postprocessing.json
+    """
+    check_parts(parts)
+    cases = _cases(Path(str(probabilities)), Path(str(labels)))
+    best, grid = _known({**START, **(start or {})}), _known(GRID if grid is None else grid)
+    tried: dict[tuple, dict[str, float]] = {}
+    rows = []
+    steps = 1 + rounds * sum(len(values) for values in grid.values())
+    with tqdm(total=steps * len(cases), desc="tuning", unit="volume", disable=None) as progress:
+
+        def score(knobs: Mapping[str, float]) -> dict[str, float]:
+            key = tuple(knobs.items())
+            if key not in tried:
+                tried[key] = _mean([_score(case, knobs, parts, processes, progress) for case in cases])
+            else:
+                progress.update(len(cases))
+            return tried[key]
+
+        rows.append(("start", "", score(best)))
+        for _ in range(rounds):
+            before = dict(best)
+            for knob, values in grid.items():
+                for value in values:
+                    candidate = {**best, knob: value}
+                    if candidate != best and score(candidate)["score"] > score(best)["score"]:
+                        best = candidate
+                        rows.append((knob, f"{value:g}", tried[tuple(best.items())]))
+                        progress.set_postfix_str(f"score {rows[-1][2]['score']:.4f}")
+            if best == before:
+                break
+    text = json.dumps(best, indent=4) + "\n"
+    write_whole(str(output), lambda file: file.write_text(text, encoding="utf-8"))
+    print(_table(rows, len(cases), len(tried)))
+    print(f"Post-processing: {output}")
+
+
+def _known(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = set(knobs) - set(START)
+    if unknown:
+        sys.exit(f"error: found the knobs {', '.join(sorted(unknown))}, expected some of {', '.join(START)}")
+    return dict(knobs)
+
+
+def _cases(probabilities: Path, labels: Path) -> list[tuple[Path, Path]]:
+    for folder in (probabilities, labels):
+        if not folder.is_dir():
+            raise DataError.of(folder, "no such folder", "a folder of volumes")
+    files = sorted(path for path in probabilities.iterdir() if path.suffix in (".npy", *TIFF_SUFFIXES))
+    if not files:
+        raise DataError.of(probabilities, "no probabilities", "at least one <id>.tif or <id>.npy")
+    cases = [(file, labels / f"{file.stem}.tif") for file in files]
+    for file, label in cases:
+        if not label.is_file():
+            raise DataError.of(label, "no such file", f"the label of {file}")
+    return cases
+
+
+def _score(
+    case: tuple[Path, Path], knobs: Mapping[str, float], parts: Sequence[str], processes: int | None, progress: tqdm
+) -> dict[str, float]:
+    probability, label = _read_probability(case[0]), read_volume(case[1]).array
+    if probability.shape != label.shape:
+        raise DataError.of(case[0], f"shape {probability.shape}", f"{label.shape} as {case[1]}")
+    mask = PostprocessSurfaced("pred", **knobs)({"pred": probability[None]})["pred"][0]
+    scores = score_volume(mask, label, parts=parts, processes=processes)
+    progress.update()
+    return {key: scores[key] for key in ("score", *parts)}
+
+
+def _read_probability(path: str | os.PathLike) -> np.ndarray:
+    path = Path(path)
+    if path.suffix != ".npy":
+        array = read_volume(path).array
+    else:
+        try:
+            array = np.load(path)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError.of(path, f"an unreadable file ({error})", "a NumPy array") from None
+        array = array[0] if array.ndim == 4 else array
+    if array.dtype == np.uint8 or (array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1):
+        return array
+    found = f"{array.dtype} values from {array.min()} to {array.max()}"
+    raise DataError.of(path, found, "uint8, or floating-point from 0 to 1")
+
+
+def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([score[key] for score in scores])) for key in scores[0]}
+
+
+def _table(rows: Sequence[tuple[str, str, Mapping[str, float]]], cases: int, tried: int) -> str:
+    keys = list(rows[0][2])
+    lines = [f"{'knob':<22}{'value':>8}" + "".join(f"{key:>14}" for key in keys)]
+    lines += [
+        f"{knob:<22}{value:>8}" + "".join(f"{scores[key]:>14.4f}" for key in keys) for knob, value, scores in rows
+    ]
+    return "\n".join([*lines, f"{tried} settings on {cases} volumes; each line keeps the lines above it"])
+
+
+if __name__ == "__main__":
+    show_data_errors_as_one_line()
+    fire.Fire(tune, name="tune_postprocessing.py")
