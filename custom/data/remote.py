@@ -1,14 +1,32 @@
 """Local paths and fsspec URLs (``gs://``, ``s3://``, ``https://``, ...) behind the same few functions.
 
-Credentials come from the environment alone, the way each fsspec package documents it.
+Credentials come from the environment alone, the way each fsspec package documents it. Requests that fail for a reason
+that may pass (a busy server, a dropped connection) are repeated with growing pauses.
 """
 
+import base64
+import hashlib
+import logging
 import os
 import posixpath
+import random
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import DataError
+
+_TRIES = 6
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
+_BLOCK = 1 << 24
+"""Bytes asked for at once: what a download holds in memory, and what a dropped connection costs."""
+
+_VERSION_KEYS = ("etag", "ETag", "generation", "mtime", "updated", "LastModified", "last_modified", "created")
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 
 def is_url(path: object) -> bool:
@@ -31,20 +49,79 @@ def list_files(folder: str, *, depth: int = 3) -> list[str]:
     Raises:
         DataError: the folder does not exist, is no folder, or it or one below cannot be read.
     """
-    names = _list_url(folder, depth) if is_url(folder) else _list_local(folder, depth)
+    names = _list_url(folder, depth) if is_url(folder) else _list_local(Path(folder), depth)
     return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
 
 
 def read_text(path: str) -> str:
     """The whole of a small text file, UTF-8."""
     if is_url(path):
-        return filesystem(path).cat_file(path).decode()
+        system = filesystem(path)
+        return _patiently(lambda: system.cat_file(path), path).decode()
     return Path(path).read_text(encoding="utf-8")
 
 
 def exists(path: str) -> bool:
     """Whether a file, folder or object is there."""
-    return filesystem(path).exists(path) if is_url(path) else os.path.exists(path)
+    if is_url(path):
+        system = filesystem(path)
+        return _patiently(lambda: system.exists(path), path)
+    return os.path.exists(path)
+
+
+def identities(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What tells one version of a source from another, by path, without reading the content.
+
+    Returns:
+        for a local file ``path``, ``size`` (bytes) and ``mtime_ns``; for a folder (DICOM) and for a header with its
+        data in another file (.mhd) those of all files, with a digest of the listing; for a URL ``path``, ``size`` and
+        ``version`` (its etag, generation or time of change), and ``md5`` where the server tells it.
+
+    Raises:
+        DataError: a source is missing or cannot be reached.
+    """
+    paths = list(paths)
+    found = {path: _local_identity(path) for path in paths if not is_url(path)}
+    parents: dict[str, list[str]] = {}
+    for path in paths:
+        if is_url(path):
+            parents.setdefault(path.rsplit("/", 1)[0], []).append(path)
+    for parent, urls in parents.items():
+        found.update(_url_identities(parent, urls))
+    return found
+
+
+def fetch(url: str, folder: str | os.PathLike, identity: dict[str, Any]) -> Path:
+    """Download a file, block by block, going on where an earlier attempt on the same version ended.
+
+    Args:
+        url: an fsspec URL.
+        folder: where to put it; one process at a time may use it.
+        identity: of the URL, from :func:`identities`.
+
+    Returns:
+        the complete file, named as the source.
+
+    Raises:
+        DataError: the source cannot be reached, is gone, or has other content than its server says.
+    """
+    if url.lower().endswith(".mhd"):
+        raise DataError.of(url, "a header whose data is another file", "a .mha file")
+    if identity["size"] is None:
+        raise DataError.of(url, "a server that does not tell the size", "a server that does")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    version = hashlib.sha256(f"{identity['size']} {identity['version']}".encode()).hexdigest()[:16]
+    partial = folder / f"{version}.download"
+    for repetition in range(2):
+        _append_blocks(url, partial, identity["size"])
+        if identity.get("md5") in (None, _md5(partial)):
+            break
+        partial.unlink()
+        if repetition:
+            raise DataError.of(url, "content that does not match its MD5, twice", identity["md5"])
+        logger.warning("%s: the download does not match its MD5; trying once more", url)
+    return partial.replace(folder / url.rsplit("/", 1)[1])
 
 
 def filesystem(url: str) -> Any:
@@ -61,11 +138,9 @@ def filesystem(url: str) -> Any:
         raise DataError.of(url, f"a URL that cannot be opened ({error})", "an installed fsspec file system") from None
 
 
-def _list_local(folder: str, depth: int) -> list[str]:
-    root = Path(folder)
+def _list_local(root: Path, depth: int) -> list[str]:
     if not root.is_dir():
-        found = "a file" if root.exists() else "no such folder"
-        raise DataError.of(folder, found, "a folder")
+        raise DataError.of(root, "a file" if root.exists() else "no such folder", "a folder")
 
     def refuse(error: OSError) -> None:
         raise DataError.of(error.filename, f"a folder that cannot be read ({error.strerror})", "read permission")
@@ -82,12 +157,105 @@ def _list_local(folder: str, depth: int) -> list[str]:
 def _list_url(folder: str, depth: int) -> list[str]:
     system = filesystem(folder)
     root = system._strip_protocol(folder).rstrip("/")
-    try:
-        found = system.find(root, maxdepth=depth)
-    except (FileNotFoundError, NotADirectoryError):
-        found = []
+    found = _patiently(lambda: system.find(root, maxdepth=depth), folder)
     names = [name[len(root) :].lstrip("/") for name in found]
     names = [name for name in names if name]
     if not names:
         raise DataError.of(folder, "nothing", "a folder with files")
     return names
+
+
+def _local_identity(path: str) -> dict[str, Any]:
+    root = Path(path)
+    try:
+        files = (
+            sorted(file for file in root.iterdir() if file.is_file()) if root.is_dir() else [root, *_data_file(root)]
+        )
+        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    except FileNotFoundError as error:
+        raise DataError.of(error.filename, "no such file", f"the file of case {path}") from None
+    except OSError as error:
+        raise DataError.of(path, f"a source that cannot be read ({error.strerror})", "read permission") from None
+    size, newest = sum(entry[1] for entry in stats), max((entry[2] for entry in stats), default=0)
+    identity = {"path": os.path.abspath(path), "size": size, "mtime_ns": newest}
+    if len(stats) > 1:
+        identity["listing"] = hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
+    return identity
+
+
+def _data_file(path: Path) -> list[Path]:
+    """The file that holds the voxels of a MetaImage header."""
+    if path.suffix.lower() != ".mhd":
+        return []
+    for line in path.read_text(errors="replace").splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "ElementDataFile" and value.strip().split(" ")[0] not in ("LOCAL", "LIST"):
+            return [path.parent / value.strip()]
+    return []
+
+
+def _url_identities(parent: str, urls: list[str]) -> dict[str, dict[str, Any]]:
+    system = filesystem(parent)
+    entries: dict[str, dict[str, Any]] = {}
+    if len(urls) > 2:  # one listing instead of a request per file
+        listed = _patiently(lambda: system.ls(parent, detail=True), parent)
+        entries = {entry["name"]: entry for entry in listed}
+    found = {}
+    for url in urls:
+        entry = entries.get(system._strip_protocol(url)) or _patiently(lambda url=url: system.info(url), url)
+        version = next((str(entry[key]) for key in _VERSION_KEYS if entry.get(key)), "")
+        identity = {"path": url, "size": entry.get("size"), "version": version}
+        if entry.get("md5Hash"):
+            identity["md5"] = base64.b64decode(entry["md5Hash"]).hex()
+        found[url] = identity
+    return found
+
+
+def _append_blocks(url: str, partial: Path, size: int) -> None:
+    system = filesystem(url)
+    with partial.open("ab") as file:
+        if file.tell() > size:
+            file.truncate(0)
+        while (start := file.seek(0, os.SEEK_END)) < size:
+            stop = min(start + _BLOCK, size)
+            block = _patiently(lambda start=start, stop=stop: _block(system, url, start, stop), url)
+            file.write(block)
+
+
+def _block(system: Any, url: str, start: int, stop: int) -> bytes:
+    block = system.cat_file(url, start=start, end=stop)
+    if len(block) != stop - start:
+        raise OSError(f"{len(block)} bytes for the range from {start} to {stop}")
+    return block
+
+
+def _patiently(request: Callable[[], Result], url: str) -> Result:
+    """The request's result; failures that may pass are repeated, others become a :class:`DataError` at once."""
+    for number in range(1, _TRIES + 1):
+        try:
+            return request()
+        except FileNotFoundError:
+            raise DataError.of(url, "no such object", "a readable object") from None
+        except Exception as error:  # every fsspec package has errors of its own
+            if number == _TRIES or not _may_pass(error):
+                message = f"no usable answer at try {number} ({type(error).__name__}: {error})".replace("\n", " ")
+                raise DataError.of(url, message, "a readable object") from error
+            pause = min(_FIRST_PAUSE * 2 ** (number - 1), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+            logger.info("%s: %s: %s; again in %.1f s", url, type(error).__name__, error, pause)
+            time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def _may_pass(error: Exception) -> bool:
+    code = getattr(error, "code", None) or getattr(error, "status", None)
+    if isinstance(code, int):
+        return code >= 500 or code in (408, 429)
+    return not isinstance(error, (PermissionError, NotImplementedError, TypeError)) and "Forbidden" not in str(error)
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

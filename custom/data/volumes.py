@@ -9,7 +9,7 @@ import gzip
 import logging
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def stem(path: str | os.PathLike) -> str:
 
 
 def read_shape(path: str | os.PathLike) -> tuple[tuple[int, ...], np.dtype] | None:
-    """Shape and stored type from the header of a NIfTI or TIFF file, without reading the data; else None."""
+    """Shape and stored type from the header of a NIfTI or TIFF file, without reading the data; None for others."""
     path = Path(path)
     if suffix(path) in TIFF_SUFFIXES:
         return read_tiff_pages(path)
@@ -127,7 +127,7 @@ def from_canonical(array: np.ndarray, original_affine: np.ndarray, orientation: 
     return np.ascontiguousarray(orientations.apply_orientation(array, change))
 
 
-def align_label(image: Volume, label: Volume, path: object) -> np.ndarray:
+def align_label(image: Volume, label: Volume, path: object, warn: Callable[[str], None] = logger.warning) -> np.ndarray:
     """The label's array in the axis order of the image.
 
     A label whose own affine lays it on the image's voxels, be it with other axes, is turned to match. Where the two
@@ -144,8 +144,7 @@ def align_label(image: Volume, label: Volume, path: object) -> np.ndarray:
         if _largest_shift(to_image @ turned.affine, turned.array.shape) < _SAME_GRID:
             label = turned
         elif label.array.shape == image.array.shape:
-            message = "%s: its affine differs from the image's by up to %.1f voxels; array order is kept"
-            logger.warning(message, path, shift)
+            warn(f"{path}: its affine differs from the image's by up to {shift:.1f} voxels; array order is kept")
     check_same_shape(image.array, label.array, path)
     return label.array
 
@@ -266,7 +265,7 @@ def _open_nifti(path: Path) -> Any:
     try:
         return nibabel.load(path, mmap=False)
     except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
-        raise DataError.of(path, f"no NIfTI header ({last_line(error)})", "a complete NIfTI file") from None
+        raise DataError.of(path, f"no complete NIfTI header ({last_line(error)})", "a complete NIfTI file") from None
 
 
 def _read_tiff(path: Path) -> Volume:

@@ -403,5 +403,5 @@ def test_real_liver_lies_at_the_left_of_an_upright_slice(real_liver, name):
 
 def test_gz_that_is_not_nifti(tmp_path):
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(b"hello" * 100))
-    with pytest.raises(DataError, match="no NIfTI header"):
+    with pytest.raises(DataError, match="no complete NIfTI header"):
         read_volume(tmp_path / "a.nii.gz")

@@ -1,0 +1,301 @@
+"""The cache of volumes both bundles train from: one memory-mapped array per image and label, lossless.
+
+It replaces caches in memory: the operating system keeps in memory what is used, and lets it go when memory is short.
+"""
+
+import concurrent.futures
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from ..errors import DataError
+from .cached_volume import FORMAT, MODALITIES, CachedVolume, Source, why_outdated, write_volume
+from .cases import Case
+from .remote import fetch, identities, is_url
+from .volumes import read_shape
+
+_ONE_PROCESS_BYTES = 5e8
+"""Below this much to write, building in this process is faster than starting others."""
+
+_ABANDONED = 24 * 3600.0
+"""Seconds after which an unfinished volume of another machine counts as abandoned."""
+
+_FULL_DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+
+logger = logging.getLogger(__name__)
+
+
+class VolumeCache(Sequence[CachedVolume]):
+    """The cases as memory-mapped arrays; missing and outdated ones are built when the object is made.
+
+    A folder per case, ``<id>-<hash of sources and settings>``, appears in ``cache_dir`` when it is complete. A killed
+    build goes on where it was, a source that changed (size, time or etag) is built anew, alone, and several processes
+    that want the same cache share the work.
+
+    Args:
+        cases: from :func:`custom.data.cases.find_cases` or :func:`custom.data.cases.fold_cases`.
+        cache_dir: a local folder; it is created.
+        modality: "scroll" (uint8 or uint16 kept as they are) or "ct" (int16 HU, axes turned to
+            :data:`custom.data.volumes.CANONICAL`; the -3024 outside the field of view is kept). TIFF stacks keep their
+            axis order, files with an affine are oriented by it in both modalities.
+        label_values: the values a label may have; any other is refused.
+        ignore_label: if given, cases whose label lacks this value are left out with a warning, provided that most
+            labelled cases have it. So the withdrawn cases of the Vesuvius data are known (competition page "Vesuvius
+            Challenge - Surface Detection": their labels have no unlabelled region).
+        num_workers: processes that build; 0 builds in this one.
+        max_size_gb: refuse to let these cases take more than this on disk (10^9 bytes).
+        progress: show a progress bar while building.
+
+    Raises:
+        DataError: a case cannot be used (the first one found ends the build; finished volumes stay), or the disk or
+            ``max_size_gb`` is too small.
+    """
+
+    def __init__(
+        self,
+        *,
+        cases: Sequence[Case],
+        cache_dir: str | os.PathLike,
+        modality: str,
+        label_values: Sequence[int] = (0, 1, 2),
+        ignore_label: int | None = None,
+        num_workers: int = 0,
+        max_size_gb: float | None = None,
+        progress: bool = True,
+    ) -> None:
+        if modality not in MODALITIES:
+            raise ValueError(f"modality is one of {MODALITIES}, got {modality!r}")
+        self.cache_dir = _made(Path(cache_dir).expanduser().absolute())
+        self.progress = progress
+        cases = [{"label": None, "group": case["id"], **case} for case in cases]
+        jobs = _plan(cases, self.cache_dir, modality, label_values)
+        _remove_abandoned(self.cache_dir)
+        todo = [job for job in jobs if not _is_ready(job)]
+        ready = {job.folder for job in jobs} - {job.folder for job in todo}
+        if todo:
+            estimate = sum(_estimate(job) for job in todo)
+            downloads = max(_download_bytes(job) for job in todo) * max(num_workers, 1)
+            _check_space(self.cache_dir, len(todo), estimate, downloads, sum(map(_bytes_in, ready)), max_size_gb)
+            _build(todo, num_workers if estimate >= _ONE_PROCESS_BYTES else 0, progress)
+        logger.info("%s: %d volumes ready, %d of them built now", self.cache_dir, len(jobs), len(todo))
+        volumes = [CachedVolume(folder=job.folder, id=job.case["id"], group=job.case["group"]) for job in jobs]
+        self._volumes = volumes if ignore_label is None else _without_withdrawn(volumes, ignore_label)
+
+    def __len__(self) -> int:
+        return len(self._volumes)
+
+    def __getitem__(self, index: int | slice) -> CachedVolume | list[CachedVolume]:
+        return self._volumes[index]
+
+    def verify(self) -> list[str]:
+        """Hash every file again; returns the paths of those that are damaged, so that their folders can be deleted."""
+        bar = tqdm(self._volumes, desc="verify", unit="volume", disable=not self.progress)
+        return [path for volume in bar for path in volume.damaged_files()]
+
+
+class _Job(NamedTuple):
+    case: Case
+    folder: Path
+    sources: dict[str, dict[str, Any]]
+    modality: str
+    label_values: tuple[int, ...]
+
+
+def _made(folder: Path) -> Path:
+    try:
+        (folder / ".locks").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError.of(
+            folder, f"a folder that cannot be made ({error.strerror})", "a cache_dir to write to"
+        ) from None
+    return folder
+
+
+def _plan(cases: Sequence[Case], cache_dir: Path, modality: str, label_values: Sequence[int]) -> list[_Job]:
+    known = identities([path for case in cases for path in (case["image"], case["label"]) if path])
+    jobs = []
+    for case in cases:
+        sources = {kind: known[case[kind]] for kind in ("image", "label") if case[kind]}
+        settings = [*(source["path"] for source in sources.values()), modality, *label_values]
+        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+        name = re.sub(r"[^\w.-]", "_", case["id"])
+        jobs.append(_Job(case, cache_dir / f"{name}-{digest}", sources, modality, tuple(label_values)))
+    return jobs
+
+
+def _is_ready(job: _Job) -> bool:
+    if not job.folder.is_dir():
+        return False
+    reason = why_outdated(job.folder, {"format": FORMAT, "sources": job.sources})
+    if reason is not None:
+        logger.warning("%s: the cached volume %s; it is rebuilt", job.folder, reason)
+    return reason is None
+
+
+def _bytes_in(folder: Path) -> int:
+    return CachedVolume(folder=folder, id="", group="").bytes
+
+
+def _estimate(job: _Job) -> int:
+    """Bytes a case will take: from the header where that is cheap, else from the size of the file."""
+    path, size = job.case["image"], job.sources["image"]["size"] or 0
+    header = None if is_url(path) else read_shape(path)
+    if header is None:
+        compressed = path.lower().endswith((".gz", ".nrrd", ".mha"))
+        return size * (3 if compressed else 2)  # CT halves at best; a label is half of int16
+    shape, dtype = header
+    voxels = 1
+    for length in shape:
+        voxels *= length
+    itemsize = 4 if dtype.kind == "f" else 2 if job.modality == "ct" else min(dtype.itemsize, 2)
+    return voxels * (itemsize + bool(job.case["label"]))
+
+
+def _download_bytes(job: _Job) -> int:
+    """What the copies of a remote case take while it is built."""
+    return sum(source["size"] or 0 for source in job.sources.values() if is_url(source["path"]))
+
+
+def _check_space(
+    cache_dir: Path, number: int, estimate: int, downloads: int, present: int, max_size_gb: float | None
+) -> None:
+    what = f"{number} more volumes"
+    if max_size_gb is not None and present + estimate > max_size_gb * 1e9:
+        found = f"{(present + estimate) / 1e9:.3g} GB needed for the cache with {what}"
+        raise DataError.of(cache_dir, found, f"at most max_size_gb = {max_size_gb:g}")
+    free = shutil.disk_usage(cache_dir).free
+    if estimate + downloads > free:
+        expected = f"{(estimate + downloads) / 1e9:.3g} GB for {what}; set cache_dir to a larger disk"
+        raise DataError.of(cache_dir, f"{free / 1e9:.3g} GB free", expected)
+
+
+def _build(todo: list[_Job], num_workers: int, progress: bool) -> None:
+    with tqdm(total=len(todo), desc="cache", unit="volume", disable=not progress) as bar:
+        # First what no other process is building, then what others had begun: by then it is mostly done.
+        for wait in (False, True):
+            left = []
+            for job, notes in _run(todo, num_workers, wait):
+                if notes is None:
+                    left.append(job)
+                    continue
+                bar.update()
+                for note in notes:
+                    logger.warning(note)
+            todo = left
+
+
+def _run(jobs: list[_Job], num_workers: int, wait: bool) -> Iterator[tuple[_Job, list[str] | None]]:
+    """Each job with the remarks on it, or with None if another process is at it; in no particular order."""
+    if num_workers == 0 or len(jobs) < 2:
+        yield from ((job, _build_one(job, wait)) for job in jobs)
+        return
+    # Not fork: the parent may have threads (ITK, fsspec), whose locks a forked child would inherit taken.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # import once, not in every process
+    workers = min(num_workers, len(jobs))
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+        futures = {pool.submit(_build_one, job, wait): job for job in jobs}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            message = "a process that builds the cache died, probably for lack of memory; reduce num_workers"
+            raise RuntimeError(message) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for work for ever."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _build_one(job: _Job, wait: bool) -> list[str] | None:
+    with _lock(job.folder, wait=wait, without_locks=True) as mine:
+        if not mine:
+            return None
+        if job.folder.is_dir() and why_outdated(job.folder, {"format": FORMAT, "sources": job.sources}) is None:
+            return []  # built by another process in the meantime
+        downloads = job.folder.parent / ".downloads" / job.folder.name
+        try:
+            sources = {kind: _at_hand(identity, downloads / kind) for kind, identity in job.sources.items()}
+            notes = write_volume(
+                job.folder,
+                sources["image"],
+                sources.get("label"),
+                modality=job.modality,
+                label_values=job.label_values,
+            )
+        except OSError as error:
+            if error.errno not in _FULL_DISK:
+                raise
+            free = shutil.disk_usage(job.folder.parent).free
+            found = f"a full disk ({error.strerror}, {free / 1e9:.3g} GB free) at case {job.case['id']}"
+            raise DataError.of(job.folder.parent, found, "room; set cache_dir to a larger disk") from None
+        shutil.rmtree(downloads, ignore_errors=True)
+        return notes
+
+
+def _at_hand(identity: dict[str, Any], folder: Path) -> Source:
+    name = identity["path"]
+    return Source(name, str(fetch(name, folder, identity)) if is_url(name) else name, identity)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path, *, wait: bool, without_locks: bool) -> Iterator[bool]:
+    """Hold a cached volume for this process; yields whether it does.
+
+    The kernel frees the lock when its holder dies, however it dies. ``without_locks`` is the answer on a file system
+    that has none: building goes on there (the final rename decides), cleaning does not.
+    """
+    with (folder.parent / ".locks" / folder.name).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        except BlockingIOError:
+            held = False
+        except OSError as error:
+            logger.warning("%s: no file locks (%s); processes that share it may do work twice", folder.parent, error)
+            held = without_locks
+        yield held
+
+
+def _remove_abandoned(cache_dir: Path) -> None:
+    """Delete what killed builds left, except where a living process is at it."""
+    for partial in cache_dir.glob("*.partial-*"):
+        folder = partial.with_name(partial.name.split(".partial-", 1)[0])
+        with _lock(folder, wait=False, without_locks=False) as mine, contextlib.suppress(FileNotFoundError):
+            here = f"-{socket.gethostname()}-" in partial.name
+            if mine and (here or time.time() - partial.stat().st_mtime > _ABANDONED):
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def _without_withdrawn(volumes: list[CachedVolume], ignore_label: int) -> list[CachedVolume]:
+    labelled = [volume for volume in volumes if volume.has_label]
+    without = [volume for volume in labelled if not volume.label_histogram[:, ignore_label].any()]
+    if not without or 2 * len(without) >= len(labelled):
+        return volumes
+    names = ", ".join(volume.id for volume in without)
+    logger.warning("%d cases have no label %d though most do, and are left out: %s", len(without), ignore_label, names)
+    return [volume for volume in volumes if volume not in without]

@@ -1,0 +1,414 @@
+"""One volume of the cache: how its folder is written, and how it is read back.
+
+A folder holds ``image.npy``, ``label.npy`` (where there is a label), ``foreground.npz`` and ``manifest.json``. It is
+written beside its name and renamed when it is complete, so that a folder without ``.partial`` in its name is whole.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import DataError
+from .volumes import (
+    CANONICAL,
+    TIFF_SUFFIXES,
+    Volume,
+    align_label,
+    from_canonical,
+    label_histogram,
+    read_volume,
+    spacing,
+    suffix,
+    to_canonical,
+)
+
+FORMAT = 1
+"""Version of the folder's content; folders of another version are rebuilt."""
+
+MODALITIES = ("scroll", "ct")
+
+_SAMPLES = 10_000
+"""Coordinates kept per class. Patch centres are drawn from them."""
+
+_CHUNK = 1 << 24
+
+
+class Source(NamedTuple):
+    """One file to be read: ``name`` is what the user calls it, ``path`` where its bytes are (a copy, if remote)."""
+
+    name: str
+    path: str
+    identity: dict[str, Any]
+
+
+class CachedVolume:
+    """A volume of the cache: memory-mapped arrays, and what the manifest says of them.
+
+    Arrays are mapped anew at each access of :attr:`image` and :attr:`label` (about 30 us) and unmapped when dropped:
+    the resident memory of a process does not grow with the number of volumes it has seen, and an instance is pickled
+    as a few strings.
+    """
+
+    def __init__(self, *, folder: str | os.PathLike, id: str, group: str) -> None:
+        self.folder = str(folder)
+        self.id = id
+        self.group = group
+
+    def __repr__(self) -> str:
+        return f"CachedVolume(id={self.id!r}, group={self.group!r}, folder={self.folder!r})"
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"folder": self.folder, "id": self.id, "group": self.group}
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The content of ``manifest.json``."""
+        return read_manifest(self.folder)
+
+    @property
+    def image(self) -> np.memmap:
+        """(D, H, W), read-only. Scroll: uint8 or uint16 as in the file; CT: int16 HU, or a wider type if need be.
+
+        Raises:
+            DataError: the cache file is missing or its size has changed.
+        """
+        return self._mapped("image")
+
+    @property
+    def label(self) -> np.memmap | None:
+        """(D, H, W) uint8, read-only; None for a volume without a label."""
+        return self._mapped("label") if self.has_label else None
+
+    @property
+    def has_label(self) -> bool:
+        return "label" in self.manifest["arrays"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(D, H, W)."""
+        return tuple(self.manifest["arrays"]["image"]["shape"])
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4) float64 from an index of the stored arrays to millimetres in RAS; the identity for TIFF stacks."""
+        return np.asarray(self.manifest["affine"], np.float64)
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """(3,) millimetres between neighbouring voxels along each axis of the stored arrays."""
+        return spacing(self.affine)
+
+    @cached_property
+    def label_histogram(self) -> np.ndarray:
+        """(D, classes) int64: voxels of each label value in each slice; (D, 0) without a label."""
+        return np.asarray(self.manifest["label_histogram"], np.int64).reshape(self.shape[0], -1)
+
+    @cached_property
+    def foreground(self) -> dict[int, np.ndarray]:
+        """For each label value above 0 that occurs, (N, 3) int32 indices of voxels drawn evenly among all of them."""
+        with np.load(os.path.join(self.folder, "foreground.npz"), allow_pickle=False) as arrays:
+            return {int(name): arrays[name] for name in arrays.files}
+
+    @property
+    def image_path(self) -> str:
+        """Path or URL of the source image."""
+        return self.manifest["sources"]["image"]["path"]
+
+    @property
+    def label_path(self) -> str | None:
+        """Path or URL of the source label."""
+        return self.manifest["sources"].get("label", {}).get("path")
+
+    @property
+    def original_affine(self) -> np.ndarray:
+        """(4, 4) affine of the source image, in its own axis order."""
+        return np.asarray(self.manifest["original"]["affine"], np.float64)
+
+    @property
+    def original_shape(self) -> tuple[int, ...]:
+        """Shape of the source image in its own axis order."""
+        return tuple(self.manifest["original"]["shape"])
+
+    def to_original(self, array: np.ndarray) -> np.ndarray:
+        """Bring an array of this volume's (D, H, W), such as a prediction, to the axis order of the source image."""
+        orientation = self.manifest["orientation"]
+        return array if orientation is None else from_canonical(array, self.original_affine, orientation)
+
+    def damaged_files(self) -> list[str]:
+        """Files that are missing or whose sha256 differs from the manifest's."""
+        files = {entry["file"]: entry["sha256"] for entry in self._files()}
+        paths = {os.path.join(self.folder, name): digest for name, digest in files.items()}
+        return [path for path, digest in paths.items() if not os.path.isfile(path) or _sha256(path) != digest]
+
+    def wrong_sizes(self) -> list[str]:
+        """Files that are missing or whose size differs from the manifest's, as one message each."""
+        found = [(os.path.join(self.folder, entry["file"]), entry["bytes"]) for entry in self._files()]
+        return [f"{path}: {_size(path)} bytes instead of {size}" for path, size in found if _size(path) != size]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the arrays on disk."""
+        return sum(entry["bytes"] for entry in self._files())
+
+    def _files(self) -> list[dict[str, Any]]:
+        return [*self.manifest["arrays"].values(), self.manifest["foreground"]]
+
+    def _mapped(self, name: str) -> np.memmap:
+        entry = self.manifest["arrays"][name]
+        path = os.path.join(self.folder, entry["file"])
+        if _size(path) != entry["bytes"]:  # a mapping beyond the end would kill the process (SIGBUS)
+            expected = f"{entry['bytes']} bytes; start again to rebuild it"
+            raise DataError.of(path, f"{_size(path)} bytes", expected)
+        return np.memmap(path, entry["dtype"], "r", entry["offset"], tuple(entry["shape"]))
+
+
+def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
+    """The manifest of a cached volume.
+
+    Raises:
+        DataError: it is missing or no JSON.
+    """
+    path = Path(folder, "manifest.json")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError.of(path, f"no readable manifest ({error})", "a cached volume") from None
+
+
+def why_outdated(folder: str | os.PathLike, expected: dict[str, Any]) -> str | None:
+    """Why a cached volume cannot be used as it is (one phrase), or None if it can.
+
+    Args:
+        folder: of the cached volume.
+        expected: ``format`` and ``sources`` that its manifest must have.
+    """
+    try:
+        manifest = read_manifest(folder)
+        if manifest["format"] != expected["format"]:
+            return f"has format version {manifest['format']}, this program writes {expected['format']}"
+        if manifest["sources"] != expected["sources"]:
+            return "was made from another version of its source"
+        return next(iter(CachedVolume(folder=folder, id="", group="").wrong_sizes()), None)
+    except (DataError, KeyError, TypeError) as error:
+        return f"has a damaged manifest ({error})"
+
+
+def write_volume(
+    folder: Path, image: Source, label: Source | None, *, modality: str, label_values: Sequence[int]
+) -> list[str]:
+    """Read one case and put its folder in place, whole or not at all.
+
+    Args:
+        folder: the final name. A folder that is there already is replaced.
+        image: source of the image.
+        label: source of the label, or None.
+        modality: "scroll" keeps uint8 and uint16 as they are; "ct" is int16 HU wherever that is exact. Both fall back
+            to the narrowest floating-point type that loses nothing.
+        label_values: the values a label may have.
+
+    Returns:
+        remarks on the case that a user should see; they are kept in the manifest, too.
+
+    Raises:
+        DataError: the case cannot be used, or the disk is full.
+    """
+    notes: list[str] = []
+    volume, target, original = _read_case(image, label, notes.append)
+    histogram = label_histogram(target, label_values, label.name) if label else np.zeros((len(volume.array), 0), int)
+    stored = as_stored(volume.array, modality)
+    if stored.dtype.kind == "f":
+        notes.append(
+            f"{image.name}: stored as {stored.dtype}, the narrowest type that keeps {volume.array.dtype} exact"
+        )
+    partial = folder.with_name(f"{folder.name}.partial-{socket.gethostname()}-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        arrays = {"image": _write_array(partial / "image.npy", stored)}
+        if label:
+            arrays["label"] = _write_array(partial / "label.npy", target.astype(np.uint8, copy=False))
+        foreground = sample_foreground(target, histogram) if label else {}
+        manifest = {
+            "format": FORMAT,
+            "modality": modality,
+            "label_values": list(label_values),
+            "sources": {"image": image.identity, **({"label": label.identity} if label else {})},
+            **original,
+            "affine": volume.affine.tolist(),
+            "spacing": spacing(volume.affine).tolist(),
+            "arrays": arrays,
+            "foreground": _write_foreground(partial / "foreground.npz", foreground),
+            "notes": notes,
+            "label_histogram": histogram.tolist(),
+        }
+        _write_bytes(partial / "manifest.json", _readable_json(manifest).encode())
+        _put_in_place(partial, folder, manifest)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return notes
+
+
+def as_stored(array: np.ndarray, modality: str) -> np.ndarray:
+    """The array in the narrowest type of its modality that represents every value exactly, C-contiguous."""
+    kinds = {"scroll": (np.uint8, np.uint16, np.float32), "ct": (np.int16, np.float32)}[modality]
+    if modality == "scroll" and array.dtype in kinds[:2]:
+        return np.ascontiguousarray(array)
+    for kind in kinds:
+        limits = np.iinfo(kind) if np.issubdtype(kind, np.integer) else np.finfo(kind)
+        if limits.min <= array.min() and array.max() <= limits.max:
+            converted = array.astype(kind, order="C")
+            if np.array_equal(converted, array):
+                return converted
+    return array.astype(np.float64, order="C")
+
+
+def sample_foreground(label: np.ndarray, histogram: np.ndarray, samples: int = _SAMPLES) -> dict[int, np.ndarray]:
+    """Draw voxels of each class without favour, slice by slice, so that memory stays that of one slice.
+
+    Args:
+        label: (D, H, W) of class numbers.
+        histogram: (D, classes) from :func:`custom.data.volumes.label_histogram`.
+        samples: at most so many per class; a class with fewer voxels is returned whole.
+
+    Returns:
+        (N, 3) int32 indices by class, for classes above 0 that occur, in the order of the array.
+    """
+    drawn = {}
+    for value in range(1, histogram.shape[1]):
+        per_slice = histogram[:, value]
+        total = int(per_slice.sum())
+        if total == 0:
+            continue
+        generator = np.random.default_rng(value)  # the same voxels whenever the cache is built
+        ranks = np.sort(generator.choice(total, min(samples, total), replace=False))
+        ends = np.cumsum(per_slice)
+        owner = np.searchsorted(ends, ranks, side="right")
+        indices = np.empty((len(ranks), 3), np.int32)
+        for z in np.unique(owner):
+            mine = owner == z
+            flat = np.flatnonzero(label[z].ravel() == value)[ranks[mine] - (ends[z] - per_slice[z])]
+            indices[mine, 0] = z
+            indices[mine, 1], indices[mine, 2] = np.divmod(flat, label.shape[2])
+        drawn[value] = indices
+    return drawn
+
+
+def _read_case(
+    image: Source, label: Source | None, note: Callable[[str], None]
+) -> tuple[Volume, np.ndarray | None, dict[str, Any]]:
+    """The image and label as they are stored, and what the manifest says of the original."""
+    volume = _read(image)
+    target = align_label(volume, _read(label), label.name, warn=note) if label else None
+    original = {
+        "orientation": None if suffix(image.path) in TIFF_SUFFIXES else CANONICAL,
+        "original": {
+            "shape": list(volume.array.shape),
+            "affine": volume.affine.tolist(),
+            "dtype": str(volume.array.dtype),
+        },
+    }
+    if original["orientation"] is None:
+        return volume, target, original
+    if np.array_equal(volume.affine, np.eye(4)):
+        note(f"{image.name}: identity affine; taken as voxels of 1 mm in RAS order, which may be wrong")
+    if target is not None:
+        target = to_canonical(Volume(target, volume.affine)).array
+    return to_canonical(volume), target, original
+
+
+def _read(source: Source) -> Volume:
+    try:
+        return read_volume(source.path)
+    except DataError as error:
+        if source.path == source.name:
+            raise
+        raise DataError(str(error).replace(source.path, source.name)) from None  # the user knows the URL, not the copy
+
+
+def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
+    """Write a .npy file, hashing on the way; plain writes report a full disk, a memory map would crash."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        offset = file.tell()
+    digest.update(path.read_bytes())
+    content = memoryview(array).cast("B")
+    with path.open("ab", buffering=0) as file:
+        for start in range(0, len(content), _CHUNK):
+            chunk = content[start : start + _CHUNK]
+            digest.update(chunk)
+            while chunk:  # an unbuffered write may be short
+                chunk = chunk[file.write(chunk) :]
+        os.fsync(file.fileno())
+    return {
+        "file": path.name,
+        "dtype": array.dtype.str,
+        "shape": list(array.shape),
+        "offset": offset,
+        "bytes": offset + len(content),
+        "sha256": digest.hexdigest(),
+    }
+
+
+def _write_foreground(path: Path, foreground: dict[int, np.ndarray]) -> dict[str, Any]:
+    with path.open("wb") as file:
+        np.savez(file, **{str(value): indices for value, indices in foreground.items()})
+        file.flush()
+        os.fsync(file.fileno())
+    samples = {str(value): len(indices) for value, indices in foreground.items()}
+    return {"file": path.name, "samples": samples, "bytes": _size(path), "sha256": _sha256(path)}
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put_in_place(partial: Path, folder: Path, manifest: dict[str, Any]) -> None:
+    """Rename a complete folder to its name; an equal one that another process put there is left, an old one goes."""
+    try:
+        os.rename(partial, folder)
+        return
+    except OSError:  # the name is taken
+        if not folder.is_dir():
+            raise
+    if why_outdated(folder, manifest) is None:
+        shutil.rmtree(partial)
+        return
+    old = partial.with_name(f"{folder.name}.partial-old-{partial.name.rsplit('.partial-', 1)[1]}")
+    os.rename(folder, old)
+    os.rename(partial, folder)
+    shutil.rmtree(old)
+
+
+def _readable_json(manifest: dict[str, Any]) -> str:
+    """Indented JSON with every list of plain values on one line."""
+    text = json.dumps(manifest, indent=1)
+    return re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"
+
+
+def _sha256(path: str | os.PathLike) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _size(path: str | os.PathLike) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
