@@ -1,0 +1,55 @@
+"""One key for the precision of a network, wherever it runs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.inferers import Inferer, SimpleInferer
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class AutocastInferer(Inferer):
+    """Runs a network under ``torch.autocast``, on whatever device it is, and returns float32.
+
+    MONAI's engines cast on CUDA only. Losses, metrics and the blending of windows stay outside and see float32. In
+    training with ``fp16`` the engine needs MONAI's ``GradScaler``: ``"amp": "$@precision == 'fp16'"``, with
+    ``"amp_kwargs": {"enabled": false}`` so that MONAI does not cast the loss too.
+
+    Args:
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        inferer: how the network sees the input; by default all of it at once.
+
+    Shape:
+        as the inferer's; a network that returns several tensors (a list, tuple or dictionary) keeps doing so.
+    """
+
+    def __init__(self, *, precision: str = "fp32", inferer: Inferer | None = None) -> None:
+        super().__init__()
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, found {precision!r}")
+        self.dtype = PRECISIONS[precision]
+        self.inferer = SimpleInferer() if inferer is None else inferer
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        def float32_network(*network_args: Any, **network_kwargs: Any) -> Any:
+            return _float32(network(*network_args, **network_kwargs))
+
+        # around all windows, since leaving the context forgets the converted weights
+        with torch.autocast(_device(network, inputs).type, dtype=self.dtype, enabled=self.dtype is not None):
+            return self.inferer(inputs, float32_network, *args, **kwargs)
+
+
+def _float32(output: Any) -> Any:
+    if isinstance(output, torch.Tensor):
+        return output.float() if output.is_floating_point() else output
+    if isinstance(output, dict):
+        return {key: _float32(value) for key, value in output.items()}
+    if isinstance(output, list | tuple):
+        return type(output)(_float32(value) for value in output)
+    return output
+
+
+def _device(network: Callable[..., Any], inputs: torch.Tensor) -> torch.device:
+    parameter = next(network.parameters(), None) if isinstance(network, torch.nn.Module) else None
+    return inputs.device if parameter is None else parameter.device

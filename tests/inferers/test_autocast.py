@@ -1,0 +1,69 @@
+"""The network computes in the precision asked for, everything around it in float32."""
+
+import pytest
+import torch
+from monai.inferers import SlidingWindowInferer
+
+from custom.inferers import AutocastInferer
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Spy(torch.nn.Conv3d):
+    """Remembers the type of what it computes."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__(1, 2, 3, padding=1)
+        self.seen = set()
+
+    def forward(self, x):
+        out = super().forward(x)
+        self.seen.add(out.dtype)
+        return out
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_network_in_the_precision_result_in_float32(precision):
+    network, image = Spy(), torch.rand(1, 1, 6, 6, 6)
+    found = AutocastInferer(precision=precision)(image, network)
+    assert network.seen == {DTYPES[precision]}
+    assert found.dtype == torch.float32
+    expected = network.double()(image.double())
+    torch.testing.assert_close(
+        found.double(), expected, atol={"fp32": 1e-6, "bf16": 2e-2, "fp16": 2e-3}[precision], rtol=0
+    )
+
+
+def test_gradients_are_float32():
+    network = Spy()
+    AutocastInferer(precision="bf16")(torch.rand(1, 1, 4, 4, 4), network).square().mean().backward()
+    assert network.weight.grad.dtype == torch.float32
+    assert network.weight.grad.abs().sum() > 0
+
+
+def test_windows_are_blended_in_float32():
+    network, image = Spy(), torch.rand(1, 1, 8, 8, 8)
+    windows = SlidingWindowInferer(roi_size=(4, 4, 4), overlap=0.5)
+    found = AutocastInferer(precision="bf16", inferer=windows)(image, network)
+    assert network.seen == {torch.bfloat16}
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, windows(image, network), atol=2e-2, rtol=0)
+    # a mean of several bfloat16 numbers is rarely one itself
+    assert not torch.equal(found, found.bfloat16().float())
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_several_outputs(kind):
+    levels = AutocastInferer(precision="bf16")(torch.rand(1, 4), lambda x: kind([x.bfloat16(), x.half()]))
+    assert type(levels) is kind and [level.dtype for level in levels] == [torch.float32] * 2
+
+
+def test_class_numbers_stay_whole():
+    found = AutocastInferer(precision="bf16")(torch.rand(1, 4), lambda x: {"pred": x > 0.5, "logits": x.half()})
+    assert found["pred"].dtype == torch.bool and found["logits"].dtype == torch.float32
+
+
+def test_refuses_an_unknown_precision():
+    with pytest.raises(ValueError, match="fp32, bf16, fp16, found 'int8'"):
+        AutocastInferer(precision="int8")
