@@ -1,0 +1,72 @@
+"""The exponential moving average of the weights."""
+
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from torch.optim.swa_utils import AveragedModel
+
+from .ranks import unwrapped
+
+
+class EMA:
+    """Keeps an exponential moving average of a network's weights and buffers, updated after every optimizer step.
+
+    After step t the average moves by ``1 - d`` towards the weights, ``d = min(decay, (1 + t) / (10 + t))``: the first
+    steps, of which the weights still bear the marks of their initialisation, are soon forgotten, also in a short run.
+    The average starts as the weights after the first step. Integer buffers (a count of batches) are copied.
+
+    The averaged network is :attr:`network`; evaluate and save that one. Its keys are the network's own, also under
+    ``DistributedDataParallel``, where every rank keeps the same average.
+
+    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the growing decay is that of
+    TensorFlow's ``ExponentialMovingAverage``.
+
+    Args:
+        network: the network that is trained, on its device.
+        optimizer: whose steps are followed.
+        decay: of the average; None or 0 keeps none, :attr:`network` is then the trained network itself.
+    """
+
+    def __init__(
+        self, *, network: torch.nn.Module, optimizer: torch.optim.Optimizer, decay: float | None = 0.999
+    ) -> None:
+        if decay is not None and not 0 <= decay < 1:
+            raise ValueError(f"decay is 0 to below 1, found {decay}")
+        self.source = unwrapped(network)
+        self.optimizer = optimizer
+        self.decay = decay
+        self.average: AveragedModel | None = None
+        if decay:
+            self.average = AveragedModel(self.source, multi_avg_fn=self._move, use_buffers=True)
+            self.average.requires_grad_(False)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The averaged network."""
+        return self.source if self.average is None else self.average.module
+
+    def attach(self, _: Engine) -> None:
+        """Follow the optimizer; for the trainer's list of handlers."""
+        if self.average is not None:
+            self.optimizer.register_step_post_hook(self._update)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged weights and the count of steps."""
+        return {} if self.average is None else self.average.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.average is not None:
+            self.average.load_state_dict(state)
+
+    def _update(self, *_: Any) -> None:
+        self.average.update_parameters(self.source)
+
+    @torch.no_grad()
+    def _move(self, averages: list[torch.Tensor], values: list[torch.Tensor], _: Any) -> None:
+        if not averages[0].is_floating_point():
+            torch._foreach_copy_(averages, values)
+            return
+        # counted on the CPU by AveragedModel, so that reading it does not wait for the GPU
+        step = int(self.average.n_averaged)
+        torch._foreach_lerp_(averages, values, 1 - min(self.decay, (1 + step) / (10 + step)))
