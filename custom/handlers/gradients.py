@@ -1,0 +1,172 @@
+"""Clipping of gradients, and the stop before numbers that are none reach the weights."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from ..errors import DataError
+from ..files import write_whole
+from .accumulation import begins_step, ends_step
+from .ranks import any_rank, gather, rank
+
+RECORD = "non_finite.json"
+
+logger = logging.getLogger(__name__)
+
+
+class GradientGuard:
+    """Clips gradients by their norm, and leaves out every optimizer step whose loss or gradient is not finite.
+
+    It acts just before the optimizer steps: once per step however many micro-batches are accumulated, also in a last
+    short group, and after MONAI's ``GradScaler`` has taken its scale out of the gradients. A left-out step changes
+    neither weights nor buffers (statistics of batch normalisation). After ``patience`` such steps in a row the run
+    ends with an error, and the batches they came from are listed in ``<output_dir>/non_finite.json``.
+
+    A batch with a voxel that is not finite ends the run at once: the fault is in the data and comes back.
+
+    In float16 a step that the ``GradScaler`` leaves out while it searches its scale is no such step, unless a loss is
+    not finite or the scale has fallen to 1.
+
+    ``engine.state.gradient_norm`` holds the norm before clipping (L2, over all parameters), of the last step.
+
+    Args:
+        optimizer: whose steps are guarded.
+        network: whose buffers are put back; under ``DistributedDataParallel`` the wrapped one.
+        max_norm: the largest norm that is left as it is; None clips nothing.
+        patience: steps in a row without a finite loss and gradient that end the run.
+        output_dir: folder of the record.
+
+    Raises:
+        DataError: in the ``patience``-th step in a row, or at once for a faulty batch, naming the cases.
+    """
+
+    def __init__(
+        self,
+        *,
+        optimizer: torch.optim.Optimizer,
+        network: torch.nn.Module,
+        output_dir: str,
+        max_norm: float | None = None,
+        patience: int = 3,
+    ) -> None:
+        self.optimizer = optimizer
+        self.max_norm = max_norm
+        self.patience = patience
+        self.path = Path(output_dir) / RECORD
+        self._buffers = list(network.buffers())
+        self._saved: list[torch.Tensor] = []
+        self._losses: list[torch.Tensor] = []
+        self._batches: list[tuple[int, Any]] = []
+        self._stepped = False
+        self._bad_steps: list[list[dict[str, Any]]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.state.gradient_norm = math.nan
+        engine.add_event_handler(Events.ITERATION_STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._end)
+        self.optimizer.register_step_pre_hook(lambda *_: self._before_step(engine))
+
+    @torch.no_grad()
+    def _begin(self, engine: Engine) -> None:
+        if not begins_step(engine):
+            return
+        self._losses, self._batches, self._stepped = [], [], False
+        if self._saved:
+            torch._foreach_copy_(self._saved, self._buffers)
+        else:
+            self._saved = [buffer.clone() for buffer in self._buffers]
+
+    @torch.no_grad()
+    def _before_step(self, engine: Engine) -> None:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = get_total_norm([p.grad for p in parameters])
+        if self.max_norm is not None:
+            clip_grads_with_norm_(parameters, self.max_norm, norm)
+        # the one moment at which the host waits for the device: all numbers at once
+        losses = [*self._losses, engine.state.output["loss"].detach()]
+        engine.state.gradient_norm, *values = torch.stack([norm.float(), *(loss.float() for loss in losses)]).tolist()
+        self._stepped = _finite([engine.state.gradient_norm])
+        if any_rank(not _finite(values)):
+            self._stepped = False
+        if not self._stepped:
+            for parameter in parameters:
+                parameter.grad = None
+            self._restore()
+
+    def _end(self, engine: Engine) -> None:
+        self._losses.append(engine.state.output["loss"].detach())
+        self._batches.append((engine.state.iteration, engine.state.batch))
+        if not ends_step(engine):
+            return
+        if self._stepped:
+            self._bad_steps.clear()
+            return
+        values = [float(loss) for loss in self._losses]
+        if getattr(engine, "scaler", None) is not None and engine.scaler.is_enabled():
+            engine.state.gradient_norm = math.inf
+            if not any_rank(not _finite(values)) and engine.scaler.get_scale() > 1:
+                return  # the scaler halves its scale and tries again
+            self._restore()
+        self._count(engine, values)
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        if self._saved:
+            torch._foreach_copy_(self._buffers, self._saved)
+
+    def _count(self, engine: Engine, losses: list[float]) -> None:
+        found = [_describe(*batch, loss) for batch, loss in zip(self._batches, losses, strict=True)]
+        faulty = [batch for batch in found if batch["not_finite_in_image"]]
+        # where only the gradient is not finite, every batch of the step may be the reason
+        self._bad_steps.append(faulty or [batch for batch in found if not math.isfinite(float(batch["loss"]))] or found)
+        logger.warning(
+            "left out the optimizer step of iteration %d: gradient norm %s, losses %s, cases %s",
+            *(engine.state.iteration, engine.state.gradient_norm, losses, _cases([self._bad_steps[-1]])),
+        )
+        if any_rank(bool(faulty)) or len(self._bad_steps) >= self.patience:
+            self._stop()
+
+    def _stop(self) -> None:
+        steps = [step for of_rank in gather(self._bad_steps) for step in of_rank]
+        if rank() == 0:
+            write_whole(self.path, lambda file: file.write_text(json.dumps(steps, indent=1)))
+        faulty = _cases([[batch for batch in step if batch["not_finite_in_image"]] for step in steps])
+        found = "voxels" if faulty else f"a loss or gradient in {len(self._bad_steps)} steps in a row"
+        raise DataError.of(
+            ", ".join(faulty or _cases(steps)) or "training batches",
+            f"{found} that {'are' if faulty else 'is'} not finite, training stopped with the weights of before"
+            f" (see {self.path})",
+            "finite intensities" if faulty else "finite values; try a lower learning_rate, or precision fp32",
+        )
+
+
+def _describe(iteration: int, batch: Any, loss: float) -> dict[str, Any]:
+    """What tells a batch from others: its iteration, cases and where in them; of a faulty image these cases alone."""
+    batch = batch if isinstance(batch, dict) else {}
+    image = batch.get("image")
+    faulty = []
+    if isinstance(image, torch.Tensor):
+        faulty = [n for n, item in enumerate(image) if not torch.isfinite(item).all()]
+    about = {key: _plain(batch[key]) for key in ("id", "position", "slice") if key in batch}
+    about = {key: [values[n] for n in faulty or range(len(values))] for key, values in about.items()}
+    return {"iteration": iteration, "loss": str(loss), "not_finite_in_image": bool(faulty), **about}
+
+
+def _plain(values: Any) -> list[Any]:
+    return values.tolist() if isinstance(values, torch.Tensor) else list(values)
+
+
+def _cases(steps: list[list[dict[str, Any]]]) -> list[str]:
+    """The cases' ids, each once."""
+    return list(dict.fromkeys(str(case) for step in steps for batch in step for case in batch.get("id", [])))
+
+
+def _finite(values: list[float]) -> bool:
+    return all(math.isfinite(value) for value in values)
