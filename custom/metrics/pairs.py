@@ -26,7 +26,7 @@ def pair_files(predictions: str | Path, labels: str | Path) -> dict[str, tuple[P
         DataError: a folder is missing or holds no volume; a prediction without its label or a label without its
             prediction, which left out would flatter the mean; two files of the same name.
     """
-    found, true = _volumes(Path(predictions)), _labels(Path(labels))
+    found, true = volumes_in(Path(predictions)), _labels(Path(labels))
     by_key: dict[str, list[str]] = {}
     for name in true:
         by_key.setdefault(_key(name), []).append(name)
@@ -46,16 +46,21 @@ def pair_files(predictions: str | Path, labels: str | Path) -> dict[str, tuple[P
     if missing:
         more = f" and for {len(missing) - 1} more labels" if len(missing) > 1 else ""
         raise DataError.of(predictions, f"no prediction for {missing[0]}{more}", "one prediction for every label")
-    return dict(sorted(pairs.items(), key=lambda pair: natural(pair[0])))
+    return pairs
 
 
 def _labels(folder: Path) -> Mapping[str, Path]:
-    volumes = _volumes(folder / "labelsTr" if (folder / "labelsTr").is_dir() else folder)
+    volumes = volumes_in(folder / "labelsTr" if (folder / "labelsTr").is_dir() else folder)
     segmentations = {name: path for name, path in volumes.items() if "segmentation" in name}
     return segmentations or volumes
 
 
-def _volumes(folder: Path) -> dict[str, Path]:
+def volumes_in(folder: Path) -> dict[str, Path]:
+    """All volumes of a folder and its subfolders, by name without ending, in natural order.
+
+    Raises:
+        DataError: the folder is missing or holds no volume; two files of the same name.
+    """
     if not folder.is_dir():
         raise DataError.of(folder, "no such folder", "a folder of volumes")
     volumes: dict[str, Path] = {}
@@ -67,7 +72,7 @@ def _volumes(folder: Path) -> dict[str, Path]:
         volumes[stem(path)] = path
     if not volumes:
         raise DataError.of(folder, "no volume", f"files ending in one of {', '.join(SUFFIXES)}")
-    return volumes
+    return dict(sorted(volumes.items(), key=lambda item: natural(item[0])))
 
 
 def _key(name: str) -> str:
