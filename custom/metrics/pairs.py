@@ -1,7 +1,6 @@
 """Which prediction belongs to which label, by file name."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from ..data.cases import natural
@@ -49,30 +48,37 @@ def pair_files(predictions: str | Path, labels: str | Path) -> dict[str, tuple[P
     return pairs
 
 
-def _labels(folder: Path) -> Mapping[str, Path]:
-    volumes = volumes_in(folder / "labelsTr" if (folder / "labelsTr").is_dir() else folder)
-    segmentations = {name: path for name, path in volumes.items() if "segmentation" in name}
-    return segmentations or volumes
-
-
 def volumes_in(folder: Path) -> dict[str, Path]:
     """All volumes of a folder and its subfolders, by name without ending, in natural order.
 
     Raises:
         DataError: the folder is missing or holds no volume; two files of the same name.
     """
+    return _by_name(_paths(folder))
+
+
+def _labels(folder: Path) -> dict[str, Path]:
+    paths = _paths(folder / "labelsTr" if (folder / "labelsTr").is_dir() else folder)
+    return _by_name([path for path in paths if "segmentation" in path.name] or paths)
+
+
+def _paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError.of(folder, "no such folder", "a folder of volumes")
+    files = (path for path in folder.rglob("*") if suffix(path) and not path.name.startswith("."))
+    paths = [path for path in files if path.is_file()]
+    if not paths:
+        raise DataError.of(folder, "no volume", f"files ending in one of {', '.join(SUFFIXES)}")
+    return paths
+
+
+def _by_name(paths: list[Path]) -> dict[str, Path]:
     volumes: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if not suffix(path) or path.name.startswith(".") or path.is_dir():
-            continue
+    for path in sorted(paths, key=lambda path: (natural(stem(path)), path)):
         if stem(path) in volumes:
             raise DataError.of(path, f"the name of {volumes[stem(path)]}", "one volume of a name")
         volumes[stem(path)] = path
-    if not volumes:
-        raise DataError.of(folder, "no volume", f"files ending in one of {', '.join(SUFFIXES)}")
-    return dict(sorted(volumes.items(), key=lambda item: natural(item[0])))
+    return volumes
 
 
 def _key(name: str) -> str:

@@ -50,7 +50,7 @@ def test_what_else_lies_there_is_left_alone(tmp_path):
     p, lab = folders(
         tmp_path,
         ["volume-1.nii.gz", "cases.csv", "scores.json", ".12.volume-1.nii.gz", "._volume-1.nii"],
-        ["train/segmentation/segmentation-1.nii", "train/volume/volume-1.nii", "notes.txt"],
+        ["train/segmentation/segmentation-1.nii", "train/volume/volume-1.nii", "volume-1.nii", "notes.txt"],
     )
     assert list(pair_files(p, lab)) == ["volume-1"]
     assert pair_files(p, lab)["volume-1"][1].name == "segmentation-1.nii"
