@@ -36,16 +36,14 @@ def liver(
     (k of a NIfTI), whatever its orientation; their rows are the first axis and their columns the second, as nibabel
     gives them, and pixels are counted down the columns from 1. A slice without liver is "1 0".
 
+    Example: python scripts/make_submission.py liver eval/predictions --id_template "{number:03d}_{slice}"
+
     Args:
         predictions: folder of label maps, one a volume, as inference writes them.
         output: the CSV to write, with the columns id and rle.
-        id_template: {volume} is the file's name without ending, {number} the number it ends in, {slice} the slice; for
-            example "{number:03d}_{slice:03d}".
+        id_template: {volume} is the file's name without ending, {number} the number it ends in, {slice} the slice.
         first_slice: number of the first slice.
         transpose: take the second axis for the rows instead.
-
-    Example:
-        python scripts/make_submission.py liver eval/predictions --output submission.csv
     """
     volumes = volumes_in(Path(str(predictions)))
 
@@ -71,12 +69,11 @@ def liver(
 def vesuvius(predictions: str, output: str = "submission.zip") -> None:
     """Write the zip of the surface competition: <id>.tif for each predicted volume, 8-bit, 0 or 1.
 
+    Example: python scripts/make_submission.py vesuvius eval/predictions --output submission.zip
+
     Args:
         predictions: folder of masks, one multi-page TIFF a volume, as inference writes them.
         output: the zip to write.
-
-    Example:
-        python scripts/make_submission.py vesuvius eval/predictions --output submission.zip
     """
     volumes = volumes_in(Path(str(predictions)))
     for path in volumes.values():

@@ -157,6 +157,19 @@ def test_a_damaged_zip_is_noticed(surfaces, tmp_path):
         script["_check_zip"](tmp_path / "bad.zip", {n: folder / f"{n}.tif" for n in ("7", "14")}, "bad.zip")
 
 
+@pytest.mark.parametrize("command", ["liver", "vesuvius"])
+def test_help_says_what_it_does_and_shows_an_example(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), command, "--help"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert stop.value.code == 0
+    text = " ".join("".join(capsys.readouterr()).split())
+    assert f"Example: python scripts/make_submission.py {command} eval/predictions" in text
+    assert "--output" in text and "PREDICTIONS" in text
+
+
 def test_command_line_fails_with_one_line(tmp_path):
     command = [sys.executable, str(SCRIPT), "liver", str(tmp_path), "--output", str(tmp_path / "submission.csv")]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
