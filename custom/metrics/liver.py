@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
-from monai.metrics import CumulativeIterationMetric
-from monai.utils import string_list_all_gather
 
-from ..data.volumes import Volume, align_label, read_volume, spacing, stem
+from ..data.volumes import Volume, align_label, read_volume, spacing
 from ..errors import DataError
+from .case_metric import CaseMetric, Cases
 from .liver_case import COLUMNS, REGIONS, measure
 from .liver_report import format_table, summarise, write_reports
 from .pairs import pair_files
@@ -25,20 +24,19 @@ from .pairs import pair_files
 KEYS = ("mean_dice", *(f"{region}_dice" for region in REGIONS))
 
 
-class LiverMetrics(CumulativeIterationMetric):
-    """Collects the scores of whole volumes; for ``IgniteMetricHandler`` or any loop over volumes.
+class LiverMetrics(CaseMetric):
+    """Scores of liver and tumour: label maps with 0 background, 1 liver, 2 tumour.
 
-    Call it with predicted and true label maps, lists of ``(1, D, H, W)`` or batches ``(B, 1, D, H, W)`` (one slice:
-    ``(1, H, W)``): 0 background, 1 liver, 2 tumour. The label's (or else the prediction's) MetaTensor affine gives the
-    millimetres, its ``filename_or_obj`` the case's id. Where there is no affine, or it is the identity, the case has no
-    ASSD and HD95, with a warning. Works over several processes; a case that a sampler repeats to fill the ranks counts
-    once.
+    The label's (or else the prediction's) MetaTensor affine gives the millimetres. Where there is no affine, or it is
+    the identity, the case has no ASSD and HD95, with a warning.
 
     Args:
         key: what :meth:`aggregate` returns: ``"mean_dice"`` (of liver and tumour), ``"liver_dice"`` or
             ``"tumor_dice"``.
         distances: whether ASSD and HD95 are computed, which take most of the time.
     """
+
+    columns = tuple(COLUMNS)
 
     def __init__(self, *, key: str = "mean_dice", distances: bool = True) -> None:
         if key not in KEYS:
@@ -47,26 +45,15 @@ class LiverMetrics(CumulativeIterationMetric):
         self.key = key
         self.distances = distances
 
-    def reset(self) -> None:
-        """Forget all volumes."""
-        super().reset()
-        self._names: list[str] = []
-
-    def cases(self) -> dict[str, dict[str, float]]:
-        """The values of :data:`~custom.metrics.liver_case.COLUMNS` by case id, NaN where undefined.
-
-        Raises:
-            ValueError: when two different volumes have one id.
-        """
-        rows = self.get_buffer()
-        names = string_list_all_gather(self._names)
-        cases: dict[str, dict[str, float]] = {}
-        for name, row in zip(names, () if rows is None else rows.tolist(), strict=True):
-            values = dict(zip(COLUMNS, row, strict=True))
-            if name in cases and not np.array_equal(row, list(cases[name].values()), equal_nan=True):
-                raise ValueError(f"two different volumes have the id {name!r}")
-            cases[name] = values
-        return cases
+    def measure(self, prediction: torch.Tensor, label: torch.Tensor, name: str) -> dict[str, float]:
+        """All scores of one volume ``(1, D, H, W)`` or slice ``(1, H, W)``."""
+        described = next((t for t in (label, prediction) if isinstance(t, MetaTensor)), None)
+        affine = np.eye(4) if described is None else described.affine.detach().cpu().numpy()
+        found, true = (_plane_as_volume(tensor.detach().cpu().numpy()[0]) for tensor in (prediction, label))
+        millimetres = known_spacing(affine, true.shape)
+        if millimetres is None and self.distances:
+            _warn_of_identity(name)
+        return measure(found, true, millimetres, distances=self.distances)
 
     def means(self) -> dict[str, float]:
         """All that is defined of the means over the cases, flat, for logs and learning curves."""
@@ -92,28 +79,9 @@ class LiverMetrics(CumulativeIterationMetric):
         """The scores of each case and of all as a table of text."""
         return format_table(self.cases())
 
-    def write(self, folder: str | Path) -> None:
-        """Write ``cases.csv``, ``scores.json`` and ``dice_histogram.png`` to a folder."""
-        write_reports(self.cases(), folder)
-
-    def _compute_list(self, y_pred: Any, y: Any = None, **_: Any) -> torch.Tensor:
-        return torch.stack([self._row(prediction, label) for prediction, label in zip(y_pred, y, strict=True)])
-
-    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **_: Any) -> torch.Tensor:
-        return self._compute_list(list(y_pred), list(y))
-
-    def _row(self, prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        described = next((t for t in (label, prediction) if isinstance(t, MetaTensor)), None)
-        name = stem(described.meta.get("filename_or_obj", "")) if described is not None else ""
-        name = name or f"case-{len(self._names)}"
-        self._names.append(name)
-        affine = np.eye(4) if described is None else described.affine.detach().cpu().numpy()
-        found, true = (_plane_as_volume(tensor.detach().cpu().numpy()[0]) for tensor in (prediction, label))
-        millimetres = known_spacing(affine, true.shape)
-        if millimetres is None and self.distances:
-            _warn_of_identity(name)
-        values = measure(found, true, millimetres, distances=self.distances)
-        return torch.tensor([values[column] for column in COLUMNS], dtype=torch.float64, device=prediction.device)
+    def write_cases(self, cases: Cases, folder: Path) -> None:
+        """Write ``cases.csv``, ``scores.json`` and ``dice_histogram.png``."""
+        write_reports(cases, folder)
 
 
 def score_folders(predictions: str | Path, labels: str | Path) -> tuple[dict[str, Any], str]:

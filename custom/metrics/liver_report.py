@@ -1,6 +1,5 @@
 """What the comparisons of many volumes add up to, as numbers, as a table, as files and as a picture."""
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -10,12 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..files import write_whole
+from .case_metric import CASES_CSV, Cases, write_csv
 from .liver_case import COLUMNS, LESIONS, REGIONS, SCORES, VOXELS
 
-Cases = Mapping[str, Mapping[str, float]]
-"""Case id to what :func:`custom.metrics.liver_case.measure` says of it."""
-
-CASES_CSV = "cases.csv"
 SCORES_JSON = "scores.json"
 HISTOGRAM = "dice_histogram.png"
 
@@ -84,7 +80,9 @@ def format_table(cases: Cases) -> str:
 def write_reports(cases: Cases, folder: str | Path) -> None:
     """Write ``cases.csv`` (a row a case), ``scores.json`` (:func:`summarise`) and ``dice_histogram.png``."""
     folder = Path(folder)
-    write_whole(folder / CASES_CSV, lambda file: _write_csv(cases, file))
+    hidden = {f"{region}_{name}" for region in REGIONS for name in VOXELS}
+    columns = tuple(name for name in COLUMNS if name not in hidden)
+    write_whole(folder / CASES_CSV, lambda file: write_csv(cases, columns, file))
     text = json.dumps(summarise(cases), indent=2, allow_nan=False) + "\n"
     write_whole(folder / SCORES_JSON, lambda file: file.write_text(text, encoding="utf-8"))
     draw_histogram(cases, folder / HISTOGRAM)
@@ -107,16 +105,6 @@ def draw_histogram(cases: Cases, path: str | Path) -> None:
         axis.set(xlabel="Dice per volume", ylabel="volumes", xlim=(0, 1))
         axis.yaxis.get_major_locator().set_params(integer=True)
     write_whole(path, lambda file: figure.savefig(file, dpi=110))
-
-
-def _write_csv(cases: Cases, file: Path) -> None:
-    hidden = {f"{region}_{name}" for region in REGIONS for name in VOXELS}
-    columns = [name for name in COLUMNS if name not in hidden]
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["case", *columns])
-        for case, values in cases.items():
-            writer.writerow([case, *("" if math.isnan(values[name]) else f"{values[name]:.6g}" for name in columns)])
 
 
 def _nested(values: Mapping[str, float | None], counts: type = float) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""Metrics that keep a row of scores for every volume."""
+
+import csv
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from monai.data import MetaTensor
+from monai.metrics import CumulativeIterationMetric
+from monai.utils import string_list_all_gather
+
+from ..data.volumes import stem
+from ..files import write_whole
+
+CASES_CSV = "cases.csv"
+
+Cases = Mapping[str, Mapping[str, float]]
+"""Case id to its scores, NaN where one is undefined."""
+
+
+class CaseMetric(CumulativeIterationMetric):
+    """Base of metrics over whole volumes; for :class:`custom.handlers.CaseMetrics` or any loop over volumes.
+
+    Called with predictions and labels, batches ``(B, 1, D, H, W)`` or lists of ``(1, D, H, W)`` (one slice: ``(1, H,
+    W)``). The id of a case is the file name of the label's (or else the prediction's) MetaTensor. Works over several
+    processes; a case that a sampler repeats to fill the ranks counts once.
+
+    A subclass names its ``columns`` and implements :meth:`measure`; it may override :meth:`means` and
+    :meth:`write_cases`.
+    """
+
+    columns: tuple[str, ...] = ()
+
+    def measure(self, prediction: torch.Tensor, label: torch.Tensor, name: str) -> Mapping[str, float]:
+        """The ``columns`` of one volume, ``(1, D, H, W)`` twice; NaN where a score is undefined."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Forget all volumes."""
+        super().reset()
+        self._names: list[str] = []
+
+    def cases(self) -> dict[str, dict[str, float]]:
+        """The columns by case id, of all processes. Every process has to call it.
+
+        Raises:
+            ValueError: when two different volumes have one id.
+        """
+        rows = self.get_buffer()
+        names = string_list_all_gather(self._names)
+        cases: dict[str, dict[str, float]] = {}
+        for name, row in zip(names, () if rows is None else rows.tolist(), strict=True):
+            values = dict(zip(self.columns, row, strict=True))
+            if name in cases and not np.array_equal(row, list(cases[name].values()), equal_nan=True):
+                raise ValueError(f"two different volumes have the id {name!r}")
+            cases[name] = values
+        return cases
+
+    def means(self) -> dict[str, float]:
+        """Each column's mean over the cases in which it is defined; columns defined in none are left out."""
+        cases = self.cases().values()
+        values = {name: [case[name] for case in cases if not math.isnan(case[name])] for name in self.columns}
+        return {name: sum(found) / len(found) for name, found in values.items() if found}
+
+    def write(self, folder: str | Path) -> None:
+        """Write the scores to a folder, one process for all. Every process has to call it."""
+        cases = self.cases()
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            self.write_cases(cases, Path(folder))
+
+    def write_cases(self, cases: Cases, folder: Path) -> None:
+        """Write ``cases.csv``, a row a case."""
+        write_whole(folder / CASES_CSV, lambda file: write_csv(cases, self.columns, file))
+
+    def _compute_list(self, y_pred: Any, y: Any = None, **_: Any) -> torch.Tensor:
+        return torch.stack([self._row(prediction, label) for prediction, label in zip(y_pred, y, strict=True)])
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **_: Any) -> torch.Tensor:
+        return self._compute_list(list(y_pred), list(y))
+
+    def _row(self, prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        described = next((t for t in (label, prediction) if isinstance(t, MetaTensor)), None)
+        name = stem(described.meta.get("filename_or_obj", "")) if described is not None else ""
+        name = name or f"case-{len(self._names)}"
+        self._names.append(name)
+        values = self.measure(prediction, label, name)
+        return torch.tensor([values[column] for column in self.columns], dtype=torch.float64, device=prediction.device)
+
+
+def write_csv(cases: Cases, columns: tuple[str, ...], file: Path) -> None:
+    """Write a row a case; what is undefined is left empty."""
+    show: Callable[[float], str] = lambda value: "" if math.isnan(value) else f"{value:.6g}"  # noqa: E731
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["case", *columns])
+        writer.writerows([case, *(show(values[name]) for name in columns)] for case, values in cases.items())
