@@ -1,6 +1,6 @@
 """One volume of the cache: how its folder is written, and how it is read back.
 
-A folder holds ``image.npy``, ``label.npy`` (where there is a label), ``foreground.npz`` and ``manifest.json``. It is
+A folder holds ``image.npy``, where there is a label ``label.npy`` and ``foreground.npy``, and ``manifest.json``. It is
 written beside its name and renamed when it is complete, so that a folder without ``.partial`` in its name is whole.
 """
 
@@ -71,8 +71,10 @@ class CachedVolume:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """The content of ``manifest.json``."""
-        return read_manifest(self.folder)
+        """The content of ``manifest.json``, the histogram as an array."""
+        manifest = read_manifest(self.folder)
+        manifest["label_histogram"] = np.asarray(manifest["label_histogram"], np.int64)  # a tenth of the lists' memory
+        return manifest
 
     @property
     def image(self) -> np.memmap:
@@ -107,16 +109,22 @@ class CachedVolume:
         """(3,) millimetres between neighbouring voxels along each axis of the stored arrays."""
         return spacing(self.affine)
 
-    @cached_property
+    @property
     def label_histogram(self) -> np.ndarray:
         """(D, classes) int64: voxels of each label value in each slice; (D, 0) without a label."""
-        return np.asarray(self.manifest["label_histogram"], np.int64).reshape(self.shape[0], -1)
+        return self.manifest["label_histogram"]
 
-    @cached_property
+    @property
     def foreground(self) -> dict[int, np.ndarray]:
-        """For each label value above 0 that occurs, (N, 3) int32 indices of voxels drawn evenly among all of them."""
-        with np.load(os.path.join(self.folder, "foreground.npz"), allow_pickle=False) as arrays:
-            return {int(name): arrays[name] for name in arrays.files}
+        """For each label value above 0 that occurs, (N, 3) int32 indices of voxels drawn evenly among all of them.
+
+        Memory-mapped as the other arrays are. N is at most 10 000.
+        """
+        samples = self.manifest.get("foreground", {})
+        if not samples:
+            return {}
+        ends = np.cumsum(list(samples.values()))
+        return dict(zip(map(int, samples), np.split(self._mapped("foreground"), ends[:-1]), strict=True))
 
     @property
     def image_path(self) -> str:
@@ -145,22 +153,20 @@ class CachedVolume:
 
     def damaged_files(self) -> list[str]:
         """Files that are missing or whose sha256 differs from the manifest's."""
-        files = {entry["file"]: entry["sha256"] for entry in self._files()}
-        paths = {os.path.join(self.folder, name): digest for name, digest in files.items()}
+        entries = self.manifest["arrays"].values()
+        paths = {os.path.join(self.folder, entry["file"]): entry["sha256"] for entry in entries}
         return [path for path, digest in paths.items() if not os.path.isfile(path) or _sha256(path) != digest]
 
     def wrong_sizes(self) -> list[str]:
         """Files that are missing or whose size differs from the manifest's, as one message each."""
-        found = [(os.path.join(self.folder, entry["file"]), entry["bytes"]) for entry in self._files()]
+        entries = self.manifest["arrays"].values()
+        found = [(os.path.join(self.folder, entry["file"]), entry["bytes"]) for entry in entries]
         return [f"{path}: {_size(path)} bytes instead of {size}" for path, size in found if _size(path) != size]
 
     @property
     def bytes(self) -> int:
         """Size of the arrays on disk."""
-        return sum(entry["bytes"] for entry in self._files())
-
-    def _files(self) -> list[dict[str, Any]]:
-        return [*self.manifest["arrays"].values(), self.manifest["foreground"]]
+        return sum(entry["bytes"] for entry in self.manifest["arrays"].values())
 
     def _mapped(self, name: str) -> np.memmap:
         entry = self.manifest["arrays"][name]
@@ -223,7 +229,7 @@ def write_volume(
     """
     notes: list[str] = []
     volume, target, original = _read_case(image, label, notes.append)
-    histogram = label_histogram(target, label_values, label.name) if label else np.zeros((len(volume.array), 0), int)
+    histogram = label_histogram(target, label_values, label.name) if label else np.empty((len(volume.array), 0))
     stored = as_stored(volume.array, modality)
     if stored.dtype.kind == "f":
         notes.append(
@@ -237,16 +243,18 @@ def write_volume(
         if label:
             arrays["label"] = _write_array(partial / "label.npy", target.astype(np.uint8, copy=False))
         foreground = sample_foreground(target, histogram) if label else {}
+        if foreground:
+            arrays["foreground"] = _write_array(partial / "foreground.npy", np.concatenate(list(foreground.values())))
         manifest = {
             "format": FORMAT,
             "modality": modality,
             "label_values": list(label_values),
             "sources": {"image": image.identity, **({"label": label.identity} if label else {})},
-            **original,
+            **original,  # orientation and original
             "affine": volume.affine.tolist(),
             "spacing": spacing(volume.affine).tolist(),
             "arrays": arrays,
-            "foreground": _write_foreground(partial / "foreground.npz", foreground),
+            "foreground": {str(value): len(indices) for value, indices in foreground.items()},
             "notes": notes,
             "label_histogram": histogram.tolist(),
         }
@@ -358,15 +366,6 @@ def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
         "bytes": offset + len(content),
         "sha256": digest.hexdigest(),
     }
-
-
-def _write_foreground(path: Path, foreground: dict[int, np.ndarray]) -> dict[str, Any]:
-    with path.open("wb") as file:
-        np.savez(file, **{str(value): indices for value, indices in foreground.items()})
-        file.flush()
-        os.fsync(file.fileno())
-    samples = {str(value): len(indices) for value, indices in foreground.items()}
-    return {"file": path.name, "samples": samples, "bytes": _size(path), "sha256": _sha256(path)}
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

@@ -157,6 +157,7 @@ def _list_local(root: Path, depth: int) -> list[str]:
 def _list_url(folder: str, depth: int) -> list[str]:
     system = filesystem(folder)
     root = system._strip_protocol(folder).rstrip("/")
+    system.invalidate_cache()  # a listing from earlier in this process may be old
     found = _patiently(lambda: system.find(root, maxdepth=depth), folder)
     names = [name[len(root) :].lstrip("/") for name in found]
     names = [name for name in names if name]
@@ -196,6 +197,7 @@ def _data_file(path: Path) -> list[Path]:
 
 def _url_identities(parent: str, urls: list[str]) -> dict[str, dict[str, Any]]:
     system = filesystem(parent)
+    system.invalidate_cache()
     entries: dict[str, dict[str, Any]] = {}
     if len(urls) > 2:  # one listing instead of a request per file
         listed = _patiently(lambda: system.ls(parent, detail=True), parent)
