@@ -1,6 +1,27 @@
 """Loss functions, one a file."""
 
 from .bce_dice import BCEDiceLoss
+from .betti_matching import BettiMatchingLoss
+from .cldice import SoftClDiceLoss
+from .compound import CompoundLoss
 from .dice_ce import MaskedDiceCELoss
+from .float32 import Float32Loss
+from .focal_tversky import FocalTverskyLoss
+from .log_cosh_dice import LogCoshDiceLoss
+from .lovasz import LovaszHingeLoss
+from .medial_recall import MedialRecallLoss
+from .surface_distance import SurfaceDistanceLoss
 
-__all__ = ["BCEDiceLoss", "MaskedDiceCELoss"]
+__all__ = [
+    "BCEDiceLoss",
+    "BettiMatchingLoss",
+    "CompoundLoss",
+    "Float32Loss",
+    "FocalTverskyLoss",
+    "LogCoshDiceLoss",
+    "LovaszHingeLoss",
+    "MaskedDiceCELoss",
+    "MedialRecallLoss",
+    "SoftClDiceLoss",
+    "SurfaceDistanceLoss",
+]

@@ -1,5 +1,6 @@
-"""Networks that MONAI does not have."""
+"""Networks that MONAI does not have, and what is done to any network."""
 
+from .checkpointing import checkpoint_activations
 from .unetplusplus import FlexibleUNetPlusPlus
 
-__all__ = ["FlexibleUNetPlusPlus"]
+__all__ = ["FlexibleUNetPlusPlus", "checkpoint_activations"]
