@@ -21,14 +21,13 @@ def vesuvius(predictions: str, labels: str, json: str | None = None, processes: 
     Prints a table of the volumes, of the scrolls (where train.csv lies in or beside the folder of labels) and in total.
     Every label needs its prediction.
 
+    Example: python scripts/score.py vesuvius eval/predictions data/train_labels --json scores.json
+
     Args:
         predictions: folder of <id>.tif, 0 background, anything else surface.
-        labels: folder of <id>.tif, 0 background, 1 surface, 2 ignored; or one that holds train_labels.
+        labels: folder of <id>.tif, 0 background, 1 surface, 2 ignored.
         json: also write {"cases": {id: {"score", "toposcore", "surface_dice", "voi_score"}}, "mean": {...}} here.
         processes: octants scored at the same time; by default as many as cores and free memory allow.
-
-    Example:
-        python scripts/score.py vesuvius eval/predictions data/train_labels --json scores.json
     """
     from custom.metrics.vesuvius import score_folders
 
@@ -38,13 +37,12 @@ def vesuvius(predictions: str, labels: str, json: str | None = None, processes: 
 def liver(predictions: str, labels: str, json: str | None = None) -> None:
     """Dice, VOE, RVD, ASSD, HD95 of liver and tumour per volume, and lesions found, of two folders of volumes.
 
+    Example: python scripts/score.py liver eval/predictions data/labels --json scores.json
+
     Args:
         predictions: folder of volumes, 0 background, 1 liver, 2 tumour.
         labels: folder of volumes; a pair has equal names or LiTS names (volume-7 with segmentation-7).
         json: also write {"cases": {id: {"liver", "tumor", "lesions"}}, "mean": {...}, "global": {...}} here.
-
-    Example:
-        python scripts/score.py liver eval/predictions data/labels --json scores.json
     """
     from custom.metrics.liver import score_folders
 

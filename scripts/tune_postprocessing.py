@@ -23,8 +23,8 @@ START = {
     "threshold_low": 0.5,
     "threshold_high": 0.0,
     "min_component_voxels": 0,
-    "pinhole_iterations": 0,
     "closing_radius": 0,
+    "pinhole_iterations": 0,
     "max_hole_area": 0,
     "max_cavity_voxels": 0,
 }
@@ -33,8 +33,8 @@ GRID = {
     "threshold_low": [0.2, 0.26, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6],
     "threshold_high": [0.0, 0.6, 0.7, 0.8, 0.85, 0.9],
     "min_component_voxels": [0, 100, 300, 1000, 3000, 10000],
-    "pinhole_iterations": [0, 1, 3],
     "closing_radius": [0, 1, 2, 3, 4],
+    "pinhole_iterations": [0, 1, 3],
     "max_hole_area": [0, 100, 400, 1600],
     "max_cavity_voxels": [0, 100, 1000],
 }
@@ -57,6 +57,8 @@ def tune(
     score takes about a minute for 320^3, so a search over a few volumes takes hours. Use validation volumes: the
     network is too sure of itself on those it was trained on.
 
+    Example: python scripts/tune_postprocessing.py eval/probabilities data/train_labels --output postprocessing.json
+
     Args:
         probabilities: folder of <id>.tif (uint8, 0 to 255 for 0 to 1) or <id>.npy (the same, or floating-point 0 to 1).
         labels: folder with <id>.tif of 0 background, 1 surface, 2 ignored, for each of them.
@@ -66,9 +68,6 @@ def tune(
         grid: values to try, for example "{closing_radius: [0, 2, 3]}"; knobs that are not in it keep their start.
         parts: what counts, for example "[surface_dice, voi_score]" for a quick search without topology.
         processes: octants scored at the same time; by default as many as cores and free memory allow.
-
-    Example:
-        python scripts/tune_postprocessing.py eval/probabilities data/train_labels --output configs/postprocessing.json
     """
     check_parts(parts)
     cases = _cases(Path(str(probabilities)), Path(str(labels)))

@@ -9,6 +9,7 @@ by a ball of that radius answers the same, at 320^3 many times faster.
 
 import numpy as np
 
+from .boxes import bounding_box
 from .morphology import dilate
 
 _FULL = 255
@@ -24,7 +25,7 @@ def surface_dice(prediction: np.ndarray, label: np.ndarray, tolerance: float = 2
         prediction, label: (D, H, W) masks.
         tolerance: in voxels, at least 0.
     """
-    box = _bounding_box(prediction, label)
+    box = bounding_box((prediction != 0) | (label != 0))
     if box is None:
         return 1.0
     codes = [_neighbourhood_codes(mask[box] != 0) for mask in (prediction, label)]
@@ -37,18 +38,6 @@ def surface_dice(prediction: np.ndarray, label: np.ndarray, tolerance: float = 2
         total += _area(code[border], areas)
         within += _area(code[border & dilate(other, tolerance)], areas)
     return within / total
-
-
-def _bounding_box(*masks: np.ndarray) -> tuple[slice, ...] | None:
-    """The smallest box that holds every mask, or None if all are empty."""
-    box = []
-    for axis in range(masks[0].ndim):
-        others = tuple(other for other in range(masks[0].ndim) if other != axis)
-        filled = np.flatnonzero(np.any([mask.any(axis=others) for mask in masks], axis=0))
-        if not len(filled):
-            return None
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return tuple(box)
 
 
 def _neighbourhood_codes(mask: np.ndarray) -> np.ndarray:

@@ -90,6 +90,9 @@ class FillCavitiesd(MapTransform):
 class CloseWithBalld(MapTransform):
     """Closing with a ball: fills notches and the holes of a sheet that are not much wider than the ball.
 
+    From either side the ball dips one voxel into the hole: what is filled is thinner by two, so that holes of a sheet
+    of two voxels stay open, and are for :class:`PatchLargeHolesd`.
+
     Args:
         keys: masks (1, D, H, W).
         radius: in voxels; 0 for none.
@@ -165,14 +168,14 @@ class ClearOutsideSupportd(MapTransform):
 
 
 class PostprocessSurfaced(MapTransform):
-    """All the steps: threshold, what lies outside the CT, specks, pinholes, closing, large holes, cavities.
+    """All the steps: threshold, what lies outside the CT, specks, closing, pinholes, large holes, cavities.
 
     Args:
         keys: probabilities as for :class:`HysteresisThresholdd`.
         threshold_low, threshold_high: of the hysteresis; a plain threshold where the second is not larger.
         min_component_voxels: smaller components are removed.
-        pinhole_iterations: turns of plugging holes one voxel wide.
         closing_radius: of the ball.
+        pinhole_iterations: turns of plugging holes one voxel wide.
         max_hole_area: of a hole that is patched with a height map, in pixels.
         max_cavity_voxels: of a cavity that is filled; ``None`` for any size.
         image_key: clears the mask outside the support of this CT; ``None`` leaves it.
@@ -189,8 +192,8 @@ class PostprocessSurfaced(MapTransform):
         threshold_low: float = 0.5,
         threshold_high: float = 0.0,
         min_component_voxels: int = 0,
-        pinhole_iterations: int = 0,
         closing_radius: float = 0.0,
+        pinhole_iterations: int = 0,
         max_hole_area: int = 0,
         max_cavity_voxels: int | None = 0,
         image_key: str | None = None,
@@ -204,8 +207,9 @@ class PostprocessSurfaced(MapTransform):
                 HysteresisThresholdd(keys, low=threshold_low, high=threshold_high, channel=channel),
                 *support,
                 RemoveSmallObjectsd(keys, min_size=min_component_voxels, connectivity=3),
-                PlugPinholesd(keys, iterations=pinhole_iterations),
                 CloseWithBalld(keys, radius=closing_radius),
+                # After the closing: it leaves pinholes and dents where its ball dips into a hole.
+                PlugPinholesd(keys, iterations=pinhole_iterations),
                 PatchLargeHolesd(keys, max_area=max_hole_area),
                 FillCavitiesd(keys, max_voxels=max_cavity_voxels),
             ]

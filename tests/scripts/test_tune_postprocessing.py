@@ -1,0 +1,96 @@
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from custom.data.writing import write_volume
+from custom.errors import DataError
+from custom.metrics.vesuvius import score_volume
+from custom.transforms.postprocessing import PostprocessSurfaced
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from tune_postprocessing import GRID, START, tune
+
+CHEAP = ("surface_dice", "voi_score")
+
+
+def label():
+    mask = np.zeros((16, 16, 16), np.uint8)
+    mask[4:6] = 1
+    mask[11:13] = 1
+    return mask
+
+
+def probability(case):
+    """Sheets at 0.7 in noise below 0.6, and specks at 0.8: only 0.65 with small components removed is right."""
+    generator = np.random.default_rng(case)
+    values = 0.6 * generator.random((16, 16, 16)) ** 0.2
+    values[label() == 1] = 0.7
+    values[8:9, 3:5, 3:5] = values[8:9, 3:5, 9:11] = 0.8
+    return values.astype(np.float32)
+
+
+GRID_HERE = {"threshold_low": [0.3, 0.65, 0.75], "min_component_voxels": [0, 10], "closing_radius": [0, 2]}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    (tmp_path / "probabilities").mkdir()
+    for case in (0, 1):
+        write_volume(tmp_path / "labels" / f"{case}.tif", label(), np.eye(4))
+    np.save(tmp_path / "probabilities" / "0.npy", probability(0)[None])
+    write_volume(tmp_path / "probabilities" / "1.tif", np.rint(probability(1) * 255).astype(np.uint8), np.eye(4))
+    return str(tmp_path / "probabilities"), str(tmp_path / "labels")
+
+
+def test_the_best_setting_is_found_and_written(folders, tmp_path, capsys):
+    output = tmp_path / "configs" / "postprocessing.json"
+    tune(*folders, output=str(output), grid=GRID_HERE, parts=CHEAP)
+    knobs = json.loads(output.read_text())
+    assert knobs == {**START, "threshold_low": 0.65, "min_component_voxels": 10}
+    mask = PostprocessSurfaced("pred", **knobs)({"pred": probability(0)[None]})["pred"][0]
+    assert score_volume(mask, label(), parts=CHEAP)["score"] == 1
+
+    table = capsys.readouterr().out.splitlines()
+    scores = [float(line.split()[2]) for line in table[2:4]]
+    assert [line.split()[:2] for line in table[2:4]] == [["threshold_low", "0.65"], ["min_component_voxels", "10"]]
+    assert scores == sorted(scores) and scores[-1] == 1
+
+
+def test_where_nothing_helps_the_start_stays(folders, tmp_path):
+    output = tmp_path / "post.json"
+    start = {"threshold_low": 0.65, "min_component_voxels": 10}
+    tune(*folders, output=str(output), grid=GRID_HERE, start=start, parts=CHEAP)
+    assert json.loads(output.read_text()) == {**START, **start}
+
+
+def test_the_grid_has_the_knobs_of_the_transform():
+    assert GRID.keys() == START.keys()
+    PostprocessSurfaced("pred", **START)
+    for knob, values in GRID.items():
+        assert START[knob] in values, knob
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p, t: (t / "1.tif").unlink(), "no such file"),
+        (lambda p, t: np.save(p / "0.npy", 2 * probability(0)), "0 to 1"),
+        (lambda p, t: np.save(p / "0.npy", probability(0)[1:]), r"shape \(15, 16, 16\)"),
+        (lambda p, t: (p / "0.npy").write_bytes(b"x"), "unreadable"),
+        (lambda p, t: [file.unlink() for file in p.iterdir()], "no probabilities"),
+    ],
+)
+def test_refusals_name_the_file(folders, tmp_path, spoil, message):
+    spoil(*map(Path, folders))
+    with pytest.raises(DataError, match=message):
+        tune(*folders, output=str(tmp_path / "post.json"), grid=GRID_HERE, parts=CHEAP)
+    assert not (tmp_path / "post.json").exists()
+
+
+def test_unknown_knobs_are_refused(folders):
+    with pytest.raises(SystemExit, match="radius"):
+        tune(*folders, start={"radius": 3})

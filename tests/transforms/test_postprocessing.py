@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+
+from custom.ops.components import betti_numbers, label_components
+from custom.transforms.postprocessing import (
+    ClearOutsideSupportd,
+    CloseWithBalld,
+    FillCavitiesd,
+    HysteresisThresholdd,
+    PatchLargeHolesd,
+    PlugPinholesd,
+    PostprocessSurfaced,
+)
+
+
+def sheet():
+    mask = np.zeros((1, 12, 30, 30), np.uint8)
+    mask[0, 5:8] = 1
+    return mask
+
+
+def holed(radius):
+    mask = sheet()
+    y, x = np.indices(mask.shape[2:])
+    mask[..., (y - 15) ** 2 + (x - 15) ** 2 < radius**2] = 0
+    return mask
+
+
+def damaged():
+    """Probabilities of a sheet with a pinhole, a wider hole and a cavity, of a faint sheet and of a speck."""
+    probability = 0.9 * sheet().astype(np.float32)
+    probability[0, 5:8, 4, 4] = 0.1
+    probability[0, 5:8, 20:22, 8:10] = 0.1
+    probability[0, 6, 24, 24] = 0.1
+    probability[0, 1, 3:5, 3:5] = 0.9
+    probability[0, 10, :] = 0.35
+    return probability
+
+
+def assert_mended(mask, area):
+    """One sheet without a hole or a cavity, but for a dent of ``area`` on either side where a hole was closed."""
+    assert betti_numbers(mask[0]).tolist() == [0, 0, 0]
+    assert (mask <= sheet()).all() and (sheet() - mask).sum() == 2 * area
+    assert mask[0, 6].all()
+
+
+ALL = {
+    "threshold_low": 0.3,
+    "threshold_high": 0.8,
+    "min_component_voxels": 10,
+    "pinhole_iterations": 1,
+    "closing_radius": 3,
+    "max_hole_area": 50,
+    "max_cavity_voxels": None,
+}
+
+
+def test_all_steps_mend_a_damaged_sheet():
+    mask = PostprocessSurfaced("pred", **ALL)({"pred": damaged()})["pred"]
+    assert_mended(mask, area=4)
+
+
+@pytest.mark.parametrize(
+    ("off", "components", "tunnels", "cavities"),
+    [
+        ({"threshold_high": 0}, 2, 0, 0),  # the faint sheet stays
+        ({"min_component_voxels": 0}, 2, 0, 0),  # the speck stays
+        ({"pinhole_iterations": 0, "closing_radius": 0, "max_hole_area": 0}, 1, 2, 0),
+        ({"pinhole_iterations": 0, "closing_radius": 0, "max_cavity_voxels": 0}, 1, 0, 1),
+    ],
+)
+def test_each_step_can_be_left_out(off, components, tunnels, cavities):
+    mask = PostprocessSurfaced("pred", **{**ALL, **off})({"pred": damaged()})["pred"][0]
+    assert betti_numbers(mask).tolist() == [components - 1, tunnels, cavities]
+
+
+def test_by_default_it_is_the_plain_threshold():
+    probability = np.random.default_rng(0).random((1, 6, 6, 6)).astype(np.float32)
+    assert (PostprocessSurfaced("pred")({"pred": probability})["pred"] == (probability >= 0.5)).all()
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, lambda a: MetaTensor(a, meta={"name": "x"})])
+def test_the_container_is_kept(kind):
+    given = {"pred": kind(damaged()), "other": 1}
+    before = np.array(given["pred"])
+    result = PostprocessSurfaced("pred", **ALL)(given)
+    assert type(result["pred"]) is type(given["pred"])
+    assert str(result["pred"].dtype).endswith("uint8") and result["pred"].shape == (1, 12, 30, 30)
+    assert result["other"] == 1
+    assert (np.array(given["pred"]) == before).all()  # nothing is changed in place
+    if isinstance(result["pred"], MetaTensor):
+        assert result["pred"].meta["name"] == "x"
+
+
+def test_thresholds_read_a_channel_and_eight_bits():
+    probability = np.linspace(0, 1, 256, dtype=np.float32).reshape(1, 4, 8, 8)
+    two = np.concatenate([1 - probability, probability])
+    threshold = HysteresisThresholdd("pred", low=0.26)
+    expected = probability >= 0.26
+    assert (threshold({"pred": two})["pred"] == expected).all()
+    assert (threshold({"pred": np.rint(255 * probability).astype(np.uint8)})["pred"] == expected).all()
+    assert (threshold({"pred": torch.as_tensor(two).half()})["pred"].numpy() == expected).all()
+    assert (HysteresisThresholdd("pred", low=0.26, channel=0)({"pred": two})["pred"] == (1 - probability >= 0.26)).all()
+
+
+def test_pinholes_are_plugged():
+    assert (PlugPinholesd("pred")({"pred": holed(1)})["pred"] == sheet()).all()
+    assert (PlugPinholesd("pred", iterations=0)({"pred": holed(1)})["pred"] == holed(1)).all()
+
+
+def test_closing_takes_its_radius():
+    assert_mended(CloseWithBalld("pred", radius=3)({"pred": holed(2)})["pred"], area=9)
+    assert betti_numbers(CloseWithBalld("pred", radius=1)({"pred": holed(4)})["pred"][0])[1] == 1
+    assert (CloseWithBalld("pred", radius=0)({"pred": holed(2)})["pred"] == holed(2)).all()
+
+
+@pytest.mark.parametrize(("keep_apart", "components"), [(True, 2), (False, 1)])
+def test_closing_keeps_sheets_apart(keep_apart, components):
+    mask = sheet()
+    mask[0, 10:12] = 1
+    closed = CloseWithBalld("pred", radius=3, keep_apart=keep_apart)({"pred": mask})["pred"]
+    assert label_components(closed[0])[1] == components
+
+
+def test_large_holes_are_patched_up_to_an_area():
+    assert (PatchLargeHolesd("pred", max_area=150)({"pred": holed(7)})["pred"] == sheet()).all()
+    assert (PatchLargeHolesd("pred", max_area=100)({"pred": holed(7)})["pred"] == holed(7)).all()
+    assert (PatchLargeHolesd("pred", max_area=0)({"pred": holed(7)})["pred"] == holed(7)).all()
+
+
+def test_cavities_are_filled_up_to_a_size():
+    mask = np.ones((1, 8, 8, 8), np.uint8)
+    mask[0, 2:4, 2:4, 2:4] = 0
+    for limit, filled in ((None, True), (8, True), (7, False), (0, False)):
+        assert FillCavitiesd("pred", max_voxels=limit)({"pred": mask})["pred"].all() == filled
+
+
+def test_what_lies_outside_the_ct_is_cleared():
+    image = np.full((1, 12, 30, 30), -0.5, np.float32)
+    image[..., 20:] = -1
+    image[0, 5, 3, 3] = -1  # a dark voxel of the CT
+    expected = sheet()
+    expected[..., 20:] = 0
+    clear = ClearOutsideSupportd("pred", empty=-1.0, min_voxels=100)
+    assert (clear({"pred": sheet(), "image": image})["pred"] == expected).all()
+    whole = PostprocessSurfaced("pred", image_key="image", empty=-1.0)
+    assert whole({"pred": sheet().astype(np.float32), "image": image})["pred"][0, 5, 3, 25] == 0
+    with pytest.raises(ValueError, match="one shape"):
+        clear({"pred": sheet()[:, 1:], "image": image})
+
+
+@pytest.mark.parametrize("shape", [(12, 30, 30), (2, 12, 30, 30)])
+def test_masks_have_one_channel(shape):
+    with pytest.raises(ValueError, match="D, H, W"):
+        CloseWithBalld("pred")({"pred": np.zeros(shape, np.uint8)})
+
+
+def test_a_config_can_name_and_switch_each():
+    parser = ConfigParser(
+        {
+            "post": {
+                "_target_": "Compose",
+                "transforms": [
+                    {"_target_": "custom.transforms.postprocessing.HysteresisThresholdd", "keys": "pred", "low": 0.3},
+                    {
+                        "_target_": "custom.transforms.postprocessing.CloseWithBalld",
+                        "_disabled_": True,
+                        "keys": "pred",
+                    },
+                ],
+            }
+        }
+    )
+    probability = 0.9 * holed(2).astype(np.float32)
+    assert (parser.get_parsed_content("post")({"pred": probability})["pred"] == holed(2)).all()
+    parser["post#transforms#1#_disabled_"] = False
+    assert_mended(parser.get_parsed_content("post")({"pred": probability})["pred"], area=9)
