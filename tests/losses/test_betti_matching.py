@@ -4,7 +4,7 @@ import warnings
 import pytest
 import torch
 
-from custom.losses.betti_matching import BettiMatchingLoss, betti_matching_distance
+from custom.losses.betti_matching import BettiMatchingLoss, betti_matching_error
 from custom.ops import betti
 
 needs_extension = pytest.mark.skipif(not betti.betti_available(), reason="the extension of topolosses is not installed")
@@ -49,20 +49,20 @@ def bubble() -> torch.Tensor:
 
 @needs_extension
 @pytest.mark.parametrize(
-    ("prediction", "label", "expected"),
+    ("prediction", "label", "error", "persistence"),
     [
-        (sheet(), sheet(), 0),
-        (two_sheets(), two_sheets(), 0),
-        (pinhole(), sheet(), 0.75**2 / 2),  # a tunnel from 0 to 1 - 0.25
-        (speck(), sheet(), 0.5**2 / 2),  # a component from 1 - 0.5 until the background joins it, 1
-        (bubble(), sheet(), 0.5**2 / 2),  # a cavity from 0 to 1 - 0.5
-        (0.75 * two_sheets(), two_sheets(), 0.25**2 / 2),  # matched, born 0.25 too late; one feature in the label
-        (sheet(), two_sheets(), 1 / 2 / 2),  # a sheet is missed: one unmatched feature of the label
+        (sheet(), sheet(), 0, 0),
+        (two_sheets(), two_sheets(), 0, 2 * 1 / 2),
+        (pinhole(), sheet(), 0.75**2 / 2, 0.75**2 / 2),  # a tunnel from 0 to 1 - 0.25
+        (speck(), sheet(), 0.5**2 / 2, 0.5**2 / 2),  # a component from 1 - 0.5 until the background joins it, 1
+        (bubble(), sheet(), 0.5**2 / 2, 0.5**2 / 2),  # a cavity from 0 to 1 - 0.5
+        (0.75 * two_sheets(), two_sheets(), 0.25**2, 0.75**2 / 2 + 1 / 2),  # matched, born 0.25 too late
+        (sheet(), two_sheets(), 1 / 2, 1 / 2),  # a sheet is missed: one unmatched feature of the label
     ],
 )
-def test_hand_computed(prediction, label, expected):
+def test_hand_computed(prediction, label, error, persistence):
     value = BettiMatchingLoss(crop_size=48)(logits_of(prediction), label[None, None])
-    assert value.item() == pytest.approx(expected, abs=1e-6)
+    assert value.item() == pytest.approx(error / (1 + persistence), abs=1e-6)
 
 
 @needs_extension
@@ -70,7 +70,7 @@ def test_gradient_closes_a_pinhole():
     logits = logits_of(pinhole())
     BettiMatchingLoss()(logits, sheet()[None, None]).backward()
     gradient = logits.grad[0, 1]
-    assert gradient[2, 3, 3] == pytest.approx(-0.75 * 0.25 * 0.75)  # (b - d) dp/dscore
+    assert gradient[2, 3, 3] == pytest.approx(-0.75 * 0.25 * 0.75 / (1 + 0.75**2 / 2))  # (b - d) dp/dscore
     gradient[2, 3, 3] = 0
     assert gradient.abs().max() < 1e-6  # the ring around it is saturated
 
@@ -80,7 +80,7 @@ def test_gradient_is_that_of_finite_differences():
     generator = torch.Generator().manual_seed(0)
     prediction = torch.rand(4, 5, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     label = (torch.rand(4, 5, 5, generator=generator) < 0.4).double()
-    assert torch.autograd.gradcheck(lambda volume: betti_matching_distance(volume, label), (prediction,))
+    assert torch.autograd.gradcheck(lambda volume: betti_matching_error(volume, label), (prediction,))
 
 
 @needs_extension
@@ -146,7 +146,7 @@ def test_half_inputs(dtype):
     logits = logits_of(pinhole()).detach().to(dtype).requires_grad_()
     value = BettiMatchingLoss()(logits, sheet()[None, None])
     value.backward()
-    assert value.item() == pytest.approx(0.75**2 / 2, abs=1e-2)
+    assert value.item() == pytest.approx(0.75**2 / 2 / (1 + 0.75**2 / 2), abs=1e-2)
     assert logits.grad.isfinite().all()
     assert logits.grad.abs().sum() > 0
 
