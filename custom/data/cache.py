@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from ..errors import DataError
-from .cached_volume import FORMAT, MODALITIES, CachedVolume, Source, why_outdated, write_volume
+from .cached_volume import FORMAT, MODALITIES, CachedVolume, Source, build_volume, why_outdated
 from .cases import Case
 from .remote import fetch, identities, is_url
 from .volumes import read_shape
@@ -240,7 +240,7 @@ def _build_one(job: _Job, wait: bool) -> list[str] | None:
         downloads = job.folder.parent / ".downloads" / job.folder.name
         try:
             sources = {kind: _at_hand(identity, downloads / kind) for kind, identity in job.sources.items()}
-            notes = write_volume(
+            notes = build_volume(
                 job.folder,
                 sources["image"],
                 sources.get("label"),

@@ -208,7 +208,7 @@ def why_outdated(folder: str | os.PathLike, expected: dict[str, Any]) -> str | N
         return f"has a damaged manifest ({error})"
 
 
-def write_volume(
+def build_volume(
     folder: Path, image: Source, label: Source | None, *, modality: str, label_values: Sequence[int]
 ) -> list[str]:
     """Read one case and put its folder in place, whole or not at all.

@@ -427,12 +427,12 @@ assert code(start("killed")) == 0
 
 # Three at once, counting who builds what.
 def count():
-    write = cache.write_volume
+    write = cache.build_volume
     def counted(place, *arguments, **options):
         with open(folder / "builds", "a") as file:
             print(place.name, file=file)
         return write(place, *arguments, **options)
-    cache.write_volume = counted
+    cache.build_volume = counted
 result["codes"] = [code(child) for child in [start("shared", count) for _ in range(3)]]
 result["builds"] = (folder / "builds").read_text().split()
 
@@ -512,7 +512,7 @@ def test_loser_of_a_race_discards_its_work(ct, tmp_path):
         cached_volume.Source(identity[kind]["path"], identity[kind]["path"], identity[kind])
         for kind in ("image", "label")
     )
-    cached_volume.write_volume(folder, image, label, modality="ct", label_values=(0, 1, 2))
+    cached_volume.build_volume(folder, image, label, modality="ct", label_values=(0, 1, 2))
     assert folder.stat().st_ino == inode and not list(folder.parent.glob("*.partial-*"))
 
 
