@@ -18,15 +18,14 @@ SECTIONS = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m
 def benchmark(section: str, device: str = "cpu", json: str | None = None) -> None:
     """Run one section and print its table: what, ours, theirs, ratio, goal.
 
+    Exits with 1 if a goal is missed.
+
+    Example: python scripts/benchmark.py data --json data.json
+
     Args:
         section: name of a file in scripts/benchmarks: data, ...
         device: cpu or cuda.
         json: a file to write the table to as well.
-
-    Exits with 1 if a goal is missed.
-
-    Example:
-        python scripts/benchmark.py data --json data.json
     """
     if section not in SECTIONS:
         sys.exit(f"error: found the section {section!r}, expected one of {', '.join(SECTIONS)}")

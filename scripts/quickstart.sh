@@ -17,23 +17,25 @@ show() { # print a command as one would type it, then run it
     "$@"
 }
 
-bundle() { # train, evaluate and run one bundle: name, its phantoms, the images to predict
+bundle() { # train, evaluate and run one bundle: its name, its phantoms, the images to predict
     local name=$1 data=$2 images=$3
-    local configs=bundles/$name/configs common=(--bundle_root "bundles/$name" --model_dir "$out/$name/models" --cache_dir "$out/$name/cache")
+    local configs=bundles/$name/configs folders=(--bundle_root "bundles/$name" --model_dir "$out/$name/models")
     show python -m monai.bundle run training \
         --config_file "['$configs/train.json','$configs/quickstart.json']" \
-        --dataset_dir "$data" "${common[@]}" --output_dir "$out/$name/training"
+        "${folders[@]}" --dataset_dir "$data" --cache_dir "$out/cache" --output_dir "$out/$name/training"
     show python -m monai.bundle run evaluating \
-        --config_file "['$configs/train.json','$configs/evaluate.json','$configs/quickstart.json']" \
-        --dataset_dir "$data/held_out" --subset all "${common[@]}" --output_dir "$out/$name/evaluation"
+        --config_file "['$configs/train.json','$configs/quickstart.json','$configs/evaluate.json']" \
+        "${folders[@]}" --dataset_dir "$data/held_out.json" --subset all --cache_dir "$out/cache" \
+        --output_dir "$out/$name/held_out"
     show python -m monai.bundle run inferring \
-        --config_file "['$configs/inference.json','$configs/quickstart_inference.json']" \
-        --dataset_dir "$images" --bundle_root "bundles/$name" --model_dir "$out/$name/models" --output_dir "$out/$name/predictions"
+        --config_file "['$configs/inference.json','$configs/quickstart.json']" \
+        "${folders[@]}" --dataset_dir "$images" --output_dir "$out/$name/predictions"
 }
 
 show python scripts/make_phantoms.py abdomen --output "$out/abdomen"
 show python scripts/make_phantoms.py scroll --output "$out/scroll"
 bundle liver_tumor_2d "$out/abdomen" "$out/abdomen/test"
 bundle vesuvius_surface_3d "$out/scroll" "$out/scroll/test_images"
-show python scripts/report.py "$out/liver_tumor_2d" "$out/vesuvius_surface_3d" --output "$out/report.html"
+show python scripts/report.py "$out"/{liver_tumor_2d,vesuvius_surface_3d}/{training,held_out} \
+    --goals "{'held_out/liver_dice': 0.9, 'held_out/surface_dice': 0.8}" --output "$out/report.html"
 echo "Done in $((SECONDS - started)) s after installation."
