@@ -69,7 +69,7 @@ class _Stream(Dataset):
             if hasattr(self.transform, "set_random_state"):
                 self.transform.set_random_state(seed=int(rng.integers(2**32)))
             item = self.transform(item)
-        # MetaTensors collate and travel between processes several times slower, and no one reads their metadata.
+        # As MetaTensors they would take every operation of the network through Python; no one reads their metadata.
         return {key: value.as_tensor() if isinstance(value, MetaTensor) else value for key, value in item.items()}
 
     def _draw(self, k: int, rng: np.random.Generator) -> dict[str, Any]:
