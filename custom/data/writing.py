@@ -33,7 +33,9 @@ def write_volume(path: str | Path, array: np.ndarray, affine: np.ndarray | None 
 def _write_tiff(file: Path, array: np.ndarray) -> None:
     import itk
 
-    itk.imwrite(itk.image_from_array(np.ascontiguousarray(array)), str(file), compression=True)
+    tiff = itk.TIFFImageIO.New()
+    tiff.SetCompressor("LZW")  # ITK's default, PackBits, hardly shrinks a scan
+    itk.imwrite(itk.image_from_array(np.ascontiguousarray(array)), str(file), compression=True, imageio=tiff)
 
 
 def _write_nifti(file: Path, array: np.ndarray, affine: np.ndarray) -> None:

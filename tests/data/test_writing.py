@@ -4,6 +4,7 @@ import itk
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from custom.data.writing import write_volume
 
@@ -26,6 +27,9 @@ def test_nifti_keeps_array_order_and_affine(tmp_path, volume, suffix):
 def test_tiff_pages_are_the_first_axis(tmp_path, volume):
     path = write_volume(tmp_path / "a.tif", volume)
     np.testing.assert_array_equal(itk.array_from_image(itk.imread(str(path))), volume)
+    with Image.open(path) as image:
+        assert image.info["compression"] == "tiff_lzw"
+        assert image.n_frames == len(volume)
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
