@@ -7,6 +7,9 @@ import numpy as np
 from .components import component_sizes, label_components
 from .morphology import ball_offsets, close
 
+STEP = 2
+"""A rim whose height changes by more than this from one voxel to the next does not belong to one sheet."""
+
 _ROOM = 4
 """Voxels that a patch may rise above the highest and below the lowest voxel of its sheet."""
 
@@ -40,8 +43,10 @@ def patch_holes(mask: np.ndarray, max_area: int, min_voxels: int = 1000) -> np.n
     Each component is looked at along the axis from which it covers most, and becomes the height of its middle and its
     thickness over that plane. A hole is an uncovered part of the plane, at most ``max_area`` pixels, with the component
     all around. Its heights continue those around it (biharmonic inpainting), its thickness is the median of its rim's.
-    A patch that would touch another component is left out, and so is a hole whose rim is folded: where the component
-    lies above itself, a single height says nothing.
+    A patch that would touch another component is left out, and so is a hole whose rim is folded or jumps: where the
+    component lies above itself, or is two sheets run together, a height says nothing.
+
+    Papyrus has holes of its own, which are patched all the same: choose ``max_area`` by the score.
 
     Args:
         mask: (D, H, W).
@@ -105,7 +110,7 @@ def _holes(footprint: np.ndarray, max_area: int) -> list[np.ndarray]:
 
 
 def _patch(sheet: np.ndarray, hole: np.ndarray) -> np.ndarray | None:
-    """(N, 3) voxels that fill a hole, or None if the sheet around it is folded."""
+    """(N, 3) voxels that fill a hole, or None if the sheet around it is folded or jumps."""
     from skimage.restoration import inpaint_biharmonic
 
     margin = 3  # the inpainting looks two pixels into the rim
@@ -118,7 +123,7 @@ def _patch(sheet: np.ndarray, hole: np.ndarray) -> np.ndarray | None:
     unknown = np.zeros(covered.shape, bool)
     unknown[tuple((hole - low).T)] = True
     rim = covered & _grown(unknown)
-    if (top - bottom + 1 > thickness)[rim].any():
+    if (top - bottom + 1 > thickness)[rim].any() or _jump(bottom + top, rim) > 2 * STEP:
         return None
     # Other holes in the window are unknown too, but are not patched here.
     middle = inpaint_biharmonic(np.where(covered, (bottom + top) / 2, 0.0), ~covered)
@@ -137,6 +142,15 @@ def _patch(sheet: np.ndarray, hole: np.ndarray) -> np.ndarray | None:
     return places
 
 
+def _jump(heights: np.ndarray, rim: np.ndarray) -> int:
+    """The largest difference of neighbouring heights of the rim."""
+    jumps = [0]
+    for axis in (0, 1):
+        pair = np.diff(heights, axis=axis)[_both(rim, axis)]
+        jumps.append(int(np.abs(pair).max(initial=0)))
+    return max(jumps)
+
+
 def _joined(
     bottom: np.ndarray, top: np.ndarray, unknown: np.ndarray, sheet: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -148,6 +162,11 @@ def _joined(
             lower = np.where(there, np.minimum(lower, np.roll(top, step, axis)), lower)
             upper = np.where(there, np.maximum(upper, np.roll(bottom, step, axis)), upper)
     return lower, upper
+
+
+def _both(area: np.ndarray, axis: int) -> np.ndarray:
+    """True where a pixel and the next one along an axis are both in the area."""
+    return np.logical_and(np.delete(area, -1, axis), np.delete(area, 0, axis))
 
 
 def _grown(area: np.ndarray) -> np.ndarray:

@@ -85,6 +85,18 @@ def test_a_folded_rim_is_left_alone():
     assert (patch_holes(mask, max_area=300) == mask).all()
 
 
+def test_a_rim_that_jumps_is_left_alone():
+    """Two halves at different heights, joined by a wall away from the hole, are not one sheet to be patched."""
+    mask = np.zeros((20, 40, 40), bool)
+    mask[5:7, :, :21] = mask[12:14, :, 20:] = True
+    assert label_components(mask)[1] == 2
+    mask[5:14, :10, 20] = True
+    _, y, x = np.indices(mask.shape)
+    mask &= (y - 22) ** 2 + (x - 20) ** 2 >= 36
+    assert label_components(mask)[1] == 1
+    assert (patch_holes(mask, max_area=300) == mask).all()
+
+
 def test_nothing_to_do():
     for mask in (np.zeros((6, 6, 6), bool), np.ones((6, 6, 6), bool), curved_sheet()):
         assert (patch_holes(mask, max_area=100) == mask).all()
