@@ -31,7 +31,7 @@ LAYOUTS = (
     "a JSON data list",
 )
 
-_LITS = re.compile(r"(?P<test>test-)?(?P<kind>volume|segmentation)-(?P<number>[^/]+)\.nii(\.gz)?$")
+_LITS = re.compile(r"(^|/)(?P<test>test-)?(?P<kind>volume|segmentation)-(?P<number>[^/]+)\.nii(\.gz)?$")
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def find_images(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[C
 
     Args:
         path: one file of any supported format, a DICOM folder, a list of those, a folder (or URL) with images or with
-            one DICOM folder per case, or a dataset folder, whose test section is taken.
+            one DICOM folder per case, or a dataset folder or data list, whose test section is taken.
 
     Raises:
         DataError: nothing to predict was found.
@@ -89,6 +89,8 @@ def find_images(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[C
     if not isinstance(path, (str, os.PathLike)):
         return [case for item in path for case in find_images(item)]
     root = os.fspath(path)
+    if root.lower().endswith(".json"):
+        return [{**case, "label": None} for case in find_cases(root, section="test")]
     if suffix(root) or _is_dicom(root):
         if not exists(root):
             raise DataError.of(root, "no such file", "an image")

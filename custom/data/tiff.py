@@ -16,6 +16,7 @@ from ..errors import DataError
 _WIDTH, _HEIGHT, _BITS, _SAMPLES, _FORMAT, _SUBFILE = 256, 257, 258, 277, 339, 254
 _OFFSETS = {273: 279, 324: 325}  # strips and tiles: tag of the offsets -> tag of the byte counts
 _INTEGER_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # TIFF type -> struct code; other types are not needed here
+_MOST = 1 << 20  # more tags in a page or values in a tag than any file has: the number itself is damaged
 _KINDS = {1: "u", 2: "i", 3: "f"}
 
 
@@ -38,7 +39,7 @@ def read_tiff_pages(path: str | os.PathLike) -> TiffPages:
     with path.open("rb") as file:
         try:
             pages = _walk(file, size)
-        except (struct.error, _BeyondEndError) as error:
+        except (struct.error, ValueError, _BeyondEndError) as error:
             message = f"a file of {size} bytes that ends before its pages do ({error})"
             raise DataError.of(path, message, "a complete TIFF stack") from None
         except _NotTiffError:
@@ -101,6 +102,8 @@ def _directory(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[dict
     """The integer tags of one page directory, and the offset of the next one (0 at the end)."""
     count_code, entry_code, word = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
     (count,) = _unpack(file, offset, order + count_code)
+    if count > _MOST:
+        raise _BeyondEndError(f"a page directory of {count} tags")
     start = offset + struct.calcsize(order + count_code)
     width = struct.calcsize(order + entry_code)
     file.seek(start)
@@ -117,6 +120,8 @@ def _directory(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[dict
 
 
 def _values(file: BinaryIO, order: str, code: str, number: int, value: bytes, word: str) -> tuple[int, ...]:
+    if number > _MOST:
+        raise _BeyondEndError(f"a tag of {number} values")
     layout = f"{order}{number}{code}"
     if struct.calcsize(layout) <= len(value):  # small values lie in the entry itself
         return struct.unpack_from(layout, value)

@@ -39,6 +39,17 @@ on the viewer's left).
 _SAME_GRID = 0.1
 """Affines that move no corner of the volume by this many voxels are the same; float32 headers differ by less."""
 
+_NIFTI_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    MemoryError,  # a damaged header asks for anything
+    zlib.error,
+    nibabel.filebasedimages.ImageFileError,
+    nibabel.spatialimages.HeaderDataError,
+)
+
 logger = logging.getLogger(__name__)
 
 
@@ -246,7 +257,7 @@ def _read_nifti(path: Path) -> Volume:
     try:
         # ITK reads a truncated file as zeros; nibabel refuses. No memory map: the array outlives the file.
         array = _nifti_array_gz(path, type(image)) if path.suffix == ".gz" else np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except _NIFTI_ERRORS as error:
         found = f"a damaged or cut-off file ({last_line(error)})"
         raise DataError.of(path, found, "a complete NIfTI file") from None
     return Volume(array, np.asarray(image.affine, np.float64))
@@ -263,7 +274,7 @@ def _nifti_array_gz(path: Path, image_type: Any) -> np.ndarray:
 def _open_nifti(path: Path) -> Any:
     try:
         return nibabel.load(path, mmap=False)
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+    except _NIFTI_ERRORS as error:
         raise DataError.of(path, f"no complete NIfTI header ({last_line(error)})", "a complete NIfTI file") from None
 
 

@@ -74,7 +74,14 @@ def test_lits_and_aio_layouts(tmp_path, folders, ending):
     volumes, segmentations = folders
     for number in ("070", "2", "11"):
         touch(tmp_path, f"{volumes}volume-{number}{ending}", f"{segmentations}segmentation-{number}{ending}")
-    touch(tmp_path, "test/volume-90.nii", "test-volume-3.nii", f"{volumes}._volume-2{ending}", "notes.txt")
+    touch(
+        tmp_path,
+        "subvolume-8.nii",
+        "test/volume-90.nii",
+        "test-volume-3.nii",
+        f"{volumes}._volume-2{ending}",
+        "notes.txt",
+    )
     expected = [
         (f"volume-{n}", f"{volumes}volume-{n}{ending}", f"{segmentations}segmentation-{n}{ending}", f"volume-{n}")
         for n in ("2", "11", "070")
@@ -195,6 +202,10 @@ def test_images_to_predict(tmp_path):
 
 def test_images_of_a_dataset_folder_are_its_test_section(tmp_path):
     assert [case["id"] for case in find_images(kaggle(tmp_path / "k"))] == ["7"]
+    (tmp_path / "k" / "list.json").write_text(
+        '{"test": [{"image": "test_images/7.tif", "label": "test_images/7.tif"}]}'
+    )
+    assert [(case["id"], case["label"]) for case in find_images(tmp_path / "k" / "list.json")] == [("7", None)]
     lits = touch(tmp_path / "lits", "volume-1.nii", "segmentation-1.nii")
     assert [case["id"] for case in find_images(lits)] == ["volume-1"]
 

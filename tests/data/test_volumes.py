@@ -227,6 +227,26 @@ def test_damaged_compression_is_refused(tmp_path, itk):
         read_volume(tmp_path / "a.nii.gz")
 
 
+@pytest.mark.parametrize("ending", [".nii", ".tif"])
+def test_header_with_random_bytes_is_read_or_refused(tmp_path, itk, ending):
+    rng = np.random.default_rng(3)
+    path = tmp_path / f"a{ending}"
+    if ending == ".nii":
+        nifti(path, numbered(dtype=np.uint8))
+    else:
+        itk.imwrite(itk.image_from_array(numbered(dtype=np.uint8)), str(path))
+    whole, refused = path.read_bytes(), 0
+    for _ in range(150):
+        content = bytearray(whole)
+        content[rng.integers(min(len(content), 348))] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            read_volume(path)
+        except DataError:
+            refused += 1
+    assert 0 < refused < 150
+
+
 @pytest.mark.parametrize(
     ("array", "affine", "message"),
     [
