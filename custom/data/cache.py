@@ -215,7 +215,7 @@ def _run(jobs: list[_Job], num_workers: int, wait: bool) -> Iterator[tuple[_Job,
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
-            message = "a process that builds the cache died, probably for lack of memory; reduce num_workers"
+            message = "a process that builds the cache died, probably for lack of memory; use fewer num_workers, or 0"
             raise RuntimeError(message) from error
         finally:
             pool.shutdown(cancel_futures=True)
