@@ -15,11 +15,13 @@ PICTURE = "curves.png"
 
 
 class History:
-    """Writes ``metrics.csv``, one row an epoch, and draws it as ``curves.png`` when training ends.
+    """Writes ``metrics.csv``, one row an epoch, and draws it as ``curves.png`` when training ends or is stopped.
 
-    The columns are ``epoch``, ``step``, ``seconds``, ``learning_rate``, ``train_loss`` (mean over the epoch's steps)
-    and every metric of the evaluator. In an epoch without validation the metrics are left empty. List it after the
-    ``ValidationHandler``.
+    The columns are ``epoch``, ``step``, ``seconds`` (of training, in all sessions together), ``learning_rate``,
+    ``train_loss`` (mean over the epoch's steps) and every metric of the evaluator. In an epoch without validation the
+    metrics are left empty. List it after the ``ValidationHandler``.
+
+    Its state dict carries the table and the running epoch over to the next session.
 
     Args:
         output_dir: the run's folder; created.
@@ -33,6 +35,7 @@ class History:
         self.evaluator = evaluator
         self.rows: list[dict[str, Any]] = []
         self._losses: list[torch.Tensor] = []
+        self._earlier_losses = torch.empty(0)
         self._validated = False
         self._started = 0.0
 
@@ -41,9 +44,26 @@ class History:
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._remember_loss)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write_row)
-        engine.add_event_handler(Events.COMPLETED, self._draw)
+        for end in (Events.TERMINATE, Events.COMPLETED):
+            engine.add_event_handler(end, self._draw)
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The table, the losses of the running epoch, and the seconds so far."""
+        seconds = time.monotonic() - self._started
+        return {"rows": [dict(row) for row in self.rows], "losses": self._epoch_losses(), "seconds": seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after ``state``; the seconds count from now."""
+        self.rows = [dict(row) for row in state["rows"]]
+        self._earlier_losses, self._losses = state["losses"], []
+        self._started = time.monotonic() - state["seconds"]
+
+    def _epoch_losses(self) -> torch.Tensor:
+        """The losses of the running epoch, also those of earlier sessions."""
+        losses = torch.stack(self._losses).float().cpu() if self._losses else torch.empty(0)
+        return torch.cat([self._earlier_losses, losses])
 
     def _start(self, _: Engine) -> None:
         self._started = time.monotonic()
@@ -56,21 +76,24 @@ class History:
         self._validated = True
 
     def _write_row(self, engine: Engine) -> None:
+        if engine.should_terminate == "skip_completed":  # the validation was interrupted and will be repeated
+            return
         row = {
             "epoch": engine.state.epoch,
             "step": engine.state.iteration,
             "seconds": round(time.monotonic() - self._started, 2),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "train_loss": float(torch.stack(self._losses).mean()),
+            "train_loss": float(self._epoch_losses().mean()),
         }
         if self.evaluator is not None and self._validated:
             row.update({name: _number(value) for name, value in self.evaluator.state.metrics.items()})
         self.rows.append(row)
-        self._losses, self._validated = [], False
+        self._earlier_losses, self._losses, self._validated = torch.empty(0), [], False
         write_rows(self.output_dir / TABLE, self.rows)
 
     def _draw(self, _: Engine) -> None:
-        write_whole(self.output_dir / PICTURE, lambda file: draw_curves(self.rows, file))
+        if self.rows:
+            write_whole(self.output_dir / PICTURE, lambda file: draw_curves(self.rows, file))
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,0 +1,177 @@
+"""Stopping a run in time, and at once when asked to, with everything saved."""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from .accumulation import ends_step
+from .checkpoints import Checkpoints
+from .ranks import any_rank, control_group, rank, world_size
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_REMEMBERED = 50
+_FIRST_WRITE = 100e6
+"""Bytes per second assumed until the first checkpoint is written."""
+
+_IMPORTED = time.monotonic()
+
+
+class Budget:
+    """Stops a run when its time is up, or on SIGTERM or SIGINT, so that ``--resume True`` continues it.
+
+    Before each optimizer step, and before each validation, it asks whether what comes next (as long as the slowest of
+    the last 50 steps, or as the longest validation so far) and a checkpoint still fit. The first validation, whose
+    length is not known, is broken off if the next volume would not fit. A signal stops the run after the current
+    optimizer step, or within a validation after the current volume; a second one acts as it would without this handler.
+    The process then ends as one that is done, with exit code 0, and prints the line that continues the run.
+
+    List it before :class:`Checkpoints`, and after the ``ValidationHandler``.
+
+    Args:
+        checkpoints: which writes the state when the run stops here.
+        hours: from the start of the process, so that set-up and caching count; None sets no limit.
+        evaluator: the validation engine.
+        options: command-line options for the printed line, if they are not on the present one.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoints: Checkpoints,
+        hours: float | None = None,
+        evaluator: Engine | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        self.checkpoints = checkpoints
+        self.hours = hours
+        self.evaluator = evaluator
+        self.options = options or {}
+        self._deadline = float("inf")
+        self._signal = 0
+        self._stopped = False
+        self._previous: dict[int, Any] = {}
+        self._group: Any = None
+        self._steps: deque[float] = deque(maxlen=_REMEMBERED)
+        self._step_started = 0.0
+        self._validation = 0.0
+        self._validation_started = 0.0
+        self._volume = 0.0
+        self._volume_started = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._before_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._between_steps)
+        engine.add_event_handler(Events.TERMINATE, self._say_how_to_continue)
+        for end in (Events.TERMINATE, Events.COMPLETED):
+            engine.add_event_handler(end, self._release_signals)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.STARTED, self._before_validation, engine)
+            self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._within_validation, engine)
+            self.evaluator.add_event_handler(Events.COMPLETED, self._after_validation)
+
+    def _start(self, engine: Engine) -> None:
+        self._group = control_group()
+        if self.hours is not None:
+            # what is left to do after the last checkpoint: workers, pictures, the interpreter
+            reserve = min(30.0, max(1.0, 0.02 * 3600 * self.hours))
+            self._deadline = time.monotonic() - process_age() + 3600 * self.hours - reserve
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._remember_signal) for number in _SIGNALS}
+
+    def _remember_signal(self, number: int, _: Any) -> None:
+        self._signal = number
+        self._release_signals()
+
+    def _release_signals(self, *_: Any) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _before_epoch(self, engine: Engine) -> None:
+        self._step_started = time.monotonic()
+        self._stop_unless_fits(engine, max(self._steps, default=0.0))
+
+    def _between_steps(self, engine: Engine) -> None:
+        if not ends_step(engine):
+            return
+        now = time.monotonic()
+        self._steps.append(now - self._step_started)
+        self._step_started = now
+        if engine.state.iteration % engine.state.epoch_length:  # else asked before the validation or the next epoch
+            self._stop_unless_fits(engine, max(self._steps))
+
+    def _before_validation(self, evaluator: Engine, engine: Engine) -> None:
+        self._validation_started = self._volume_started = time.monotonic()
+        if self._stop_unless_fits(engine, self._validation):
+            evaluator.terminate(skip_completed=True)
+
+    def _within_validation(self, evaluator: Engine, engine: Engine) -> None:
+        now = time.monotonic()
+        self._volume = max(self._volume, now - self._volume_started)
+        self._volume_started = now
+        last = evaluator.state.iteration == evaluator.state.epoch_length
+        # ranks validate different numbers of volumes, so they could not agree here
+        if world_size() == 1 and self._stop_unless_fits(engine, 0.0 if last else self._volume):
+            evaluator.terminate(skip_completed=True)
+
+    def _after_validation(self, _: Engine) -> None:
+        self._validation = max(self._validation, time.monotonic() - self._validation_started)
+
+    def _stop_unless_fits(self, engine: Engine, seconds: float) -> bool:
+        left = self._deadline - time.monotonic()
+        stop = any_rank(bool(self._signal) or left < seconds + self._seconds_of_checkpoint(), self._group)
+        if stop:
+            self._stopped = True
+            engine.terminate(skip_completed=True)
+        return stop
+
+    def _seconds_of_checkpoint(self) -> float:
+        return 1.5 * self.checkpoints.seconds or self.checkpoints.size / _FIRST_WRITE
+
+    def _say_how_to_continue(self, engine: Engine) -> None:
+        if rank() != 0 or not self._stopped:
+            return
+        self.checkpoints.wait()
+        if self._signal:
+            reason = signal.Signals(self._signal).name
+        else:
+            reason = "a signal to another rank" if self.hours is None else f"the budget of {self.hours:g} h"
+        done, total = engine.state.iteration, engine.state.epoch_length * engine.state.max_epochs
+        print(f"Stopped by {reason} after {done} of {total} steps. This continues the run:", flush=True)
+        print(f"  {continuing_line(self.options)}", flush=True)
+
+
+def continuing_line(options: dict[str, Any]) -> str:
+    """The present command line with ``--resume True``, and with ``options`` that it does not have."""
+    words = ["python", *sys.orig_argv[1:]]
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        words = ["torchrun", f"--nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', '1')}", *_without_flags(words[1:])]
+    given = {word.split("=")[0] for word in words}
+    for name, value in {"resume": True, **options}.items():
+        if f"--{name}" not in given:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
+
+
+def _without_flags(words: list[str]) -> list[str]:
+    """Without the interpreter's own options that torchrun adds."""
+    return [word for word in words if word != "-u"]
+
+
+def process_age() -> float:
+    """Seconds since this process was started."""
+    try:
+        started = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return float(Path("/proc/uptime").read_text().split()[0]) - started
+    except (OSError, ValueError, IndexError):  # not Linux
+        return time.monotonic() - _IMPORTED

@@ -1,0 +1,285 @@
+"""Everything a run needs to go on, on disk, at any moment of it."""
+
+import logging
+import shutil
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from ..errors import DataError
+from ..files import write_whole
+from ..run_config import flatten, plain_config, running_parser
+from .accumulation import ends_step
+from .ranks import gather, rank, unwrapped, world_size
+
+# Entries at the top of a configuration that have no part in what is computed.
+MAY_DIFFER = (
+    *("imports", "initialize", "finalize", "run", "training", "plan", "is_main_process"),
+    *("bundle_root", "dataset_dir", "cache_dir", "model_dir", "output_dir", "run_name", "device", "num_workers"),
+    *("resume", "budget_hours", "checkpoint_minutes", "checkpoints_kept"),
+)
+_SHOWN = 5
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """Writes the whole state of a run as ``step_<iteration>.pt``, and continues a run from the newest of these files.
+
+    A run that was cut anywhere, also within an epoch or between the last step of an epoch and the end of its
+    validation, ends with the same weights, tables and best score as one that was not; on the CPU in float32 to the last
+    bit. For this the data have to be a function of the iteration (:class:`custom.data.StreamLoader`), and what the
+    network draws too (:class:`SeedSteps`). A validation changes the best score and the history, so an epoch whose
+    validation was cut off repeats it.
+
+    Files are written every ``minutes``, before and after each validation, and when the run is stopped; between two
+    optimizer steps, in a thread of their own, beside their name, and renamed. They hold the configuration, and a run
+    with another one does not continue them. List this handler as the last of the trainer's, so that the state is that
+    after all others have acted.
+
+    Args:
+        folder: of the files; one run at a time can be in it.
+        objects: what has a ``state_dict``, by name: network, optimizer, schedule, loss, EMA, history.
+        evaluator: the validation engine, whose best metric is kept.
+        resume: whether to continue; starts anew if there is no file. If False, an unfinished run is not overwritten.
+        minutes: between two files.
+        keep: how many files stay.
+        cases: of the training, as from :func:`custom.data.find_cases`; their ids belong to the configuration.
+        may_differ: further entries at the top of the configuration that may change between sessions.
+
+    Raises:
+        DataError: when training starts: an unfinished run of another configuration, or any if ``resume`` is False; no
+            readable file; too little free space.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: str,
+        objects: Mapping[str, Any],
+        evaluator: Engine | None = None,
+        resume: bool = False,
+        minutes: float = 10.0,
+        keep: int = 2,
+        cases: Sequence[Mapping[str, Any]] = (),
+        may_differ: Sequence[str] = (),
+    ) -> None:
+        self.folder = Path(folder)
+        self.objects = {
+            name: unwrapped(thing) if isinstance(thing, torch.nn.Module) else thing for name, thing in objects.items()
+        }
+        self.evaluator = evaluator
+        self.resume = resume
+        self.minutes = minutes
+        self.keep = keep
+        self.cases = [str(case["id"]) for case in cases]
+        self.may_differ = {*MAY_DIFFER, *may_differ}
+        self.seconds = 0.0
+        """How long the last file took, from the state to its name."""
+        self._parser = running_parser()
+        self._settings: dict[str, Any] = {}
+        self._saved_at = 0.0
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._save_between_steps)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_epoch)
+        engine.add_event_handler(Events.TERMINATE, lambda _: self.wait())
+        engine.add_event_handler(Events.COMPLETED, lambda _: self.wait())
+
+    def wait(self) -> None:
+        """Until the last file has its name."""
+        if self._writing is not None:
+            self._writing.result()
+
+    @property
+    def size(self) -> int:
+        """Bytes of a file, about."""
+        size = _size({name: thing.state_dict() for name, thing in self.objects.items()})
+        optimizer = self.objects.get("optimizer")
+        if optimizer is not None and not optimizer.state:  # before its first step; Adam keeps two numbers a weight
+            size += 2 * _size([group["params"] for group in optimizer.param_groups])
+        return size
+
+    def _start(self, engine: Engine) -> None:
+        self._settings = self._current_settings()
+        self._saved_at = time.monotonic()
+        found = gather(self._prepare_folder() if rank() == 0 else None)[0]
+        if found is None:
+            logger.info("training starts at step 0")
+        else:
+            self._continue(engine, found)
+
+    def _prepare_folder(self) -> Path | None:
+        """The file to continue from, if any; room for new ones."""
+        self._clear_leftovers()
+        self._check_space()
+        found = self._newest()
+        if found is not None and not self.resume:
+            self._make_way(found)
+            return None
+        return found
+
+    def _current_settings(self) -> dict[str, Any]:
+        config = {key: value for key, value in plain_config(self._parser).items() if key not in self.may_differ}
+        return {**flatten(config), "number of ranks": world_size(), "training cases": self.cases}
+
+    def _files(self) -> list[Path]:
+        """From the newest to the oldest."""
+        return sorted(self.folder.glob("step_*.pt"), reverse=True)
+
+    def _newest(self) -> Path | None:
+        files = self._files()
+        for path in files:
+            if _is_whole(path):
+                return path
+            logger.warning("%s: a damaged checkpoint, using the one before", path)
+        if files:
+            raise DataError.of(self.folder, "only damaged checkpoints", "a whole one, or the folder removed")
+        return None
+
+    def _make_way(self, path: Path) -> None:
+        state = _read(path)
+        if not state["finished"]:
+            raise DataError.of(
+                path,
+                f"an unfinished run ({state['iteration']} steps done)",
+                "--resume True to continue it, another --model_dir, or the folder removed",
+            )
+        for file in self._files():
+            file.unlink()
+
+    def _continue(self, engine: Engine, path: Path) -> None:
+        state = _read(path)
+        self._refuse_other_settings(path, state["settings"])
+        for name, thing in self.objects.items():
+            thing.load_state_dict(state["objects"][name])
+        if state["scaler"]:
+            engine.scaler.load_state_dict(state["scaler"])
+        if self.evaluator is not None:
+            self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = state["best"]
+        engine.state.iteration = state["iteration"]
+        engine.state.epoch = state["iteration"] // engine.state.epoch_length
+        logger.info("training continues after step %d (%s)", state["iteration"], path)
+        if state["epoch_pending"]:
+            engine.fire_event(Events.EPOCH_COMPLETED)
+        if state["finished"]:
+            logger.info("the run was complete")
+            engine.terminate()
+
+    def _refuse_other_settings(self, path: Path, saved: dict[str, Any]) -> None:
+        now = self._settings
+        differing = [key for key in {**saved, **now} if saved.get(key) != now.get(key)]
+        if differing:
+            shown = "; ".join(f"{key}: {_show(saved, key)}, now {_show(now, key)}" for key in differing[:_SHOWN])
+            more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+            raise DataError.of(path, f"a run of other settings ({shown}{more})", "the same, or another --model_dir")
+
+    def _save_between_steps(self, engine: Engine) -> None:
+        pending = engine.state.iteration % engine.state.epoch_length == 0
+        due = time.monotonic() - self._saved_at >= 60 * self.minutes
+        if ends_step(engine) and (due or pending or engine.should_terminate):
+            self._save(engine, epoch_pending=pending)
+
+    def _save_epoch(self, engine: Engine) -> None:
+        if engine.should_terminate == "skip_completed":
+            return  # the validation was interrupted; the file of before it is there
+        done = engine.state.iteration >= engine.state.epoch_length * engine.state.max_epochs
+        self._save(engine, finished=done or bool(engine.should_terminate))
+
+    def _save(self, engine: Engine, *, epoch_pending: bool = False, finished: bool = False) -> None:
+        self._saved_at = started = time.monotonic()
+        if rank() != 0:
+            return
+        state = self._state_of(engine) | {"epoch_pending": epoch_pending, "finished": finished}
+        self.wait()  # also brings up what went wrong in the thread
+        path = self.folder / f"step_{engine.state.iteration:08d}.pt"
+        self._writing = self._writer.submit(self._write, path, state, started)
+
+    def _state_of(self, engine: Engine) -> dict[str, Any]:
+        evaluator, scaler = self.evaluator, getattr(engine, "scaler", None)
+        return {
+            "settings": self._settings,
+            "iteration": engine.state.iteration,
+            "best": None
+            if evaluator is None
+            else (float(evaluator.state.best_metric), evaluator.state.best_metric_epoch),
+            "scaler": {} if scaler is None else scaler.state_dict(),
+            "objects": {name: _copied(thing.state_dict()) for name, thing in self.objects.items()},
+        }
+
+    def _write(self, path: Path, state: dict[str, Any], started: float) -> None:
+        write_whole(path, lambda file: torch.save(state, file))
+        for old in self._files()[self.keep :]:
+            old.unlink()
+        self.seconds = time.monotonic() - started
+
+    def _clear_leftovers(self) -> None:
+        """Remove what a killed process was writing."""
+        for file in self.folder.glob(".*step_*.pt"):
+            file.unlink()
+
+    def _check_space(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        size = self.size
+        there = sum(file.stat().st_size for file in self._files())
+        missing = (self.keep + 1) * size - there - shutil.disk_usage(self.folder).free
+        if missing > 0:
+            raise DataError.of(
+                self.folder,
+                f"{missing / 2**30:.1f} GiB too little free space for {self.keep + 1} checkpoints",
+                f"{(self.keep + 1) * size / 2**30:.1f} GiB; set --model_dir elsewhere",
+            )
+
+
+def _copied(value: Any) -> Any:
+    """A copy on the CPU that training cannot change any more."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
+
+
+def _size(value: Any) -> int:
+    """Bytes of all tensors."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return sum(_size(item) for item in values)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file can be read and has its checksums; torch does not look at these."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError):
+        return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is not one of ours
+        raise DataError.of(
+            path, f"an unreadable file ({type(error).__name__})", "a checkpoint of this package"
+        ) from error
+
+
+def _show(settings: dict[str, Any], key: str) -> str:
+    if key not in settings:
+        return "absent"
+    text = repr(settings[key])
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,62 @@
+"""Writing weights: the best ones and the last."""
+
+import math
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+
+from ..files import write_whole
+from .ranks import rank, unwrapped
+
+
+class SaveBestWeights:
+    """Writes a network's weights when a validation has reached a new best value of its key metric.
+
+    A value that is not finite is never the best. The best value so far is ``evaluator.state.best_metric``, which
+    :class:`Checkpoints` keeps over sessions.
+
+    Args:
+        path: the file, a flat state dict with the network's own keys.
+        network: what the evaluator evaluates, on any device.
+    """
+
+    def __init__(self, *, path: str, network: torch.nn.Module) -> None:
+        self.path = Path(path)
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the evaluator."""
+        engine.add_event_handler(Events.COMPLETED, self._save)
+
+    def _save(self, engine: Engine) -> None:
+        state = engine.state
+        if state.best_metric_epoch != state.epoch:
+            return
+        if math.isfinite(state.best_metric):
+            _write(self.path, self.network)
+        else:  # MONAI takes whatever comes first, and nothing is greater than NaN
+            state.best_metric, state.best_metric_epoch = -1, -1
+
+
+class SaveFinalWeights:
+    """Writes a network's weights when training is complete; not when it was interrupted or failed.
+
+    Args:
+        path: the file, a flat state dict with the network's own keys.
+        network: as trained, or its average.
+    """
+
+    def __init__(self, *, path: str, network: torch.nn.Module) -> None:
+        self.path = Path(path)
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.COMPLETED, lambda _: _write(self.path, self.network))
+
+
+def _write(path: Path, network: torch.nn.Module) -> None:
+    if rank() == 0:
+        state = {key: value.cpu() for key, value in unwrapped(network).state_dict().items()}
+        write_whole(path, lambda file: torch.save(state, file))

@@ -1,0 +1,261 @@
+"""A run that is cut anywhere ends as one that is not."""
+
+import csv
+import logging
+import os
+import random
+import shutil
+import signal
+import time
+import zipfile
+from collections import namedtuple
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+
+from custom.errors import DataError
+from custom.handlers import Checkpoints
+
+SHORT = {"epochs": 2, "steps": 5}
+
+
+def outcome(folder):
+    """All that a run leaves, except for the time it took."""
+    weights = {
+        f"{name} {key}": value.tolist()
+        for name in ("model.pt", "model_final.pt")
+        for key, value in torch.load(folder / name, weights_only=True).items()
+    }
+    with (folder / "metrics.csv").open() as stream:
+        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(stream)]
+    return weights, rows
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    """They take longer than the runs here."""
+    monkeypatch.setattr("custom.handlers.history.draw_curves", lambda _, file: file.touch())
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tiny_run, tmp_path_factory):
+    """The outcome of a run that is not cut."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    tiny_run.build(folder, **SHORT).run()
+    return outcome(folder)
+
+
+def cut(trainer, engine, event, count):
+    """Run until the ``count``-th time of an event."""
+    seen = []
+
+    class Cut(BaseException):
+        pass
+
+    def strike(_):
+        seen.append(event)
+        if len(seen) == count:
+            raise Cut
+
+    engine.add_event_handler(event, strike)
+    with pytest.raises(Cut):
+        trainer.run()
+    trainer.checkpoints.wait()
+
+
+@pytest.mark.parametrize("iteration", range(1, 11))
+def test_cut_after_any_iteration(tiny_run, undisturbed, tmp_path, iteration):
+    """Groups of two, so that the cut is also within a group, and in a short one at the end of an epoch."""
+    trainer = tiny_run.build(tmp_path, **SHORT)
+    cut(trainer, trainer, Events.ITERATION_COMPLETED, iteration)
+    again = tiny_run.build(tmp_path, resume=True, **SHORT)
+    starts = []
+    again.add_event_handler(Events.EPOCH_STARTED, lambda engine: starts.append(engine.state.iteration))
+    again.run()
+    assert outcome(tmp_path) == undisturbed
+    stepped = max(n for n in (0, 2, 4, 5, 7, 9, 10) if n <= iteration)
+    assert starts[:1] == ([stepped] if stepped < 10 else [])
+
+
+@pytest.mark.parametrize("volume", [1, 3, 4, 5, 8])
+def test_cut_within_a_validation(tiny_run, undisturbed, tmp_path, volume):
+    """Four volumes in each of two validations; the second ends the run."""
+    trainer = tiny_run.build(tmp_path, **SHORT)
+    cut(trainer, trainer.evaluator, Events.ITERATION_COMPLETED, volume)
+    again = tiny_run.build(tmp_path, resume=True, **SHORT)
+    validated = []
+    again.evaluator.add_event_handler(Events.COMPLETED, lambda engine: validated.append(engine.state.epoch))
+    again.run()
+    assert validated == ([1, 2] if volume <= 4 else [2])
+    assert outcome(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("schedule", ["poly", "cosine", "constant", "plateau"])
+def test_every_schedule_goes_on(tiny_run, tmp_path, schedule):
+    tiny_run.build(tmp_path / "whole", schedule=schedule, **SHORT).run()
+    trainer = tiny_run.build(tmp_path / "cut", schedule=schedule, **SHORT)
+    cut(trainer, trainer, Events.ITERATION_COMPLETED, 7)
+    tiny_run.build(tmp_path / "cut", schedule=schedule, resume=True, **SHORT).run()
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+def test_with_another_number_of_workers(tiny_run, undisturbed, tmp_path):
+    trainer = tiny_run.build(tmp_path, **SHORT)
+    cut(trainer, trainer, Events.ITERATION_COMPLETED, 3)
+    tiny_run.build(tmp_path, resume=True, num_workers=1, **SHORT).run()
+    assert outcome(tmp_path) == undisturbed
+
+
+def test_killed_at_random_moments(processes, tmp_path):
+    """Twelve times, by SIGKILL; a checkpoint is written after every optimizer step."""
+    processes.start(folder=tmp_path / "whole", epochs=8, resume=True)
+    assert processes.wait()[0] == 0
+    chance = random.Random(0)
+    options = {"folder": tmp_path / "killed", "epochs": 8, "resume": True, "step_s": 0.05, "volume_s": 0.02}
+    for _ in range(12):
+        processes.start(**options)
+        time.sleep(chance.uniform(0.05, 0.8))
+        processes.signal(signal.SIGKILL)
+        status, output = processes.wait()
+        assert status == -signal.SIGKILL, output
+    processes.start(**options | {"step_s": 0.0})
+    status, output = processes.wait()
+    assert status == 0, output
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+    assert len(list((tmp_path / "killed" / "checkpoints").iterdir())) == 2
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def flip_a_bit(path):
+    with zipfile.ZipFile(path) as file:
+        record = max(file.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray(path.read_bytes())
+    content[record.header_offset + 200 + record.file_size // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, flip_a_bit])
+def test_a_damaged_newest_is_skipped(tiny_run, undisturbed, tmp_path, caplog, damage):
+    trainer = tiny_run.build(tmp_path, **SHORT)
+    cut(trainer, trainer, Events.ITERATION_COMPLETED, 7)
+    newest, before = trainer.checkpoints._files()
+    damage(newest)
+    again = tiny_run.build(tmp_path, resume=True, **SHORT)
+    with caplog.at_level(logging.INFO):
+        again.run()
+    assert f"{newest}: a damaged checkpoint" in caplog.text
+    assert f"continues after step 5 ({before})" in caplog.text
+    assert outcome(tmp_path) == undisturbed
+
+
+def test_only_damaged_ones_are_no_fresh_start(tiny_run, tmp_path):
+    trainer = tiny_run.build(tmp_path, **SHORT)
+    cut(trainer, trainer, Events.ITERATION_COMPLETED, 7)
+    for path in trainer.checkpoints._files():
+        truncate(path)
+    with pytest.raises(DataError, match="checkpoints: found only damaged checkpoints"):
+        tiny_run.build(tmp_path, resume=True, **SHORT).run()
+
+
+def test_a_foreign_file_is_refused_without_running_it(tiny_run, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(Evil(), tmp_path / "checkpoints" / "step_00000001.pt")
+    with pytest.raises(DataError, match=r"step_00000001.pt: found an unreadable file"):
+        tiny_run.build(tmp_path, resume=True, **SHORT).run()
+    assert not (tmp_path / "executed").exists()
+
+
+def test_other_settings_are_refused_by_name(tiny_run, tmp_path):
+    trainer = tiny_run.build(tmp_path, cases=["a", "b"], **SHORT)
+    cut(trainer, trainer, Events.ITERATION_COMPLETED, 2)
+    with pytest.raises(DataError) as refusal:
+        tiny_run.build(tmp_path, cases=["a", "c"], resume=True, **SHORT).run()
+    assert "found a run of other settings (training cases: ['a', 'b'], now ['a', 'c'])" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_unfinished_run_is_not_overwritten(tiny_run, tmp_path):
+    trainer = tiny_run.build(tmp_path, **SHORT)
+    cut(trainer, trainer, Events.ITERATION_COMPLETED, 4)
+    with pytest.raises(DataError, match=r"found an unfinished run \(4 steps done\), expected --resume True"):
+        tiny_run.build(tmp_path, **SHORT).run()
+
+
+def test_a_finished_run_makes_way_and_resuming_it_changes_nothing(tiny_run, undisturbed, tmp_path, caplog):
+    tiny_run.build(tmp_path, **SHORT).run()
+    again = tiny_run.build(tmp_path, resume=True, **SHORT)
+    again.add_event_handler(Events.ITERATION_STARTED, lambda _: pytest.fail("a step"))
+    (tmp_path / "model_final.pt").unlink()  # as if killed just before it was written
+    with caplog.at_level(logging.INFO):
+        again.run()
+    assert "the run was complete" in caplog.text
+    assert outcome(tmp_path) == undisturbed
+    tiny_run.build(tmp_path, **SHORT).run()
+    assert outcome(tmp_path) == undisturbed
+
+
+def test_the_last_ones_are_kept_and_leftovers_removed(tiny_run, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".12345.step_00000003.pt").write_bytes(b"half")
+    tiny_run.build(tmp_path, keep=3, **SHORT).run()
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step_00000007.pt", "step_00000009.pt", "step_00000010.pt"]
+
+
+def test_only_every_few_minutes_and_every_epoch(tiny_run, tmp_path):
+    tiny_run.build(tmp_path, minutes=1.0, keep=9, **SHORT).run()
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step_00000005.pt", "step_00000010.pt"]
+
+
+def test_too_little_space_is_refused_before_the_first_step(tiny_run, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
+    trainer = tiny_run.build(tmp_path, **SHORT)
+    trainer.add_event_handler(Events.ITERATION_STARTED, lambda _: pytest.fail("a step"))
+    with pytest.raises(DataError, match=r"checkpoints: found 0\.0 GiB too little free space for 3 checkpoints"):
+        trainer.run()
+
+
+def test_the_size_is_known_before_the_first_step(tiny_run, tmp_path):
+    trainer = tiny_run.build(tmp_path, **SHORT)
+    before = trainer.checkpoints.size
+    trainer.run()
+    # Adam counts its steps for each of the six parameters; one-cycle and history hold no tensors then
+    assert trainer.checkpoints.size == before + 6 * 4
+
+
+def test_a_failed_write_ends_the_run(tiny_run, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        tiny_run.build(tmp_path, **SHORT).run()
+
+
+def test_the_state_is_that_of_the_moment(tmp_path):
+    """The file is written while training goes on."""
+    tensor = torch.zeros(3)
+    network = torch.nn.Module()
+    network.register_buffer("tensor", tensor)
+    checkpoints = Checkpoints(folder=str(tmp_path), objects={"network": network})
+    engine = Engine(lambda *_: tensor.add_(1))
+    checkpoints.minutes = 0
+    checkpoints.attach(engine)
+    engine.run([0, 1, 2], max_epochs=1)
+    for step in (2, 3):
+        state = torch.load(tmp_path / f"step_0000000{step}.pt", weights_only=True)
+        assert state["objects"]["network"]["tensor"].tolist() == [step] * 3
