@@ -11,6 +11,7 @@ from .progress import ProgressBar
 from .saving import SaveBestWeights, SaveFinalWeights
 from .schedule import StepSchedule
 from .seed import SeedSteps
+from .stream import FollowTrainer
 from .weights import LoadWeights
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Budget",
     "CaseMetrics",  # the founder's: keep this line when the list is written anew
     "Checkpoints",
+    "FollowTrainer",
     "GradientGuard",
     "History",
     "LoadWeights",
