@@ -8,7 +8,8 @@ from ignite.engine import Engine
 class FollowTrainer:
     """Attach a :class:`custom.data.StreamLoader` to its trainer: after a resume the stream goes on where it was left.
 
-    The loader could stand in the list of handlers itself; MONAI's check of a bundle's properties wants components there.
+    The loader could stand in the list of handlers itself, but MONAI's check of a bundle's properties wants every
+    handler to be a component.
 
     Args:
         loader: the trainer's loader.
