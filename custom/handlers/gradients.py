@@ -123,28 +123,35 @@ class GradientGuard:
 
     def _count(self, engine: Engine, losses: list[float]) -> None:
         found = [_describe(*batch, loss) for batch, loss in zip(self._batches, losses, strict=True)]
-        faulty = [batch for batch in found if batch["not_finite_in_image"]]
-        # where only the gradient is not finite, every batch of the step may be the reason
-        self._bad_steps.append(faulty or [batch for batch in found if not math.isfinite(float(batch["loss"]))] or found)
+        self._bad_steps.append(found)
         logger.warning(
             "left out the optimizer step of iteration %d: gradient norm %s, losses %s, cases %s",
-            *(engine.state.iteration, engine.state.gradient_norm, losses, _cases([self._bad_steps[-1]])),
+            *(engine.state.iteration, engine.state.gradient_norm, losses, _cases(_blamed(found))),
         )
-        if any_rank(bool(faulty)) or len(self._bad_steps) >= self.patience:
+        faulty = any(batch["not_finite_in_image"] for batch in found)
+        if any_rank(faulty) or len(self._bad_steps) >= self.patience:
             self._stop()
 
     def _stop(self) -> None:
-        steps = [step for of_rank in gather(self._bad_steps) for step in of_rank]
+        ranks = gather(self._bad_steps)
+        steps = [_blamed([batch for found in step for batch in found]) for step in zip(*ranks, strict=True)]
         if rank() == 0:
             write_whole(self.path, lambda file: file.write_text(json.dumps(steps, indent=1)))
-        faulty = _cases([[batch for batch in step if batch["not_finite_in_image"]] for step in steps])
-        found = "voxels" if faulty else f"a loss or gradient in {len(self._bad_steps)} steps in a row"
+        faulty = [batch for step in steps for batch in step if batch["not_finite_in_image"]]
+        cases = _cases(faulty or [batch for step in steps for batch in step])
+        found = "voxels" if faulty else f"a loss or gradient in {len(steps)} steps in a row"
         raise DataError.of(
-            ", ".join(faulty or _cases(steps)) or "training batches",
+            ", ".join(cases) or "training batches",
             f"{found} that {'are' if faulty else 'is'} not finite, training stopped with the weights of before"
             f" (see {self.path})",
             "finite intensities" if faulty else "finite values; try a lower learning_rate, or precision fp32",
         )
+
+
+def _blamed(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the batches of one step those that made it fail: by their image, else by their loss, else any of them."""
+    faulty = [batch for batch in batches if batch["not_finite_in_image"]]
+    return faulty or [batch for batch in batches if not math.isfinite(float(batch["loss"]))] or batches
 
 
 def _describe(iteration: int, batch: Any, loss: float) -> dict[str, Any]:
@@ -163,9 +170,9 @@ def _plain(values: Any) -> list[Any]:
     return values.tolist() if isinstance(values, torch.Tensor) else list(values)
 
 
-def _cases(steps: list[list[dict[str, Any]]]) -> list[str]:
+def _cases(batches: list[dict[str, Any]]) -> list[str]:
     """The cases' ids, each once."""
-    return list(dict.fromkeys(str(case) for step in steps for batch in step for case in batch.get("id", [])))
+    return list(dict.fromkeys(str(case) for batch in batches for case in batch.get("id", [])))
 
 
 def _finite(values: list[float]) -> bool:

@@ -71,7 +71,7 @@ class Processes:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=SCRIPT.parents[2],
-            env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])},
+            env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "GLOO_SOCKET_IFNAME": "lo"},
         )
         self.running = 0
 

@@ -81,22 +81,15 @@ def test_only_the_first_rank_writes(tmp_path, monkeypatch):
 
 def test_numbers_that_are_none_leave_the_former_best(tiny_run, tmp_path, monkeypatch):
     """A volume with a faulty voxel is met in the second epoch: the run stops, names it, and keeps what it had."""
-    sound = tiny_run.Items.__getitem__
-
-    def faulty(self, k):
-        item = sound(self, k)
-        if k == 37:
-            item["image"][3] = math.nan
-        return item
-
-    monkeypatch.setattr(tiny_run.Items, "__getitem__", faulty)
+    monkeypatch.setattr(tiny_run.Items, "__getitem__", tiny_run.Items.__getitem__)  # put back afterwards
+    tiny_run.spoil(37)
     trainer = tiny_run.build(tmp_path)
     best = []
     trainer.evaluator.add_event_handler(Events.COMPLETED, lambda _: best.append((tmp_path / "model.pt").read_bytes()))
     with pytest.raises(DataError, match=r"^case5: found voxels that are not finite"):
         trainer.run()
     trainer.checkpoints.wait()
-    assert trainer.state.iteration == 11  # the group of items 36 to 39, of 4 in a batch and 2 batches in a group
+    assert trainer.state.iteration == 11  # items 36 to 39 are in batch 10, which begins a group of two
     assert len(best) == 1 and (tmp_path / "model.pt").read_bytes() == best[0]
     assert not (tmp_path / "model_final.pt").exists()
     newest = torch.load(trainer.checkpoints._files()[0], weights_only=True)

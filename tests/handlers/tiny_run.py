@@ -1,12 +1,15 @@
 """A run of all handlers on a network of a few weights: imported by tests, and run by them as a process to kill."""
 
 import json
+import math
 import os
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from ignite.engine import Events
 from ignite.metrics import MeanSquaredError
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
@@ -49,6 +52,12 @@ class Network(torch.nn.Sequential):
         )
 
 
+def plain_network():
+    """Items in a batch do not see one another, and nothing is random."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+
+
 def build(
     folder,
     *,
@@ -63,13 +72,20 @@ def build(
     step_s=0.0,
     volume_s=0.0,
     schedule="one_cycle",
-    learning_rate=0.05,
+    batch_size=4,
+    plain=False,
+    max_norm=1.0,
     cases=(),
 ):
     """The trainer; everything else can be reached from it."""
     folder = Path(folder)
-    network = Network()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate)
+    network = plain_network() if plain else Network()
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    if world_size > 1:
+        network = torch.nn.parallel.DistributedDataParallel(network)
+    optimizer = (
+        torch.optim.SGD(network.parameters(), lr=1.0) if plain else torch.optim.AdamW(network.parameters(), lr=0.05)
+    )
     ema = EMA(network=network, optimizer=optimizer, decay=0.9)
     evaluator = SupervisedEvaluator(
         device="cpu",
@@ -87,7 +103,9 @@ def build(
         optimizer=optimizer, name=schedule, total_steps=epochs * -(-steps // accumulation), patience=0
     )
     history = History(output_dir=str(folder), optimizer=optimizer, evaluator=evaluator)
-    loader = StreamLoader(dataset=Items(), batch_size=4, num_workers=num_workers)
+    loader = StreamLoader(
+        dataset=Items(), batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size
+    )
     checkpoints = Checkpoints(
         folder=str(folder / "checkpoints"),
         objects={"network": network, "ema": ema, "optimizer": optimizer, "schedule": scheduler, "history": history},
@@ -111,7 +129,7 @@ def build(
             loader,
             SeedSteps(seed=0),
             ema,
-            GradientGuard(optimizer=optimizer, network=network, output_dir=str(folder), max_norm=1.0),
+            GradientGuard(optimizer=optimizer, network=network, output_dir=str(folder), max_norm=max_norm),
             StepSchedule(scheduler=scheduler, evaluator=evaluator),
             ValidationHandler(interval=1, validator=evaluator),
             history,
@@ -126,6 +144,51 @@ def build(
     return trainer
 
 
+def train(ranks=1, faulty=None, **options):
+    """One run, in this process or in one for each rank; its exit code."""
+    if faulty is not None:
+        spoil(faulty)
+    if ranks == 1:
+        return attempt(lambda: build(**options).run())
+    folder = Path(options["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    meeting = f"file://{folder}/meeting.{os.getpid()}"
+    children = []
+    for rank in range(ranks):
+        children.append(os.fork())
+        if children[-1] == 0:
+            dist.init_process_group(
+                "gloo", init_method=meeting, rank=rank, world_size=ranks, timeout=timedelta(seconds=60)
+            )
+            os._exit(attempt(lambda: build(**options).run()))
+    (folder / "ranks").write_text(json.dumps(children))
+    return max(abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) for child in children)
+
+
+def attempt(run):
+    try:
+        run()
+        return 0
+    except Exception as error:
+        print(f"error: {error}")
+        return 1
+    finally:
+        sys.stdout.flush()
+
+
+def spoil(k):
+    """Item k has a voxel that is not a number."""
+    sound = Items.__getitem__
+
+    def faulty(self, index):
+        item = sound(self, index)
+        if index == k:
+            item["image"][3] = math.nan
+        return item
+
+    Items.__getitem__ = faulty
+
+
 def fork_runs():
     """Start a run for each line of standard input, its options in JSON; answer with its process, then its status.
 
@@ -135,13 +198,7 @@ def fork_runs():
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            status = 1
-            try:
-                build(**json.loads(line)).run()
-                status = 0
-            finally:
-                sys.stdout.flush()
-                os._exit(status)
+            os._exit(train(**json.loads(line)))
         print("process", child, flush=True)
         print("status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
