@@ -52,7 +52,7 @@ def score_volume(
         prediction: (D, H, W); 0 is background, anything else surface.
         label: (D, H, W); 0 background, 1 surface, 2 ignored.
         parts: what to compute; without "toposcore" a 320^3 volume takes about a second instead of a minute.
-        processes: octants matched at a time; ``None``: as many as cores and free memory allow (4.6 GiB for 160^3).
+        processes: octants matched at a time; ``None``: as many as cores and free memory allow (5.6 GiB for 160^3).
         done: called after each of the eight octants, from any thread.
 
     Returns:

@@ -101,7 +101,7 @@ def match_betti_batch(
 ) -> list[Matching]:
     """:func:`match_betti` for several pairs, each in a thread of its own inside the extension.
 
-    A pair of n voxels takes about 1.3 KiB * n while it is worked on. The interpreter lock is held throughout.
+    A pair of n voxels takes about 1.5 kB * n of memory while it is worked on. The interpreter lock is held throughout.
     """
     for prediction, label in zip(predictions, labels, strict=True):
         if prediction.shape != label.shape or prediction.ndim != 3:

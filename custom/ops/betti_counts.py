@@ -24,8 +24,8 @@ from .components import betti_numbers
 
 Pair = tuple[np.ndarray, np.ndarray]
 
-BYTES_PER_VOXEL = 1300
-"""Memory of one matching; measured: 2.5 GiB at 128^3, 4.6 GiB at 160^3."""
+BYTES_PER_VOXEL = 1500
+"""Memory of a process that matches; measured: up to 5.6 GiB with octants of 160^3."""
 
 IN_PLACE_VOXELS = 48**3
 """Up to this size a matching takes no longer than starting a process for it."""
@@ -85,13 +85,18 @@ def match_counts_of_all(
 
 
 def affordable_processes(voxels: int) -> int:
-    """How many matchings of ``voxels`` voxels the machine's cores and free memory carry at once; at least 1."""
+    """How many matchings of ``voxels`` voxels the machine's cores and free memory carry at once; at least 1.
+
+    The processes of a ``torchrun`` share both.
+    """
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    free, each = _free_bytes(), voxels * BYTES_PER_VOXEL
+    cores = max(cores // sharing, 1)
+    free, each = _free_bytes(), voxels * BYTES_PER_VOXEL * sharing
     fitting = cores if free is None else max(int(free // each), 1)
     if fitting < cores:
         message = "%d instead of %d octants at a time: each takes %.1f GiB and %.1f GiB are free"
-        logger.warning(message, fitting, cores, each / 2**30, free / 2**30)
+        logger.warning(message, fitting, cores, each / sharing / 2**30, free / 2**30)
     return min(fitting, cores)
 
 

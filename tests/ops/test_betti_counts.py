@@ -78,6 +78,7 @@ def test_a_process_that_fails_is_an_error(pairs, no_short_ways, tmp_path, monkey
 
 
 def test_processes_are_limited_by_memory_and_said_so(monkeypatch, caplog):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     each = 100**3 * betti_counts.BYTES_PER_VOXEL
     for free, expected in ((8.5 * each, 8), (3.5 * each, 3), (0.1 * each, 1), (None, 8)):
@@ -86,6 +87,15 @@ def test_processes_are_limited_by_memory_and_said_so(monkeypatch, caplog):
         with caplog.at_level(logging.WARNING):
             assert affordable_processes(100**3) == expected
         assert bool(caplog.records) == (expected < 8)
+
+
+def test_the_processes_of_torchrun_share_cores_and_memory(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    each = 100**3 * betti_counts.BYTES_PER_VOXEL
+    for free, expected in ((100 * each, 2), (7 * each, 1)):
+        monkeypatch.setattr(betti_counts, "_free_bytes", lambda free=free: free)
+        assert affordable_processes(100**3) == expected
 
 
 def test_free_memory_is_plausible():
