@@ -77,7 +77,7 @@ def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exc
 
 
 def find_images(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Case]:
-    """List what is to be predicted: ``label`` is None throughout.
+    """List what is to be predicted, as items for a MONAI ``Dataset``: cases without ``label``.
 
     Args:
         path: one file of any supported format, a DICOM folder, a list of those, a folder (or URL) with images or with
@@ -90,11 +90,11 @@ def find_images(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[C
         return [case for item in path for case in find_images(item)]
     root = os.fspath(path)
     if root.lower().endswith(".json"):
-        return [{**case, "label": None} for case in find_cases(root, section="test")]
+        return _unlabelled(find_cases(root, section="test"))
     if suffix(root) or _is_dicom(root):
         if not exists(root):
             raise DataError.of(root, "no such file", "an image")
-        return [_case(root)]
+        return _unlabelled([_case(root)])
     files = sorted(list_files(root))
     images = [name for name in files if "/" not in name and suffix(name)]
     if any(_LITS.match(name) for name in images):  # labels beside the images
@@ -104,11 +104,11 @@ def find_images(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[C
     if images:
         cases = [_case(join(root, name)) for name in images]
     elif _layout_of(files):
-        cases = [{**case, "label": None} for case in find_cases(root, section="test")]
+        cases = find_cases(root, section="test")
     else:
         raise DataError.of(root, f"{len(files)} files and no image among them", "images, DICOM folders or a dataset")
     _check_unique(cases, root)
-    return sorted(cases, key=lambda case: natural(case["id"]))
+    return sorted(_unlabelled(cases), key=lambda case: natural(case["id"]))
 
 
 def fold_cases(
@@ -243,6 +243,10 @@ def _listed(entry: Any, folder: str, path: str) -> Case:
 def _case(image: str, label: str | None = None, group: str | None = None) -> Case:
     name = stem(image)
     return {"id": name, "image": image, "label": label, "group": str(group or name)}
+
+
+def _unlabelled(cases: Iterable[Case]) -> list[Case]:
+    return [{key: value for key, value in case.items() if key != "label"} for case in cases]
 
 
 def _below(root: str, name: str | None) -> str | None:
