@@ -19,6 +19,15 @@ import torch.nn.functional as F
 # S. Lee, "Injectivity conditions of 2D and 3D uniform cubic B-spline functions", Graphical Models 62, 2000.
 _INJECTIVITY_K = {2: 2.046392675, 3: 2.479472335}
 
+# How a surface two voxels thick is read. Over 15 warps of scroll phantoms of 72x136x136 voxels the Euler number of the
+# surface (a hole counts -1) changed by 917 in the mean where the nearest voxel was read, by 315 with linear
+# interpolation alone, and by 54 after a Gaussian of 0.7 voxels; a narrower one leaves more holes, a wider one wears the
+# surface thin. The cut makes up for what smoothing takes off: at 0.5 the volume shrinks by 2 %, at 0.485 it is kept
+# within 1.5 %, with half the holes.
+_SURFACE_SIGMA = 0.7
+_SURFACE_CUT = 0.485
+_OWN_SIDE = 0.05  # smoothing leaves a voxel at least so far on its side of the cut
+
 
 def largest_elastic_magnitude(spacing: float, spatial_dims: int) -> float:
     """Control points may move by this much along an axis, in voxels, before the deformation can fold."""
@@ -123,6 +132,51 @@ def sample_nearest(
     return torch.stack(read).view(*label.shape[:2], *coordinates.shape[2:])
 
 
+def sample_surface(
+    label: torch.Tensor, coordinates: torch.Tensor, padding_mode: str = "border", padding_value: int | None = None
+) -> torch.Tensor:
+    """Read a thin surface at ``coordinates`` without puncturing it, as the nearest voxels do where it is two thick.
+
+    How much surface (label 1) there is around a place is smoothed slightly, interpolated linearly and cut. What is
+    neither 0 nor 1 (voxels that are ignored) is read as by :func:`sample_nearest`, is kept whatever the surface does,
+    and counts for neither side. Where a coordinate is a voxel's, that voxel's own value is read.
+
+    Args:
+        label: (B, C, D, H, W) or (B, C, H, W) of 0, 1 and larger values, any dtype.
+        coordinates: (B, d, *output size) in voxels of ``label``, components in array order.
+        padding_mode: as for :func:`sample_linear`; unused where ``padding_value`` is given.
+        padding_value: the value beyond the label's outer faces, any but 1.
+
+    Returns:
+        (B, C, *output size) of the label's dtype.
+    """
+    amount = sample_linear(surface_amount(label), coordinates, padding_mode)
+    return cut_surface(amount, label, coordinates, padding_mode, padding_value)
+
+
+def surface_amount(label: torch.Tensor) -> torch.Tensor:
+    """The first third of :func:`sample_surface`, for who samples it together with other tensors.
+
+    Returns:
+        float32 of the label's shape: above 0 at its surface, below 0 at its background, 0 at other values.
+    """
+    amount = (label == 1).float().sub_((label <= 1).float().mul_(_SURFACE_CUT))
+    side = amount.sign()
+    return _smooth(amount, _SURFACE_SIGMA).mul_(side).clamp_(min=_OWN_SIDE).mul_(side)
+
+
+def cut_surface(
+    amount: torch.Tensor,
+    label: torch.Tensor,
+    coordinates: torch.Tensor,
+    padding_mode: str = "border",
+    padding_value: int | None = None,
+) -> torch.Tensor:
+    """The last third of :func:`sample_surface`: ``amount`` is :func:`surface_amount` read by :func:`sample_linear`."""
+    other = sample_nearest(label.clamp(min=1), coordinates, padding_mode, padding_value)
+    return torch.where(other == 1, (amount > 0).to(label.dtype), other)
+
+
 def rotation_matrix(angles: Sequence[float]) -> list[list[float]]:
     """Rotation by three ``angles`` (radians) about the array axes 0, 1 and 2 in this order, or in 2-D by one.
 
@@ -157,6 +211,21 @@ def _cubic_basis(n: int, spacing: float, like: torch.Tensor) -> torch.Tensor:
     basis = torch.zeros(n, int((n - 1) // spacing) + 4, dtype=torch.float64)
     basis.scatter_(1, first.long()[:, None] + torch.arange(4), weights)
     return basis.to(like)
+
+
+def _smooth(image: torch.Tensor, sigma: float, radius: int = 2) -> torch.Tensor:
+    """Gaussian along the spatial axes of (B, C, *spatial); zeros beyond the image."""
+    weights = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(radius + 1)]
+    total = weights[0] + 2 * sum(weights[1:])
+    for axis in range(2, image.ndim):
+        n = image.shape[axis]
+        smooth = image * (weights[0] / total)
+        for step in range(1, min(radius, n - 1) + 1):
+            weight = weights[step] / total
+            smooth.narrow(axis, step, n - step).add_(image.narrow(axis, 0, n - step), alpha=weight)
+            smooth.narrow(axis, 0, n - step).add_(image.narrow(axis, step, n - step), alpha=weight)
+        image = smooth
+    return image
 
 
 def _reflect(at: torch.Tensor, n: int) -> torch.Tensor:

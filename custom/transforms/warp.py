@@ -12,10 +12,12 @@ from monai.utils import convert_to_tensor, ensure_tuple_rep
 
 from ..ops.warp import (
     control_lattice_shape,
+    cut_surface,
     largest_elastic_magnitude,
     rotation_matrix,
     sample_linear,
     sample_nearest,
+    surface_amount,
     warp_coordinates,
 )
 
@@ -23,6 +25,8 @@ WARP = "warp"
 """The key under which the parameters of a deferred warp travel with their item."""
 
 Range = float | Sequence[float]
+
+_MODES = ("bilinear", "nearest", "surface")
 
 
 class RandWarpd(RandomizableTransform, MapTransform):
@@ -35,8 +39,10 @@ class RandWarpd(RandomizableTransform, MapTransform):
 
     Args:
         keys: keys of channel-first tensors (C, D, H, W) or (C, H, W), all of one spatial shape.
-        mode: ``"bilinear"`` (linear in every axis, gives float32) or ``"nearest"`` (keeps the dtype and makes up no
-            value), one for each key.
+        mode: one for each key. ``"bilinear"``: linear in every axis, gives float32. ``"nearest"``: keeps the dtype and
+            makes up no value. ``"surface"``: for labels 0, 1 (a thin surface) and larger ones (ignored), keeps the
+            dtype; nearest voxels punch holes into a sheet two voxels thick, this hardly does
+            (:func:`custom.ops.warp.sample_surface`).
         prob: probability that an item is warped at all.
         rotate_range: radians about each array axis, drawn from [-r, r]; in 2-D the first is the one.
         scale_range: the zoom along each axis is drawn from [1 - s, 1 + s]; above 1 things grow.
@@ -47,7 +53,7 @@ class RandWarpd(RandomizableTransform, MapTransform):
         rotate_prob: probability of a rotation in an item that is warped. ``scale_prob``, ``elastic_prob`` and
             ``slice_shift_prob`` likewise.
         padding_mode: what is read outside the source: ``"border"``, ``"zeros"`` or ``"reflection"``.
-        label_padding: what nearest keys read there instead, for instance the ignore label.
+        label_padding: what nearest and surface keys read there instead, for instance the ignore label.
         deferred: draw only, and leave the parameters in the item; :meth:`apply` then warps the collated batch.
 
     A number given for a range stands for every axis. The output is of the input's spatial shape, as plain tensors: the
@@ -55,7 +61,8 @@ class RandWarpd(RandomizableTransform, MapTransform):
 
     Raises:
         ValueError: the elastic magnitude could fold the image, which tears sheets and joins others (the bound is that
-            of Choi and Lee, 2000); a scale range of 1 or more; slice shifts in 2-D.
+            of Choi and Lee, 2000); a scale range of 1 or more; slice shifts in 2-D; an unknown mode; a surface key
+            and a ``label_padding`` of 1, as if the surface went on outside.
     """
 
     def __init__(
@@ -90,6 +97,10 @@ class RandWarpd(RandomizableTransform, MapTransform):
         if np.max(scale_range) >= 1:
             raise ValueError(f"scale_range {scale_range}: expected less than 1")
         self.mode = ensure_tuple_rep(mode, len(self.keys))
+        if not set(self.mode) <= set(_MODES):
+            raise ValueError(f"mode {self.mode}: expected one of {', '.join(_MODES)} for each key")
+        if "surface" in self.mode and label_padding == 1:
+            raise ValueError("label_padding 1: expected another value for a surface key, such as the ignore label")
         self.rotate_range, self.scale_range, self.slice_shift = rotate_range, scale_range, slice_shift
         self.elastic_spacing, self.elastic_magnitude = elastic_spacing, (float(low), float(high))
         self.rotate_prob, self.scale_prob = rotate_prob, scale_prob
@@ -137,7 +148,7 @@ class RandWarpd(RandomizableTransform, MapTransform):
         else:  # the same types as if it were warped
             for key, mode in self.key_iterator(data, self.mode):
                 tensor = convert_to_tensor(data[key], track_meta=False)
-                data[key] = tensor if mode == "nearest" else tensor.float()
+                data[key] = tensor.float() if mode == "bilinear" else tensor
         return data
 
     def apply(self, batch: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -148,20 +159,30 @@ class RandWarpd(RandomizableTransform, MapTransform):
                 are taken out.
         """
         batch = dict(batch)
-        parts = batch.pop(WARP)
-        coordinates = None
-        for key, mode in self.key_iterator(batch, self.mode):
-            tensor = convert_to_tensor(batch[key], track_meta=False)
-            if coordinates is None:
-                size = tensor.shape[2:]
-                parts = {name: part.to(tensor.device, non_blocking=True) for name, part in parts.items()}
-                spacing = ensure_tuple_rep(self.elastic_spacing, len(size))
-                coordinates = warp_coordinates(size, spacing=spacing, **parts)
+        modes = dict(self.key_iterator(batch, self.mode))
+        batch.update({key: convert_to_tensor(batch[key], track_meta=False) for key in modes})
+        coordinates = self._coordinates(batch.pop(WARP), batch[next(iter(modes))])
+        # Read together: each tensor beyond the first costs a quarter of the first.
+        linear = {key: _linear_part(batch[key], mode) for key, mode in modes.items() if mode != "nearest"}
+        if linear:
+            channels = [tensor.shape[1] for tensor in linear.values()]
+            read = sample_linear(torch.cat(list(linear.values()), 1), coordinates, self.padding_mode)
+            linear = dict(zip(linear, read.split(channels, 1), strict=True))
+        padding = (self.padding_mode, self.label_padding)
+        for key, mode in modes.items():
             if mode == "nearest":
-                batch[key] = sample_nearest(tensor, coordinates, self.padding_mode, self.label_padding)
+                batch[key] = sample_nearest(batch[key], coordinates, *padding)
+            elif mode == "surface":
+                batch[key] = cut_surface(linear[key], batch[key], coordinates, *padding)
             else:
-                batch[key] = sample_linear(tensor, coordinates, self.padding_mode)
+                batch[key] = linear[key]
         return batch
+
+    def _coordinates(self, parts: Mapping[str, torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        """Where the voxels of a batch of the shape and on the device of ``like`` are read."""
+        size = like.shape[2:]
+        parts = {name: part.to(like.device, non_blocking=True) for name, part in parts.items()}
+        return warp_coordinates(size, spacing=ensure_tuple_rep(self.elastic_spacing, len(size)), **parts)
 
     def _drawn(self, prob: float) -> bool:
         return self._do_transform and self.R.rand() < prob
@@ -169,6 +190,10 @@ class RandWarpd(RandomizableTransform, MapTransform):
     def _uniform(self, width: Range, n: int) -> np.ndarray:
         """n values, the i-th from [-width_i, width_i]."""
         return self.R.uniform(-1, 1, n) * (width if np.isscalar(width) else np.asarray(width[:n]))
+
+
+def _linear_part(tensor: torch.Tensor, mode: str) -> torch.Tensor:
+    return surface_amount(tensor) if mode == "surface" else tensor.float()
 
 
 class PrepareWarpedBatch:

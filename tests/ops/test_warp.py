@@ -5,13 +5,16 @@ import pytest
 import torch
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
+from skimage.measure import euler_number
 
+from custom.data.phantoms import scroll_phantom
 from custom.ops.warp import (
     control_lattice_shape,
     largest_elastic_magnitude,
     rotation_matrix,
     sample_linear,
     sample_nearest,
+    sample_surface,
     warp_coordinates,
 )
 
@@ -122,6 +125,87 @@ def test_outside_the_label_is_the_padding_value_and_nothing_else_is_new():
     beyond = torch.stack([(c < -0.5) | (c > n - 0.5) for c, n in zip(coordinates[0], size, strict=True)]).any(0)
     assert 0.05 < beyond.float().mean() < 0.95
     assert torch.equal(out[0, 0], torch.where(beyond, 2, 5).to(torch.uint8))
+
+
+@pytest.fixture(scope="module")
+def sheets():
+    """Label of a scroll phantom with ignored clouds, (1, 1, 48, 64, 64) of {0, 1, 2}."""
+    label = scroll_phantom(seed=1, index=3, size=64, ignore=0.2)[1]
+    return torch.from_numpy(label[:48])[None, None]
+
+
+def bent(size, seed):
+    """A rotation about every axis, a scaling and an elastic deformation as training draws them."""
+    rng = np.random.default_rng(seed)
+    matrix = rotation_matrix(rng.uniform(-0.26, 0.26, 3)) / rng.uniform(0.9, 1.1, 3)
+    control = rng.uniform(-4, 4, (1, 3, *control_lattice_shape(size, (32, 32, 32))))
+    return warp_coordinates(
+        size, torch.tensor(matrix[None]).float(), control=torch.tensor(control).float(), spacing=(32, 32, 32)
+    )
+
+
+def holes(label):
+    """Each hole through a sheet lowers the Euler number by one."""
+    return -euler_number((label[0, 0] == 1).numpy(), connectivity=1)
+
+
+def test_a_thin_surface_is_not_punctured_and_keeps_its_volume(sheets):
+    assert holes(sheets) < 20
+    nearest_holes = surface_holes = 0
+    for seed in range(4):
+        coordinates = bent(sheets.shape[2:], seed)
+        nearest = sample_nearest(sheets, coordinates, padding_value=2)
+        surface = sample_surface(sheets, coordinates, padding_value=2)
+        assert surface.dtype == torch.uint8
+        assert torch.equal(surface == 2, nearest == 2)
+        assert (surface <= 2).all()
+        assert (surface == 1).sum().item() == pytest.approx((nearest == 1).sum().item(), rel=0.03)
+        nearest_holes += holes(nearest)
+        surface_holes += holes(surface)
+    assert nearest_holes > 400
+    assert surface_holes < nearest_holes / 8
+
+
+@pytest.mark.parametrize("size", [(160, 170), (40, 44, 36)])
+def test_a_surface_is_nearer_to_the_true_one_than_its_nearest_voxels(size):
+    """Shells two voxels thick have a formula, and so has what a warp makes of them."""
+
+    def shells(places):
+        centre = np.reshape([19.3, 23.1, 16.6][: len(size)], (-1, *[1] * len(size)))
+        return torch.from_numpy(np.linalg.norm(places - centre, axis=0) % 8 < 2)
+
+    label = shells(np.indices(size)).to(torch.int16)[None, None]
+    angles = [0.2, -0.15, 0.1] if len(size) == 3 else [0.2]
+    matrix = torch.tensor(rotation_matrix(angles)) * 0.95
+    coordinates = warp_coordinates(size, matrix[None])
+    inside = sample_nearest(torch.ones_like(label), coordinates, padding_value=0)[0, 0] == 1
+    truth = shells(coordinates[0].double().numpy())[inside]
+
+    def dice(read):
+        read = read[0, 0][inside] == 1
+        return (2 * (read & truth).sum() / (read.sum() + truth.sum())).item()
+
+    surface = sample_surface(label, coordinates, padding_value=0)
+    assert surface.dtype == torch.int16
+    assert not surface[0, 0][~inside].any()
+    assert dice(surface) > dice(sample_nearest(label, coordinates)) + 0.04
+
+
+@pytest.mark.parametrize("size", [(20, 1), (9, 8, 10)])
+def test_a_surface_read_at_its_own_voxels_is_unchanged_even_noise(size):
+    label = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (2, 1, *size), dtype=np.uint8))
+    coordinates = warp_coordinates(size, torch.eye(len(size)).expand(2, -1, -1))
+    for padding in (("border", None), ("border", 2), ("zeros", None), ("reflection", None)):
+        assert torch.equal(sample_surface(label, coordinates, *padding), label)
+
+
+def test_what_is_ignored_takes_no_side():
+    """Half a voxel past the end of what is known, a sheet goes on as far as its nearest voxel does, and no further."""
+    label = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
+    label[..., 7:9, :] = 1
+    label[..., 10:] = 2
+    coordinates = warp_coordinates((16, 16), torch.eye(2)[None]) + torch.tensor([0.0, 0.4]).view(1, 2, 1, 1)
+    assert torch.equal(sample_surface(label, coordinates), sample_nearest(label, coordinates))
 
 
 def test_a_batch_is_its_items():

@@ -4,7 +4,7 @@ import torch
 from monai.transforms import Compose
 from torch.utils.data import default_collate
 
-from custom.ops.warp import sample_linear, sample_nearest, warp_coordinates
+from custom.ops.warp import sample_linear, sample_nearest, sample_surface, warp_coordinates
 from custom.transforms.warp import PrepareWarpedBatch, RandWarpd
 
 EVERYTHING = {
@@ -51,6 +51,22 @@ def test_image_and_label_are_read_once_at_the_drawn_coordinates(size):
     assert not torch.equal(after["image"], before["image"].float())
 
 
+@pytest.mark.parametrize("padding", [2, None])
+def test_a_surface_key_is_read_as_a_surface_and_leaves_the_others_alone(padding):
+    settings = {**EVERYTHING, "label_padding": padding, "keys": ["label", "image", "mask"]}
+    transform = RandWarpd(**settings, mode=["surface", "bilinear", "nearest"]).set_random_state(7)
+    before = item()
+    before["mask"] = before["label"]
+    after = transform(before)
+    parts = {name: part[None] for name, part in transform.parameters.items()}
+    coordinates = warp_coordinates((10, 12, 14), spacing=(6.0,) * 3, **parts)
+    expected = sample_surface(before["label"][None], coordinates, padding_value=padding)[0]
+    assert torch.equal(after["label"], expected)
+    assert torch.equal(after["image"], sample_linear(before["image"][None], coordinates)[0])
+    assert torch.equal(after["mask"], sample_nearest(before["label"][None], coordinates, padding_value=padding)[0])
+    assert not torch.equal(after["mask"], after["label"])
+
+
 def test_the_same_seed_gives_the_same_item_and_another_seed_another():
     transform = RandWarpd(**EVERYTHING, slice_shift=1.0)
     first, second, other = (Compose([transform]).set_random_state(seed)(item()) for seed in (3, 3, 4))
@@ -95,23 +111,28 @@ def test_each_part_has_its_own_probability(part):
     assert not any(moved[name].any() for name in still)
 
 
-def test_an_item_that_is_not_warped_is_unchanged_but_for_its_type():
-    after = RandWarpd(**{**EVERYTHING, "prob": 0.0})(item())
+@pytest.mark.parametrize("mode", ["nearest", "surface"])
+def test_an_item_that_is_not_warped_is_unchanged_but_for_its_type(mode):
+    after = RandWarpd(**{**EVERYTHING, "prob": 0.0}, mode=["bilinear", mode])(item())
     assert torch.equal(after["image"], item()["image"].float())
     assert torch.equal(after["label"], item()["label"])
 
 
-def test_a_deferred_warp_of_a_batch_equals_the_warp_of_its_items():
+@pytest.mark.parametrize("mode", ["nearest", "surface"])
+def test_a_deferred_warp_of_a_batch_equals_the_warp_of_its_items(mode):
     items = [item(seed=seed) for seed in range(6)]
-    now = RandWarpd(**{**EVERYTHING, "prob": 0.7}, slice_shift=1.0).set_random_state(1)
-    later = RandWarpd(**{**EVERYTHING, "prob": 0.7}, slice_shift=1.0, deferred=True).set_random_state(1)
+    settings = {**EVERYTHING, "prob": 0.7, "slice_shift": 1.0, "mode": ["bilinear", mode]}
+    now = RandWarpd(**settings).set_random_state(1)
+    later = RandWarpd(**settings, deferred=True).set_random_state(1)
     expected = default_collate([now(one) for one in items])
     batch = default_collate([later(one) for one in items])
     assert torch.equal(batch["image"], torch.stack([one["image"] for one in items]))
     image, label = PrepareWarpedBatch(warp=later)(batch, "cpu")
     torch.testing.assert_close(image, expected["image"], rtol=0, atol=255e-5)
     assert (label != expected["label"]).float().mean() < 1e-3
-    assert any(torch.equal(a, b["image"].float()) for a, b in zip(expected["image"], items, strict=True))
+    still = [torch.equal(a, b["image"].float()) for a, b in zip(expected["image"], items, strict=True)]
+    assert any(still)
+    assert all(torch.equal(label[i], items[i]["label"]) for i in range(6) if still[i])
 
 
 @pytest.mark.parametrize(
@@ -121,6 +142,8 @@ def test_a_deferred_warp_of_a_batch_equals_the_warp_of_its_items():
         ({"elastic_magnitude": 3.0, "elastic_spacing": [12.0, 6.0, 12.0]}, "fold"),
         ({"elastic_magnitude": [2.0, 1.0]}, "elastic_magnitude"),
         ({"scale_range": [0.2, 1.0, 0.2]}, "scale_range"),
+        ({"mode": ["bilinear", "linear"]}, "mode"),
+        ({"mode": ["bilinear", "surface"], "label_padding": 1}, "label_padding"),
     ],
 )
 def test_parameters_that_cannot_be_used_are_refused(arguments, message):
@@ -134,8 +157,9 @@ def test_slice_shift_needs_slices():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_batch_on_a_gpu_equals_the_batch_on_the_cpu():
-    transform = RandWarpd(**EVERYTHING, slice_shift=1.0, deferred=True).set_random_state(1)
+@pytest.mark.parametrize("mode", ["nearest", "surface"])
+def test_the_batch_on_a_gpu_equals_the_batch_on_the_cpu(mode):
+    transform = RandWarpd(**EVERYTHING, mode=["bilinear", mode], slice_shift=1.0, deferred=True).set_random_state(1)
     batch = default_collate([transform(item(seed=seed)) for seed in range(3)])
     image, label = PrepareWarpedBatch(warp=transform)(batch, "cpu")
     image_gpu, label_gpu = PrepareWarpedBatch(warp=transform)(batch, "cuda")
