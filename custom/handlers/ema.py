@@ -3,18 +3,17 @@
 from typing import Any
 
 import torch
-from ignite.engine import Engine
 from torch.optim.swa_utils import AveragedModel
 
 from .ranks import unwrapped
 
 
 class EMA:
-    """Keeps an exponential moving average of a network's weights and buffers, updated after every optimizer step.
+    """Keeps an exponential moving average of a network's weights and buffers, from its making on.
 
-    After step t the average moves by ``1 - d`` towards the weights, ``d = min(decay, (1 + t) / (10 + t))``: the first
-    steps, of which the weights still bear the marks of their initialisation, are soon forgotten, also in a short run.
-    The average starts as the weights after the first step. Integer buffers (a count of batches) are copied.
+    After optimizer step t the average moves by ``1 - d`` towards the weights, ``d = min(decay, (1 + t) / (10 + t))``:
+    the first steps, of which the weights still bear the marks of their initialisation, are soon forgotten, also in a
+    short run. The average starts as the weights after the first step. Integer buffers (a count of batches) are copied.
 
     The averaged network is :attr:`network`; evaluate and save that one. Its keys are the network's own, also under
     ``DistributedDataParallel``, where every rank keeps the same average.
@@ -34,22 +33,17 @@ class EMA:
         if decay is not None and not 0 <= decay < 1:
             raise ValueError(f"decay is 0 to below 1, found {decay}")
         self.source = unwrapped(network)
-        self.optimizer = optimizer
         self.decay = decay
         self.average: AveragedModel | None = None
         if decay:
             self.average = AveragedModel(self.source, multi_avg_fn=self._move, use_buffers=True)
             self.average.requires_grad_(False)
+            optimizer.register_step_post_hook(self._update)
 
     @property
     def network(self) -> torch.nn.Module:
         """The averaged network."""
         return self.source if self.average is None else self.average.module
-
-    def attach(self, _: Engine) -> None:
-        """Follow the optimizer; for the trainer's list of handlers."""
-        if self.average is not None:
-            self.optimizer.register_step_post_hook(self._update)
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged weights and the count of steps."""

@@ -20,7 +20,7 @@ def test_follows_the_formula_step_by_step(make_trainer, batches, accumulation):
     seen = []
     optimizer.register_step_post_hook(lambda *_: seen.append(copy.deepcopy(network.state_dict())))
     ema = EMA(network=network, optimizer=optimizer, decay=0.25)
-    make_trainer(network, batches, [ema], optimizer=optimizer, accumulation_steps=accumulation).run()
+    make_trainer(network, batches, optimizer=optimizer, accumulation_steps=accumulation).run()
 
     expected = {key: value.double() for key, value in seen[0].items()}
     for step, state in enumerate(seen[1:], start=1):
@@ -42,7 +42,7 @@ def test_without_decay_the_network_itself(make_trainer, batches, decay):
     network = Normed()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     ema = EMA(network=network, optimizer=optimizer, decay=decay)
-    make_trainer(network, batches, [ema], optimizer=optimizer).run()
+    make_trainer(network, batches, optimizer=optimizer).run()
     assert ema.network is network
     assert ema.state_dict() == {}
 
@@ -52,9 +52,7 @@ def test_its_state_goes_on_in_another_process(batches):
         torch.manual_seed(0)
         network = Normed()
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-        ema = EMA(network=network, optimizer=optimizer)
-        ema.attach(None)
-        return network, optimizer, ema
+        return network, optimizer, EMA(network=network, optimizer=optimizer)
 
     def step(network, optimizer, batch):
         optimizer.zero_grad()

@@ -73,9 +73,10 @@ def spoil(batches, at, value=float("nan")):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_bad_step_is_as_if_it_had_not_been(make_trainer, batches, tmp_path, value):
     trained, expected = network(), network()
-    ema = EMA(network=trained, optimizer=torch.optim.SGD(trained.parameters()))
-    trainer = guarded(make_trainer, tmp_path, trained, spoil(batches, [3], value), handlers=[ema])
+    trainer = guarded(make_trainer, tmp_path, trained, spoil(batches, [3], value))
+    ema = EMA(network=trained, optimizer=trainer.optimizer)
     trainer.run()
+    assert all(torch.isfinite(value).all() for value in ema.network.state_dict().values())
     guarded(make_trainer, tmp_path, expected, batches[:3] + batches[4:]).run()
     for key, value in trained.state_dict().items():
         assert torch.equal(value, expected.state_dict()[key]), key

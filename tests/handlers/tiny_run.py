@@ -128,7 +128,6 @@ def build(
         train_handlers=[
             loader,
             SeedSteps(seed=0),
-            ema,
             GradientGuard(optimizer=optimizer, network=network, output_dir=str(folder), max_norm=max_norm),
             StepSchedule(scheduler=scheduler, evaluator=evaluator),
             ValidationHandler(interval=1, validator=evaluator),
