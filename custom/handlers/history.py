@@ -9,19 +9,24 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..files import write_whole
+from .ranks import rank
 
 TABLE = "metrics.csv"
 PICTURE = "curves.png"
+NOT_METRICS = {
+    *("epoch", "step", "seconds", "learning_rate", "train_loss"),
+    *("seconds_per_step", "data_wait", "memory_gib", "gpu_memory_gib"),
+}
 
 
 class History:
     """Writes ``metrics.csv``, one row an epoch, and draws it as ``curves.png`` when training ends or is stopped.
 
     The columns are ``epoch``, ``step``, ``seconds`` (of training, in all sessions together), ``learning_rate``,
-    ``train_loss`` (mean over the epoch's steps) and every metric of the evaluator. In an epoch without validation the
-    metrics are left empty. List it after the ``ValidationHandler``.
+    ``train_loss`` (mean over the epoch's steps), what :class:`Resources` measured, and every metric of the evaluator.
+    In an epoch without validation the metrics are left empty. List it after the ``ValidationHandler``.
 
-    Its state dict carries the table and the running epoch over to the next session.
+    Its state dict carries the table and the running epoch over to the next session. Of several ranks the first writes.
 
     Args:
         output_dir: the run's folder; created.
@@ -84,15 +89,17 @@ class History:
             "seconds": round(time.monotonic() - self._started, 2),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "train_loss": float(self._epoch_losses().mean()),
+            **getattr(engine.state, "resources", {}),
         }
         if self.evaluator is not None and self._validated:
             row.update({name: _number(value) for name, value in self.evaluator.state.metrics.items()})
         self.rows.append(row)
         self._earlier_losses, self._losses, self._validated = torch.empty(0), [], False
-        write_rows(self.output_dir / TABLE, self.rows)
+        if rank() == 0:
+            write_rows(self.output_dir / TABLE, self.rows)
 
     def _draw(self, _: Engine) -> None:
-        if self.rows:
+        if self.rows and rank() == 0:
             write_whole(self.output_dir / PICTURE, lambda file: draw_curves(self.rows, file))
 
 
@@ -130,8 +137,7 @@ def draw_curves(rows: list[dict[str, Any]], file: Path | BinaryIO) -> None:
 
 def metric_names(rows: list[dict[str, Any]]) -> list[str]:
     """Names of the validation metrics that lie between 0 and 1, so that one axis can hold them."""
-    fixed = {"epoch", "step", "seconds", "learning_rate", "train_loss"}
-    names = dict.fromkeys(name for row in rows for name in row if name not in fixed)
+    names = dict.fromkeys(name for row in rows for name in row if name not in NOT_METRICS)
     values = {name: [row[name] for row in rows if isinstance(row.get(name), float)] for name in names}
     return [name for name, found in values.items() if found and all(0 <= value <= 1 for value in found)]
 

@@ -1,0 +1,85 @@
+"""What training waits for and how much memory it takes."""
+
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+
+GIB = 2**30
+
+
+class Resources:
+    """Measures every epoch, into ``engine.state.resources``, for :class:`History` and :class:`TensorBoard`.
+
+    - ``seconds_per_step``: an iteration, data included, validation not;
+    - ``data_wait``: the share of that time in which no batch was ready;
+    - ``memory_gib``: main memory of this process and its workers that cannot be reclaimed (mapped files can);
+    - ``gpu_memory_gib``: the most that torch held of the GPU, on CUDA.
+
+    List it before the ``ValidationHandler``, whose memory is not that of training.
+    """
+
+    def __init__(self) -> None:
+        self._epoch_started = self._wait_started = self._ended = self._waited = 0.0
+        self._steps = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.state.resources = {}
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._start_waiting)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._end_waiting)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._end_step)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)
+
+    def _start_epoch(self, _: Engine) -> None:
+        self._epoch_started, self._waited, self._steps = time.monotonic(), 0.0, 0
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def _start_waiting(self, _: Engine) -> None:
+        self._wait_started = time.monotonic()
+
+    def _end_waiting(self, _: Engine) -> None:
+        self._waited += time.monotonic() - self._wait_started
+
+    def _end_step(self, _: Engine) -> None:
+        self._ended = time.monotonic()
+        self._steps += 1
+
+    def _report(self, engine: Engine) -> None:
+        if self._steps == 0:  # an epoch whose steps were all in the session before
+            engine.state.resources = {}
+            return
+        seconds = self._ended - self._epoch_started
+        engine.state.resources = {
+            "seconds_per_step": round(seconds / self._steps, 4),
+            "data_wait": round(self._waited / seconds, 4),
+            "memory_gib": round(resident_bytes() / GIB, 3),
+        }
+        if torch.cuda.is_available():
+            engine.state.resources["gpu_memory_gib"] = round(torch.cuda.max_memory_reserved() / GIB, 3)
+
+
+def resident_bytes() -> int:
+    """Bytes of main memory of this process and all below it, but for mapped files, which the system can drop.
+
+    Where there is no ``/proc``: the most this process has had, files included.
+    """
+    found = _resident_below(os.getpid())
+    return found or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _resident_below(process: int) -> int:
+    folder = Path(f"/proc/{process}")
+    try:
+        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        own = sum(int(status[key].split()[0]) * 1024 for key in ("RssAnon", "RssShmem") if key in status)
+        children = [child for task in (folder / "task").iterdir() for child in (task / "children").read_text().split()]
+    except OSError:  # it has ended meanwhile
+        return 0
+    return own + sum(_resident_below(int(child)) for child in children)
