@@ -1,0 +1,115 @@
+"""A run on TensorBoard."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ignite.engine import Engine, Events
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+_HELD_STEPS = 20
+
+
+class TensorBoard:
+    """Writes event files for TensorBoard.
+
+    For every iteration: the loss and each of its ``components`` (by name, where a loss has that attribute), the
+    learning rate and the norm of the gradient. For every epoch: what :class:`Resources` measured, the validation's
+    metrics, and the pictures that :class:`Panels` drew. Values stay on the GPU for 20 iterations and are then fetched
+    at once. A resumed run goes on in the same curves. List it after the ``ValidationHandler``.
+
+    Args:
+        output_dir: the run's folder.
+        optimizer: read for its learning rate.
+        loss: read for its components.
+        evaluator: the validation engine.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_dir: str,
+        optimizer: torch.optim.Optimizer,
+        loss: torch.nn.Module | None = None,
+        evaluator: Engine | None = None,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.optimizer = optimizer
+        self.losses = [] if loss is None else [part for part in loss.modules() if hasattr(part, "components")]
+        self.evaluator = evaluator
+        self._held: list[tuple[int, dict[str, Any]]] = []
+        self._validated = False
+        self._opened: SummaryWriter | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._hold)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write_epoch)
+        for end in (Events.TERMINATE, Events.COMPLETED):
+            engine.add_event_handler(end, self._close)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
+
+    def _remember_validation(self, _: Engine) -> None:
+        self._validated = True
+
+    def _hold(self, engine: Engine) -> None:
+        components = {name: value for part in self.losses for name, value in part.components.items()}
+        values = {
+            "train/loss": engine.state.output["loss"].detach(),
+            **{f"train/loss_{name}": value for name, value in components.items()},
+            "train/learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+        if hasattr(engine.state, "gradient_norm"):
+            values["train/gradient_norm"] = engine.state.gradient_norm
+        self._held.append((engine.state.iteration, values))
+        if len(self._held) >= _HELD_STEPS:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        """Write what is held, waiting for the GPU once."""
+        tensors = [value for _, values in self._held for value in values.values() if isinstance(value, torch.Tensor)]
+        numbers = iter(torch.stack([tensor.float() for tensor in tensors]).tolist() if tensors else ())
+        for step, values in self._held:
+            for name, value in values.items():
+                number = next(numbers) if isinstance(value, torch.Tensor) else value
+                self._writer(step).add_scalar(name, number, step)
+        self._held = []
+
+    def _write_epoch(self, engine: Engine) -> None:
+        self._write_held()
+        step = engine.state.iteration
+        writer = self._writer(step)
+        for name, value in getattr(engine.state, "resources", {}).items():
+            writer.add_scalar(f"resources/{name}", value, step)
+        if self._validated:
+            for name, value in self.evaluator.state.metrics.items():
+                if torch.as_tensor(value).numel() == 1:
+                    writer.add_scalar(f"validation/{name}", float(value), step)
+            for picture in sorted((self.output_dir / "panels").glob("*.png")):
+                writer.add_image(f"panels/{picture.stem}", _pixels(picture), step, dataformats="HWC")
+        self._validated = False
+        writer.flush()
+
+    def _writer(self, step: int) -> "SummaryWriter":
+        if self._opened is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # what a former session wrote from this step on was lost and is done again
+            self._opened = SummaryWriter(str(self.output_dir), purge_step=step)
+        return self._opened
+
+    def _close(self, _: Engine) -> None:
+        self._write_held()
+        if self._opened is not None:
+            self._opened.close()
+        self._opened = None
+
+
+def _pixels(picture: Path) -> Any:
+    """``(H, W, 3)`` uint8."""
+    from matplotlib.image import imread
+
+    return (imread(picture)[..., :3] * 255).round().astype("uint8")
