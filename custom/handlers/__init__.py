@@ -1,32 +1,42 @@
 """Ignite handlers for training."""
 
+from .attach import Attach
 from .budget import Budget
 from .case_metrics import CaseMetrics
 from .checkpoints import Checkpoints
+from .early_stop import EarlyStop
 from .ema import EMA
 from .gradients import GradientGuard
 from .history import History
 from .panels import Panels
 from .progress import ProgressBar
+from .resources import Resources
+from .run_record import RunRecord
 from .saving import SaveBestWeights, SaveFinalWeights
 from .schedule import StepSchedule
 from .seed import SeedSteps
 from .stream import FollowTrainer
+from .tensorboard import TensorBoard
 from .weights import LoadWeights
 
 __all__ = [
     "EMA",
+    "Attach",
     "Budget",
-    "CaseMetrics",  # the founder's: keep this line when the list is written anew
+    "CaseMetrics",
     "Checkpoints",
+    "EarlyStop",
     "FollowTrainer",
     "GradientGuard",
     "History",
     "LoadWeights",
     "Panels",
     "ProgressBar",
+    "Resources",
+    "RunRecord",
     "SaveBestWeights",
     "SaveFinalWeights",
     "SeedSteps",
     "StepSchedule",
+    "TensorBoard",
 ]
