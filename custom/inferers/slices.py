@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from tqdm import tqdm
@@ -31,6 +32,8 @@ class SliceVolumeInferer(Inferer):
             channels in the volume, channel ``k * C + c`` of the network's input is channel c of the k-th slice.
         context_mm: distance between these slices in mm, see :func:`custom.ops.slices.context_offsets`; needs a
             ``MetaTensor``, whose affine knows the distance. ``None``: adjacent slices.
+        divisor: rows and columns are padded to a multiple of it, at their ends and by the edge's values, and the
+            prediction is cropped back. MONAI's ``FlexibleUNet`` needs 32: at other sizes it answers with another size.
         activation: ``"sigmoid"`` or ``"softmax"``: the views are averaged as probabilities, which are returned, so
             that no activation must follow. ``None``: logits are averaged and returned.
         amp: ``"bfloat16"`` or ``"float16"``: the network runs under autocast of that type. ``"auto"``: bfloat16 where
@@ -42,9 +45,10 @@ class SliceVolumeInferer(Inferer):
 
     Shape:
         Input ``(B, C, D, H, W)``, or slices alone ``(B, C, H, W)``, of any dtype. The network is called with
-        ``(n, (2 * n_context + 1) * C, H, W)`` float32, n up to ``batch_size``, and returns one tensor
-        ``(n, C_out, H, W)``. Output ``(B, C_out, D, H, W)`` or ``(B, C_out, H, W)`` float32; a ``MetaTensor`` with
-        the input's metadata where the input is one, as MONAI's inferers do, so that ``Invertd`` works on it.
+        ``(n, (2 * n_context + 1) * C, H', W')`` float32, n up to ``batch_size``, H' and W' being H and W up to the
+        ``divisor``, and returns one tensor ``(n, C_out, H', W')``. Output ``(B, C_out, D, H, W)`` or ``(B, C_out, H,
+        W)`` float32; a ``MetaTensor`` with the input's metadata where the input is one, as MONAI's inferers do, so
+        that ``Invertd`` works on it.
 
     Raises:
         ValueError: an option that is unknown, an input of another number of dimensions or without slices,
@@ -58,6 +62,7 @@ class SliceVolumeInferer(Inferer):
         flips: Sequence[str] = (),
         n_context: int = 0,
         context_mm: float | None = None,
+        divisor: int = 1,
         activation: str | None = "sigmoid",
         amp: str | None = "auto",
         device: str | torch.device | None = None,
@@ -65,8 +70,9 @@ class SliceVolumeInferer(Inferer):
         progress: bool = False,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, found {batch_size}")
+        for name, value in {"batch_size": batch_size, "divisor": divisor}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more, found {value}")
         check_option("flips", flips, _FLIPS)
         check_option("activation", [activation], ACTIVATIONS)
         check_amp(amp)
@@ -75,6 +81,7 @@ class SliceVolumeInferer(Inferer):
         self.flips = [_FLIPS[flip] for flip in flips]
         self.n_context = n_context
         self.context_mm = context_mm
+        self.divisor = divisor
         self.activation = ACTIVATIONS[activation]
         self.amp = amp
         self.device = device
@@ -116,11 +123,20 @@ class SliceVolumeInferer(Inferer):
 
     def _predict(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
         """The mean over the plain and the flipped views of a batch, float32."""
-        total = self.activation(network(batch, *args, **kwargs).float())
+        total = self.activation(self._logits(batch, network, *args, **kwargs))
         for axes in self.flips:
-            logits = network(batch.flip(axes), *args, **kwargs).float()
-            total = total + self.activation(logits).flip(axes)
+            total = total + self.activation(self._logits(batch.flip(axes), network, *args, **kwargs)).flip(axes)
         return total / (1 + len(self.flips)) if self.flips else total
+
+    def _logits(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
+        """What the network says of one view, float32, of the view's own size."""
+        rows, columns = (-length % self.divisor for length in batch.shape[2:])
+        if rows == columns == 0:
+            return network(batch, *args, **kwargs).float()
+        padded = F.pad(batch, (0, columns, 0, rows), mode="replicate")
+        logits = network(padded, *args, **kwargs).float()
+        _check_size(logits, padded.shape[2:])
+        return logits[:, :, : batch.shape[2], : batch.shape[3]]
 
     def _offsets(self, inputs: torch.Tensor) -> list[list[int]]:
         """Offsets of the context, for each volume of the batch."""
@@ -146,7 +162,11 @@ def _slice_distances(inputs: torch.Tensor) -> list[float]:
 
 def _empty_output(predictions: torch.Tensor, volumes: torch.Tensor, device: str | torch.device | None) -> torch.Tensor:
     batch, _, depth, *size = volumes.shape
-    if list(predictions.shape[2:]) != size:
-        raise ValueError(f"the network made {tuple(predictions.shape[2:])} of slices of {tuple(size)}")
+    _check_size(predictions, size)
     shape = (batch, predictions.shape[1], depth, *size)
     return torch.empty(shape, dtype=torch.float32, device=volumes.device if device is None else device)
+
+
+def _check_size(predictions: torch.Tensor, size: Sequence[int]) -> None:
+    if tuple(predictions.shape[2:]) != tuple(size):
+        raise ValueError(f"the network made {tuple(predictions.shape[2:])} of slices of {tuple(size)}")

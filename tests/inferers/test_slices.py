@@ -9,6 +9,7 @@ import torch
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import SliceInferer
+from monai.networks.nets import FlexibleUNet
 from monai.transforms import AsDiscreted, Compose, EnsureChannelFirstd, Invertd, LoadImaged, Orientationd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -76,6 +77,37 @@ def test_integers_are_given_to_the_network_as_float32():
     result = SliceVolumeInferer(activation=None, amp=None)(volume, recorder)
     assert recorder.batches[0].dtype == torch.float32
     assert torch.equal(result, volume.float())
+
+
+# -------------------------------------------------------------------------------------------------------- odd sizes
+
+
+def test_odd_sizes_are_padded_by_the_edge_and_cropped_back():
+    recorder = Recorder()
+    volume = torch.arange(15.0).reshape(1, 1, 1, 3, 5)
+    result = SliceVolumeInferer(divisor=4, activation=None, amp=None)(volume, recorder)
+    torch.testing.assert_close(result, volume)
+    rows = [[*range(5 * r, 5 * r + 5), 5 * r + 4, 5 * r + 4, 5 * r + 4] for r in (0, 1, 2, 2)]
+    assert recorder.batches[0][0, 0].tolist() == rows
+
+
+def test_flipped_views_are_padded_after_they_are_flipped(network, volume):
+    """As a network does that pads inside, so that it makes no difference who pads."""
+
+    def padding_network(x: torch.Tensor) -> torch.Tensor:
+        padded = torch.nn.functional.pad(x, (0, -x.shape[3] % 8, 0, -x.shape[2] % 8), mode="replicate")
+        return network(padded)[:, :, : x.shape[2], : x.shape[3]]
+
+    expected = SliceVolumeInferer(flips=["horizontal", "both"], amp=None)(volume, padding_network)
+    result = SliceVolumeInferer(flips=["horizontal", "both"], divisor=8, amp=None)(volume, network)
+    torch.testing.assert_close(result, expected)
+
+
+def test_monais_unet_takes_any_size_when_padded(volume):
+    unet = FlexibleUNet(in_channels=2, out_channels=1, backbone="efficientnet-b0", decoder_channels=(8,) * 5).eval()
+    with pytest.raises(ValueError, match="made"):
+        SliceVolumeInferer(amp=None)(torch.rand(1, 2, 1, 37, 33), unet)
+    assert SliceVolumeInferer(amp=None, divisor=32)(torch.rand(1, 2, 1, 37, 33), unet).shape == (1, 1, 1, 37, 33)
 
 
 # ---------------------------------------------------------------------------------------------- batches and context
@@ -329,6 +361,7 @@ def test_plain_tensor_stays_plain_and_metadata_is_kept(network, volume):
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size"),
+        ({"divisor": 0}, "divisor"),
         ({"flips": ["diagonal"]}, "flips must be of horizontal, vertical, both, found 'diagonal'"),
         ({"activation": "relu"}, "activation"),
         ({"amp": "float8"}, "amp"),
