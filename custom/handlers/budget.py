@@ -160,7 +160,14 @@ def continuing_line(options: dict[str, Any]) -> str:
     for name, value in {"resume": True, **options}.items():
         if f"--{name}" not in given:
             words += [f"--{name}", str(value)]
-    return shlex.join(words)
+    return " ".join(_quoted(word) for word in words)
+
+
+def _quoted(word: str) -> str:
+    """For a shell, in double quotes where single ones would have to be escaped."""
+    if "'" in word and not set(word) & set('"$`\\!'):
+        return f'"{word}"'
+    return shlex.quote(word)
 
 
 def _without_flags(words: list[str]) -> list[str]:

@@ -22,7 +22,7 @@ class ProgressBar(IgniteProgressBar):
 
     def __init__(self, *, desc: str | None = None, unit: str = "step") -> None:
         bar_format = (
-            "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_inv_fmt}{postfix}]"
+            "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_inv_fmt}{postfix}]"
         )
         super().__init__(persist=True, desc=desc, bar_format=bar_format, unit=unit)
         self._shown: dict[str, float] = {}

@@ -169,9 +169,12 @@ def test_the_signals_are_given_back(clock):
     ("given", "line"),
     [
         (
-            ["/usr/bin/python3", "-m", "monai.bundle", "run", "training", "--config_file", "['a.json', 'b.json']"],
-            "python -m monai.bundle run training --config_file '['\"'\"'a.json'\"'\"', '\"'\"'b.json'\"'\"']'"
-            " --resume True --output_dir /runs/1",
+            [
+                *("/usr/bin/python3", "-m", "monai.bundle", "run", "training"),
+                *("--config_file", "['a.json', 'b.json']", "--patch_size", "[1, 2]"),
+            ],
+            "python -m monai.bundle run training --config_file \"['a.json', 'b.json']\""
+            " --patch_size '[1, 2]' --resume True --output_dir /runs/1",
         ),
         (
             ["python", "-m", "monai.bundle", "run", "--output_dir=/runs/2", "--resume", "True"],

@@ -14,7 +14,7 @@ def test_a_step_has_a_loss_and_seconds(capsys):
     ProgressBar(desc="training").attach(engine)
     engine.run([0, 1, 2], max_epochs=1)
     last = capsys.readouterr().err.strip().split("\r")[-1]
-    assert re.search(r"training: 100%\|█+\| 3/3 \[00:0\d<00:0\d, +\d+\.\d\ds/step, loss=1\]", last), last
+    assert re.search(r"training:  100%\|█+\| 3/3 \[00:0\d<00:0\d, +\d+\.\d\ds/step, loss=1\]", last), last
 
 
 def test_the_loss_is_read_now_and_then_only(monkeypatch):
