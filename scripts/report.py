@@ -16,7 +16,9 @@ from custom.handlers.history import draw_curves
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1f2933; }
 h1 { font-size: 1.7rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #d9e2ec; font-size: 1.3rem; }
-table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .3rem .9rem; text-align: right; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; }
+.wide { overflow-x: auto; font-size: .85rem; }
 th { border-bottom: 2px solid #9fb3c8; font-weight: 600; } tr:nth-child(even) td { background: #f5f7fa; }
 th:first-child, td:first-child { text-align: left; } .met { color: #0a7c42; } .missed { color: #c81e1e; }
 img { max-width: 100%; margin: .4rem 0; } .note { color: #627d98; }
@@ -49,12 +51,12 @@ def report(*runs: str, output: str = "report.html", goals: dict[str, float] | No
     goals = dict(goals or {})
     names = _short_names(folders)
     scores = [row for folder, name in zip(folders, names, strict=True) for row in _mean_scores(folder, name, goals)]
-    page = _page(scores, [_section(folder, name) for folder, name in zip(folders, names, strict=True)])
+    required = [row for row in scores if row["goal"]]
+    page = _page(required, [_section(folder, name) for folder, name in zip(folders, names, strict=True)])
     write_whole(output, lambda file: file.write_text(page, encoding="utf-8"))
-    _print_table(scores)
+    _print_table(required or scores)
     print(f"Report: {output}")
-    reached = [row["met"] for row in scores if row["goal"]]
-    if reached.count("met") < max(len(goals), len(reached)):
+    if sum(row["met"] == "met" for row in required) < max(len(goals), len(required)):
         sys.exit("error: a goal was missed, or its score was not found: see the table")
 
 
@@ -114,10 +116,10 @@ def _print_table(rows: list[dict[str, str]]) -> None:
         print("  ".join(row[c].ljust(widths[c]) if c in ("run", "score") else row[c].rjust(widths[c]) for c in columns))
 
 
-def _page(scores: list[dict[str, str]], sections: list[str]) -> str:
+def _page(required: list[dict[str, str]], sections: list[str]) -> str:
     parts = ["<h1>Report</h1>"]
-    if scores:
-        parts.append(_table(scores))
+    if required:
+        parts.append(_table(required))
         parts.append('<p class="note">Mean, lowest and highest over the volumes for which a score is defined.</p>')
     body = "\n".join(parts + sections)
     return (
@@ -137,16 +139,18 @@ def _section(folder: Path, name: str) -> str:
         parts.append(_image(picture.getvalue(), f"learning curves of {name}"))
     cases = _read_csv(folder / "cases.csv")
     if cases:
-        parts.append(_table([{key: _short(value) for key, value in row.items()} for row in cases]))
+        means = {row["score"]: row["mean"] for row in _mean_scores(folder, name, {})}
+        rows = [{key: _short(value) for key, value in row.items()} for row in cases]
+        parts.append(_table([*rows, {key: means.get(key, "") for key in rows[0]} | {"case": "mean"}]))
     panels = sorted((folder / "panels").glob("*.png"))
     parts += [_image(panel.read_bytes(), f"{name}: {panel.stem}") for panel in panels]
     return "\n".join(parts)
 
 
 def _table(rows: list[dict[str, str]]) -> str:
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in rows[0])
+    head = "".join(f"<th>{html.escape(column.replace('_', ' '))}</th>" for column in rows[0])
     body = "".join("<tr>" + "".join(_cell(value) for value in row.values()) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _cell(value: str) -> str:

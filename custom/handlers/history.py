@@ -136,10 +136,11 @@ def draw_curves(rows: list[dict[str, Any]], file: Path | BinaryIO) -> None:
 
 
 def metric_names(rows: list[dict[str, Any]]) -> list[str]:
-    """Names of the validation metrics that lie between 0 and 1, so that one axis can hold them."""
+    """Names of the validation metrics to draw: those that grow from 0 to 1 as the network gets better."""
     names = dict.fromkeys(name for row in rows for name in row if name not in NOT_METRICS)
     values = {name: [row[name] for row in rows if isinstance(row.get(name), float)] for name in names}
-    return [name for name, found in values.items() if found and all(0 <= value <= 1 for value in found)]
+    growing = [name for name in names if name.endswith(("dice", "score", "f1"))]
+    return [name for name in growing if values[name] and all(0 <= value <= 1 for value in values[name])]
 
 
 def _number(value: Any) -> float | str:
