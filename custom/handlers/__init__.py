@@ -15,7 +15,6 @@ from .run_record import RunRecord
 from .saving import SaveBestWeights, SaveFinalWeights
 from .schedule import StepSchedule
 from .seed import SeedSteps
-from .stream import FollowTrainer
 from .tensorboard import TensorBoard
 from .weights import LoadWeights
 
@@ -26,7 +25,6 @@ __all__ = [
     "CaseMetrics",
     "Checkpoints",
     "EarlyStop",
-    "FollowTrainer",
     "GradientGuard",
     "History",
     "LoadWeights",
