@@ -110,6 +110,22 @@ class Checkpoints:
             size += 2 * _size([group["params"] for group in optimizer.param_groups])
         return size
 
+    def check_space(self) -> None:
+        """
+        Raises:
+            DataError: when the folder's disk has too little room.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        size = self.size
+        there = sum(file.stat().st_size for file in self._files())
+        missing = (self.keep + 1) * size - there - shutil.disk_usage(self.folder).free
+        if missing > 0:
+            raise DataError.of(
+                self.folder,
+                f"{missing / 2**30:.1f} GiB too little free space for {self.keep + 1} checkpoints",
+                f"{(self.keep + 1) * size / 2**30:.1f} GiB; set --model_dir elsewhere",
+            )
+
     def _start(self, engine: Engine) -> None:
         self._settings = self._current_settings()
         self._saved_at = time.monotonic()
@@ -122,7 +138,7 @@ class Checkpoints:
     def _prepare_folder(self) -> Path | None:
         """The file to continue from, if any; room for new ones."""
         self._clear_leftovers()
-        self._check_space()
+        self.check_space()
         found = self._newest()
         if found is not None and not self.resume:
             self._make_way(found)
@@ -227,18 +243,6 @@ class Checkpoints:
         """Remove what a killed process was writing."""
         for file in self.folder.glob(".*step_*.pt"):
             file.unlink()
-
-    def _check_space(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        size = self.size
-        there = sum(file.stat().st_size for file in self._files())
-        missing = (self.keep + 1) * size - there - shutil.disk_usage(self.folder).free
-        if missing > 0:
-            raise DataError.of(
-                self.folder,
-                f"{missing / 2**30:.1f} GiB too little free space for {self.keep + 1} checkpoints",
-                f"{(self.keep + 1) * size / 2**30:.1f} GiB; set --model_dir elsewhere",
-            )
 
 
 def _copied(value: Any) -> Any:

@@ -1,0 +1,292 @@
+"""What a training will take, known before it is started."""
+
+import math
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.networks.utils import eval_mode
+
+from .errors import DataError
+from .handlers.budget import process_age
+from .handlers.resources import resident_bytes
+
+GIB = 2**30
+WARM_UP = 2
+"""Steps that are not counted: the first ones choose kernels and start workers."""
+WINDOWS = 3
+"""Windows of the validation that are predicted; the first is not counted either."""
+
+
+class HasSpace(Protocol):
+    """What is asked of :class:`custom.handlers.Checkpoints`."""
+
+    folder: Path
+    keep: int
+    size: int
+
+    def check_space(self) -> None: ...
+
+
+class Plan:
+    """Runs a few training steps and a few windows of a validation, and prints what the whole training will take.
+
+    The steps are real ones (data, network, loss, backward pass, optimizer, and all that follows the optimizer), in this
+    process alone; nothing is saved. Of the validation the first volume's windows are counted, three of them predicted,
+    and its scores computed with the label as the prediction.
+
+    Args:
+        trainer: as configured.
+        evaluator: the validation engine, as configured.
+        checkpoints: the run's checkpoints.
+        metric: of the validation, called as ``metric(predictions, labels)`` with lists of ``(1, D, H, W)``.
+        cache_dir: the folder of the cached volumes.
+        budget_hours: the time that the training may take, set-up included; None where it has no limit.
+        val_interval: epochs between validations.
+        steps: training steps that are timed.
+    """
+
+    def __init__(
+        self,
+        *,
+        trainer: SupervisedTrainer,
+        evaluator: SupervisedEvaluator | None = None,
+        checkpoints: HasSpace | None = None,
+        metric: Callable[[list[torch.Tensor], list[torch.Tensor]], Any] | None = None,
+        cache_dir: str | None = None,
+        budget_hours: float | None = None,
+        val_interval: int = 1,
+        steps: int = 10,
+    ) -> None:
+        self.trainer = trainer
+        self.evaluator = evaluator
+        self.checkpoints = checkpoints
+        self.metric = metric
+        self.cache_dir = cache_dir
+        self.budget_hours = budget_hours
+        self.val_interval = val_interval
+        self.steps = steps
+
+    def run(self) -> dict[str, Any]:
+        """Measure and print.
+
+        Returns:
+            the numbers: ``seconds_per_step``, ``data_wait``, ``memory_gib``, ``gpu_memory_gib``, ``validation_s``,
+            ``epoch_h``, ``run_h``, and with a budget ``steps_per_epoch``.
+
+        Raises:
+            DataError: the training does not fit into the GPU's memory, the disk, or the budget.
+        """
+        set_up = process_age()
+        device = self.trainer.state.device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        with refusing_what_does_not_fit(device):
+            waits, times = self._time_steps(device)
+            validation = self._time_validation(device)
+        rows, numbers = self._measured(device, waits, times, validation)
+        rows += self._projected(numbers, set_up)
+        print("\n| what | |\n| --- | --- |", *(f"| {what} | {value} |" for what, value in rows), sep="\n", flush=True)
+        if self.checkpoints is not None:
+            self.checkpoints.check_space()
+        self._refuse_a_budget_that_is_too_small(numbers)
+        return numbers
+
+    def _time_steps(self, device: torch.device) -> tuple[list[float], list[float]]:
+        """Seconds of waiting for data and seconds in all, of each step."""
+        trainer = self.trainer
+        trainer.scaler = torch.amp.GradScaler(device.type) if trainer.amp else None
+        batches = iter(trainer.data_loader)
+        waits, times = [], []
+        for _ in range(WARM_UP + self.steps):
+            started = time.monotonic()
+            trainer.state.batch = next(batches)
+            waits.append(time.monotonic() - started)
+            trainer.state.iteration += 1
+            trainer.state.output = trainer._iteration(trainer, trainer.state.batch)
+            _finish(device)
+            times.append(time.monotonic() - started)
+        trainer.state.iteration = 0
+        trainer.optimizer.zero_grad(set_to_none=True)
+        return waits[WARM_UP:], times[WARM_UP:]
+
+    def _time_validation(self, device: torch.device) -> dict[str, float] | None:
+        """Windows of the first volume, and the seconds that all volumes will take."""
+        evaluator = self.evaluator
+        if evaluator is None:
+            return None
+        batch = next(iter(evaluator.data_loader))
+        inputs, label = evaluator.prepare_batch(batch, device, False)[:2]
+        network = Sampled(evaluator.network)
+        started = time.monotonic()
+        with torch.no_grad(), eval_mode(evaluator.network):
+            evaluator.inferer(inputs, network)
+        _finish(device)
+        seconds = time.monotonic() - started + network.seconds_left_out
+        if self.metric is not None and label is not None:
+            started = time.monotonic()
+            self.metric(list(label), list(label))
+            seconds += time.monotonic() - started
+        volumes = len(evaluator.data_loader)
+        return {"volumes": volumes, "windows": network.calls, "seconds": seconds * volumes}
+
+    def _measured(
+        self, device: torch.device, waits: list[float], times: list[float], validation: dict[str, float] | None
+    ) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+        trainer = self.trainer
+        weights = sum(parameter.numel() for parameter in trainer.network.parameters())
+        numbers = {
+            "seconds_per_step": statistics.median(times),
+            "data_wait": sum(waits) / sum(times),
+            "memory_gib": resident_bytes() / GIB,
+            "validation_s": 0.0 if validation is None else validation["seconds"],
+        }
+        image = trainer.state.batch["image"]
+        rows = [
+            ("network", f"{type(trainer.network).__name__}, {weights / 1e6:.1f} million weights"),
+            ("batch", f"{' x '.join(map(str, image.shape))}, {trainer.accumulation_steps} in an optimizer step"),
+            ("device", torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"),
+            (
+                "seconds a step",
+                f"{numbers['seconds_per_step']:.3g} (from {min(times):.3g} to {max(times):.3g} in {len(times)} steps)",
+            ),
+            ("waiting for data", f"{numbers['data_wait']:.0%}"),
+        ]
+        if device.type == "cuda":
+            numbers["gpu_memory_gib"] = torch.cuda.max_memory_reserved(device) / GIB
+            total = torch.cuda.get_device_properties(device).total_memory / GIB
+            rows.append(("GPU memory", f"{numbers['gpu_memory_gib']:.1f} of {total:.1f} GiB"))
+        rows.append(("main memory", f"{numbers['memory_gib']:.1f} GiB"))
+        if self.cache_dir is not None:
+            rows.append(("cache on disk", f"{_bytes_below(Path(self.cache_dir)) / GIB:.2f} GiB"))
+        if self.checkpoints is not None:
+            free = shutil.disk_usage(_existing(self.checkpoints.folder)).free / GIB
+            rows.append(
+                (
+                    "checkpoints on disk",
+                    f"{self.checkpoints.keep} x {self.checkpoints.size / GIB:.2f} of {free:.1f} GiB",
+                )
+            )
+        if validation is not None:
+            rows.append(
+                (
+                    "a validation",
+                    f"{_duration(validation['seconds'])} ({validation['volumes']:.0f} volumes,"
+                    f" {validation['windows']:.0f} calls of the network for the first)",
+                )
+            )
+        return rows, numbers
+
+    def _projected(self, numbers: dict[str, Any], set_up: float) -> list[tuple[str, str]]:
+        state = self.trainer.state
+        validations = state.max_epochs // self.val_interval * numbers["validation_s"]
+        training = state.max_epochs * state.epoch_length * numbers["seconds_per_step"]
+        numbers["epoch_h"] = (
+            state.epoch_length * numbers["seconds_per_step"] + numbers["validation_s"] / self.val_interval
+        ) / 3600
+        numbers["run_h"] = (set_up + validations + training) / 3600
+        rows = [
+            (f"an epoch of {state.epoch_length} steps", _duration(3600 * numbers["epoch_h"])),
+            (f"the run of {state.max_epochs} epochs", _duration(3600 * numbers["run_h"])),
+        ]
+        if self.budget_hours is not None:
+            left = 0.98 * 3600 * self.budget_hours - set_up - validations
+            numbers["steps_per_epoch"] = max(0, math.floor(left / state.max_epochs / numbers["seconds_per_step"]))
+            rows.append(
+                (
+                    f"within budget_hours {self.budget_hours:g}",
+                    f"{numbers['steps_per_epoch']} steps_per_epoch for {state.max_epochs} epochs",
+                )
+            )
+        return rows
+
+    def _refuse_a_budget_that_is_too_small(self, numbers: dict[str, Any]) -> None:
+        if numbers.get("steps_per_epoch") == 0:
+            raise DataError(
+                f"budget_hours {self.budget_hours:g}: found too little time for one step in each of"
+                f" {self.trainer.state.max_epochs} epochs, expected more, or fewer epochs, or a longer val_interval"
+            )
+
+
+class Sampled(torch.nn.Module):
+    """A network that predicts a few windows and repeats the last of them, so that an inferer runs through quickly.
+
+    Attributes:
+        calls: how often it was called.
+        seconds_left_out: what the calls that were not computed would have taken.
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.calls = 0
+        self._times: list[float] = []
+        self._left_out = 0
+        self._last: dict[torch.Size, torch.Tensor] = {}
+
+    @property
+    def seconds_left_out(self) -> float:
+        return self._left_out * statistics.median(self._times[1:] or self._times or [0.0])
+
+    def forward(self, inputs: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        if len(self._times) >= WINDOWS and inputs.shape in self._last:
+            self._left_out += 1
+            return self._last[inputs.shape]
+        _finish(inputs.device)
+        started = time.monotonic()
+        self._last[inputs.shape] = self.network(inputs, *args, **kwargs)
+        _finish(inputs.device)
+        self._times.append(time.monotonic() - started)
+        return self._last[inputs.shape]
+
+
+@contextmanager
+def refusing_what_does_not_fit(device: torch.device) -> Iterator[None]:
+    """Turn an exhausted memory into one line that names what to change.
+
+    Raises:
+        DataError: instead of the errors that torch raises.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one, and that of the CPU has no type of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        name, total = "the CPU", ""
+        if device.type == "cuda":
+            name = torch.cuda.get_device_name(device)
+            total = f" ({torch.cuda.get_device_properties(device).total_memory / GIB:.1f} GiB)"
+        raise DataError.of(
+            f"{name}{total}",
+            "too little memory for a training step or a window of the validation",
+            "a smaller batch_size (with accumulation_steps), patch or slice size, or network_def, or precision bf16",
+        ) from error
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
+
+
+def _existing(folder: Path) -> Path:
+    """The folder or the nearest one above it that is there."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+
+
+def _duration(seconds: float) -> str:
+    """``45 s``, ``12.5 min``, ``6.1 h``, ``9.5 days``."""
+    for unit, length in (("days", 2 * 86400), ("h", 2 * 3600), ("min", 120)):
+        if seconds >= length:
+            return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.1f} {unit}"
+    return f"{seconds:.1f} s"
