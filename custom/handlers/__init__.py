@@ -8,6 +8,7 @@ from .early_stop import EarlyStop
 from .ema import EMA
 from .gradients import GradientGuard
 from .history import History
+from .mirror import Mirror
 from .panels import Panels
 from .progress import ProgressBar
 from .resources import Resources
@@ -28,6 +29,7 @@ __all__ = [
     "GradientGuard",
     "History",
     "LoadWeights",
+    "Mirror",
     "Panels",
     "ProgressBar",
     "Resources",

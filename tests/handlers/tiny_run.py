@@ -76,6 +76,7 @@ def build(
     plain=False,
     max_norm=1.0,
     cases=(),
+    handlers_before=(),
 ):
     """The trainer; everything else can be reached from it."""
     folder = Path(folder)
@@ -126,6 +127,7 @@ def build(
         accumulation_steps=accumulation,
         decollate=False,
         train_handlers=[
+            *handlers_before,
             loader,
             SeedSteps(seed=0),
             GradientGuard(optimizer=optimizer, network=network, output_dir=str(folder), max_norm=max_norm),

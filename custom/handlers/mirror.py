@@ -1,0 +1,129 @@
+"""A run's files in a bucket, so that another machine can go on with it."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from ..data.remote import filesystem
+from ..files import write_whole
+from .ranks import gather, rank
+
+logger = logging.getLogger(__name__)
+
+
+class Mirror:
+    """Keeps copies of a run's folders at a URL: ``<url>/<name>/...`` for each folder.
+
+    When training starts, files that are there and not here are fetched; :class:`Checkpoints` then finds what a machine
+    that is gone has left. From then on new and changed files are uploaded by a thread, checkpoints as the last of each
+    round: with a checkpoint in the bucket the best weights of its time are there too. Files whose name begins with a
+    dot, which are being written, stay here. A lost connection is reported, and the files go with a later round.
+
+    List it as the first of the trainer's handlers.
+
+    Args:
+        folders: local folders by name, such as those of weights and results.
+        url: an fsspec URL such as ``gs://bucket/run1``; None mirrors nothing.
+        interval_s: seconds between two rounds.
+
+    Raises:
+        DataError: the URL's file system is not installed.
+    """
+
+    def __init__(self, *, folders: Mapping[str, str], url: str | None = None, interval_s: float = 15.0) -> None:
+        self.folders = {name: Path(folder) for name, folder in folders.items()}
+        self.url = url
+        self.interval_s = interval_s
+        self._there: dict[str, tuple[int, int]] = {}
+        """Size and time of change of what was uploaded, by its path below the URL."""
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        if self.url is not None:
+            engine.add_event_handler(Events.STARTED, self._start)
+
+    def _start(self, engine: Engine) -> None:
+        if rank() == 0:
+            self.download()
+            self._ended.clear()
+            self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
+            self._thread.start()
+            # added now, so that they come after those of all other handlers, which still write
+            for end in (Events.TERMINATE, Events.COMPLETED):
+                engine.add_event_handler(end, self._finish)
+            engine.add_event_handler(Events.EXCEPTION_RAISED, self._finish_and_raise)
+        gather(None)  # the other ranks look for checkpoints after that
+
+    def download(self) -> None:
+        """Fetch the files that are there and not here."""
+        system = filesystem(self.url)
+        system.invalidate_cache()
+        root = system._strip_protocol(self.url).rstrip("/")
+        for remote in sorted(system.find(root)):
+            name, _, relative = remote[len(root) :].lstrip("/").partition("/")
+            if name not in self.folders or not relative:
+                continue
+            local = self.folders[name] / relative
+            if not local.exists():
+                logger.info("fetching %s", remote)
+                fetch: Callable[[Path], Any] = lambda file, remote=remote: system.get_file(remote, str(file))  # noqa: E731
+                write_whole(local, fetch)
+                self._there[f"{name}/{relative}"] = _version(local)
+
+    def upload(self) -> None:
+        """Upload what is new or has changed since, and delete checkpoints that are no longer kept here."""
+        system = filesystem(self.url)
+        root = system._strip_protocol(self.url).rstrip("/")
+        files = {
+            f"{name}/{path.relative_to(folder).as_posix()}": path
+            for name, folder in self.folders.items()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and not path.name.startswith(".")
+        }
+        for key in sorted(files, key=_is_checkpoint):
+            try:
+                version = _version(files[key])
+                if self._there.get(key) != version:
+                    system.put_file(str(files[key]), f"{root}/{key}")
+                    self._there[key] = version
+            except FileNotFoundError:  # a checkpoint that gave way to a newer one meanwhile
+                continue
+        for key in [key for key in self._there if _is_checkpoint(key) and key not in files]:
+            system.rm_file(f"{root}/{key}")
+            del self._there[key]
+
+    def _run(self) -> None:
+        while not self._ended.wait(self.interval_s):
+            self._try_to_upload()
+
+    def _try_to_upload(self) -> None:
+        try:
+            self.upload()
+        except Exception as error:  # every fsspec package has errors of its own, and training does not end for them
+            logger.warning("%s: not up to date (%s: %s)", self.url, type(error).__name__, error)
+
+    def _finish(self, _: Engine) -> None:
+        if self._thread is not None:
+            self._ended.set()
+            self._thread.join()
+            self._thread = None
+        self._try_to_upload()
+
+    def _finish_and_raise(self, engine: Engine, error: BaseException) -> None:
+        self._finish(engine)
+        raise error
+
+
+def _version(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _is_checkpoint(key: str) -> bool:
+    return key.rsplit("/", 1)[-1].startswith("step_")
