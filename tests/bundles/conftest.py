@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,18 @@ class Bundle:
         return [str(self.root / "configs" / f"{name}.json") for name in names]
 
     def run(
-        self, run_id: str, configs: list[str], cwd: Path | None = None, **options: Any
+        self,
+        run_id: str,
+        configs: list[str],
+        *,
+        cwd: Path | None = None,
+        runner: Sequence[str] = ("-m",),
+        **options: Any,
     ) -> subprocess.CompletedProcess:
         """``python -m monai.bundle run``, from the bundle's own folder unless told otherwise."""
         arguments = [f"--{key}={value}" for key, value in options.items()]
         return subprocess.run(
-            [sys.executable, "-m", "monai.bundle", "run", run_id, f"--config_file={configs}", *arguments],
+            [sys.executable, *runner, "monai.bundle", "run", run_id, f"--config_file={configs}", *arguments],
             cwd=cwd or self.root,
             capture_output=True,
             text=True,

@@ -99,3 +99,23 @@ def test_without_weights_one_line_says_so(bundle, tmp_path):
     )
     assert process.returncode == 1
     assert process.stderr.strip().splitlines()[-1].startswith(f"error: {tmp_path}/model.pt: found no such file")
+
+
+def test_two_processes_train_together(phantoms, trained, tmp_path):
+    bundle = phantoms["liver_tumor_2d"]
+    options = bundle.options | {
+        "epochs": 1,
+        "model_dir": tmp_path / "models",
+        "cache_dir": trained(bundle) / "cache",
+        "output_dir": tmp_path / "out",
+    }
+    process = bundle.run(
+        "training",
+        ["configs/train.json", "configs/quickstart.json", "configs/multi_gpu_train.json"],
+        runner=["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"],
+        **options,
+    )
+    assert process.returncode == 0, process.stderr
+    assert [row["step"] for row in rows(tmp_path / "out" / "metrics.csv")] == ["2"]
+    assert len(rows(tmp_path / "out" / "cases.csv")) == 1  # validated once, though by two processes
+    assert (tmp_path / "models" / "model.pt").exists()
