@@ -1,8 +1,11 @@
 """A volume larger than the network's window, predicted window by window."""
 
 import logging
-from collections.abc import Callable, Sequence
-from itertools import chain, combinations, product
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain, combinations, pairwise, product
 from typing import NamedTuple
 
 import torch
@@ -12,7 +15,7 @@ from monai.inferers import Inferer
 from torch import nn
 from tqdm import tqdm
 
-from ..ops.windows import gaussian_weights, padding_to, window_starts
+from ..ops.windows import Part, WindowGrid, gaussian_weights
 from .common import ACTIVATIONS, autocast_to, check_amp, check_option, device_of, with_metadata_of
 
 AXES = (-3, -2, -1)
@@ -42,6 +45,8 @@ class SlidingWindow(Inferer):
     mode. Windows are taken in the order of the first axis, so that a plane that no further window reaches can be
     written to the output: what is kept meanwhile is ``roi_size[0]`` planes, not a second volume and a count map.
 
+    :meth:`planes` does the same for volumes that do not fit into memory.
+
     Args:
         roi_size: (D, H, W) of the window, in voxels. Axes shorter than it are padded by repeating the border.
         stride: (D, H, W) distance between windows.
@@ -57,6 +62,8 @@ class SlidingWindow(Inferer):
             order when it runs in bfloat16, which is where that pays.
         device: where the network runs; by default where its parameters are.
         output_device: where the result is collected; by default where the input is.
+        concurrency: groups of windows predicted at the same time on a CPU, each in a thread of its own. With torch set
+            to one thread, the result does not depend on the number of cores, as it else does in the last bits.
         progress: show a progress bar.
 
     Shape:
@@ -80,13 +87,17 @@ class SlidingWindow(Inferer):
         amp: str | None = "auto",
         device: str | torch.device | None = None,
         output_device: str | torch.device | None = None,
+        concurrency: int = 1,
         progress: bool = False,
     ) -> None:
         super().__init__()
         check_option("activation", [activation], ACTIVATIONS)
         check_amp(amp)
-        if batch_size < 1 or min(*roi_size, *stride) < 1:
-            raise ValueError(f"batch_size, roi_size, stride: expected 1 or more, found {batch_size, roi_size, stride}")
+        if min(batch_size, concurrency, *roi_size, *stride) < 1:
+            found = (batch_size, concurrency, roi_size, stride)
+            raise ValueError(f"batch_size, concurrency, roi_size, stride: expected 1 or more, found {found}")
+        if any(step > length for step, length in zip(stride, roi_size, strict=True)):
+            raise ValueError(f"stride must not exceed roi_size, found {tuple(stride)} and {tuple(roi_size)}")
         if activation is None and empty_value is not None:
             raise ValueError("empty_value needs an activation: windows left out are predicted with probability 0")
         self.roi_size = tuple(roi_size)
@@ -99,6 +110,7 @@ class SlidingWindow(Inferer):
         self.amp = amp
         self.device = device
         self.output_device = output_device
+        self.concurrency = concurrency
         self.progress = progress
 
     @torch.no_grad()
@@ -109,74 +121,83 @@ class SlidingWindow(Inferer):
             raise ValueError(f"expected (B, C, D, H, W), found {tuple(inputs.shape)}")
         # Metadata is put aside: every operation on a MetaTensor costs, and the network needs none of it.
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        device = torch.device(self.device) if self.device is not None else device_of(network, inputs)
-        with autocast_to(self.amp, device) as dtype:
-            if dtype is torch.bfloat16 and device.type == "cpu" and isinstance(network, nn.Module):
-                network.to(memory_format=torch.channels_last_3d)
-            predicted = [self._volume(volume, network, device, args, kwargs) for volume in volumes]
+        predicted = [self._volume(volume, network, args, kwargs) for volume in volumes]
         return with_metadata_of(inputs, torch.stack(predicted) if len(predicted) > 1 else predicted[0][None])
 
-    def _volume(self, volume: torch.Tensor, network: Callable, device: torch.device, args, kwargs) -> torch.Tensor:
+    def _volume(self, volume: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
         """Predict ``(C, D, H, W)``."""
         shape = volume.shape[1:]
-        padding = padding_to(shape, self.roi_size)
-        if any(map(any, padding)):
-            volume = F.pad(volume[None].float(), list(chain(*reversed(padding))), mode="replicate")[0]
-        starts = [window_starts(*axis) for axis in zip(volume.shape[1:], self.roi_size, self.stride, strict=True)]
-        weights = gaussian_weights(self.roi_size).to(device)
-        output = slab = None
-        bar = tqdm(total=len(starts[0]) * len(starts[1]) * len(starts[2]), desc="windows", disable=not self.progress)
-        for z, following in zip(starts[0], [*starts[0][1:], volume.shape[1]], strict=True):
-            places = [(z, y, x) for y, x in product(*starts[1:])]
-            for group, predictions in self._predictions(volume, places, network, device, args, kwargs):
-                if slab is None:
-                    slab = _Slab(len(predictions[0]), self.roi_size[0], volume.shape[2:], weights)
-                    output_device = volume.device if self.output_device is None else self.output_device
-                    output = torch.zeros((len(predictions[0]), *shape), device=output_device)
-                for place, prediction in zip(group, predictions, strict=True):
-                    slab.add(place[1:], prediction)
-                bar.update(len(group))
-            _write(output, slab.take(following - z), z, padding)
-        bar.close()
+        part = WindowGrid(shape, self.roi_size, self.stride).part()
+        if any(map(any, part.padding)):
+            volume = F.pad(volume[None].float(), list(chain(*reversed(part.padding))), mode="replicate")[0]
+        output, at = None, 0
+        for planes in self.planes(lambda start, stop: volume[:, start:stop], part, network, *args, **kwargs):
+            if output is None:
+                device = volume.device if self.output_device is None else self.output_device
+                output = torch.empty((len(planes), *shape), device=device)
+            output[:, at : at + planes.shape[1]] = planes
+            at += planes.shape[1]
         return output
 
-    def _predictions(self, volume, places, network, device, args, kwargs):
-        """Yield groups of window positions and their predictions ``(n, C_out, *roi_size)``, float32 on ``device``.
+    @torch.no_grad()
+    def planes(
+        self,
+        read: Callable[[int, int], torch.Tensor],
+        part: Part,
+        network: Callable[..., torch.Tensor],
+        *args,
+        **kwargs,
+    ) -> Iterator[torch.Tensor]:
+        """Predict a part of a volume that need not fit into memory, and give it out plane by plane.
 
-        The next group is cut out while a GPU still works on the last one.
+        Every voxel has the value that it has when the whole volume is predicted, to the last bit if the network's
+        answer to a window does not depend on the windows beside it in the batch.
+
+        Args:
+            read: gives planes ``start`` to ``stop``, ``(C, stop - start, H, W)`` of any type, of what the part reads,
+                with its padding; asked in ascending order, and again for planes that windows share.
+            part: which windows, from :meth:`custom.ops.windows.WindowGrid.part`.
+            network: as for the inferer itself, and so are further arguments.
+
+        Yields:
+            blended predictions ``(C_out, n, h, w)`` float32, which together are the part's box. They may be changed,
+            and are good until the next ones are asked for.
         """
-        groups = [places[i : i + self.batch_size] for i in range(0, len(places), self.batch_size)]
-        windows = self._cut(volume, groups[0], device)
-        for index, group in enumerate(groups):
-            predictions = self._forward(windows, network, args, kwargs)
-            if index + 1 < len(groups):
-                windows = self._cut(volume, groups[index + 1], device)
-            yield group, predictions
+        depth, corners = self.roi_size[0], list(product(*part.starts[1:]))
+        (first, last), *rows_and_columns = part.inner
+        inner = tuple(slice(*span) for span in rows_and_columns)
+        slab = None
+        with tqdm(total=part.count, desc="windows", disable=not self.progress) as bar:
+            for z, following in pairwise([*part.starts[0], part.size[0]]):
+                layer = read(z, z + depth)
+                if slab is None:
+                    device = torch.device(self.device) if self.device is not None else device_of(network, layer)
+                    slab = _Slab(gaussian_weights(self.roi_size), layer.shape[2:], device)
+                    _arrange(network, self.amp, device)
+                predict = _Predictor(self, layer, network, device, slab, args, kwargs)
+                for corner, prediction in predict(self._occupied(layer, corners)):
+                    slab.add(corner, prediction)
+                if slab.total is None:  # nothing but empty windows so far: their number of channels is unknown
+                    slab.allocate(self._channels_out(predict, corners))
+                slab.weigh(corners)
+                start, stop = max(first, z), min(last, following)
+                if start < stop:
+                    yield slab.blended(following - z)[(slice(None), slice(start - z, stop - z), *inner)]
+                slab.drop(following - z)
+                bar.update(len(corners))
 
-    def _cut(self, volume: torch.Tensor, places: Sequence[tuple[int, ...]], device: torch.device) -> torch.Tensor:
-        boxes = [tuple(slice(a, a + n) for a, n in zip(place, self.roi_size, strict=True)) for place in places]
-        windows = torch.stack([volume[(slice(None), *box)] for box in boxes])
-        if device.type == "cuda" and windows.device.type == "cpu":
-            windows = windows.pin_memory()
-        return windows.to(device, torch.float32, non_blocking=True)
+    def _occupied(self, layer: torch.Tensor, corners: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """The windows that are not empty."""
+        if self.empty_value is None:
+            return corners
+        largest = torch.stack([window_of(layer, corner, self.roi_size).amax() for corner in corners])
+        return [corners[index] for index in torch.nonzero(largest > self.empty_value)[:, 0].tolist()]
 
-    def _forward(self, windows: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
-        """Predict windows with all views; those that are empty are 0, and smaller groups follow a full memory."""
-        seen = range(len(windows))
-        if self.empty_value is not None:
-            seen = torch.nonzero(windows.amax(dim=(1, 2, 3, 4)) > self.empty_value)[:, 0].tolist()
-            if not seen and self.channels is None:
-                seen = [0]  # someone has to say how many channels there are
-        if len(seen) == len(windows):
-            return self._views(windows, network, args, kwargs)
-        if not seen:
-            return windows.new_zeros((len(windows), len(self.channels), *self.roi_size))
-        found = self._views(windows[seen], network, args, kwargs)
-        predictions = found.new_zeros((len(windows), *found.shape[1:]))
-        predictions[seen] = found
-        return predictions
+    def _channels_out(self, predict: "_Predictor", corners: list[tuple[int, ...]]) -> int:
+        return len(next(iter(predict(corners[:1])))[1]) if self.channels is None else len(self.channels)
 
     def _views(self, windows: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
+        """The mean over all views; smaller groups follow a full memory."""
         try:
             total = None
             for view in self.views:
@@ -187,35 +208,136 @@ class SlidingWindow(Inferer):
         except torch.OutOfMemoryError:
             if len(windows) == 1:
                 raise
-            torch.cuda.empty_cache()
-            half = len(windows) // 2
-            self.batch_size = max(1, min(self.batch_size, half))
-            logger.warning("out of GPU memory with %d windows at a time: trying %d", len(windows), half)
-            return torch.cat([self._views(part, network, args, kwargs) for part in (windows[:half], windows[half:])])
+        # Out of the except clause, which would keep what the failed call holds.
+        torch.cuda.empty_cache()
+        half = len(windows) // 2
+        self.batch_size = max(1, min(self.batch_size, half))
+        logger.warning("out of GPU memory with %d windows at a time: trying %d", len(windows), half)
+        return torch.cat([self._views(part, network, args, kwargs) for part in (windows[:half], windows[half:])])
+
+
+class _Predictor:
+    """Cuts windows out of one layer of a volume and predicts them."""
+
+    def __init__(self, inferer: SlidingWindow, layer, network, device, slab: "_Slab", args, kwargs) -> None:
+        self.inferer = inferer
+        self.layer = layer
+        self.network = network
+        self.device = device
+        self.slab = slab
+        self.call = partial(inferer._views, network=network, args=args, kwargs=kwargs)
+
+    def __call__(self, corners: Sequence[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
+        """Yield corners, in order, with their predictions ``(C_out, *roi_size)`` float32."""
+        size = self.inferer.batch_size
+        groups = [corners[start : start + size] for start in range(0, len(corners), size)]
+        if self.inferer.concurrency == 1 or self.device.type != "cpu":
+            predictions = map(self._predict, groups)  # a GPU still works on the last group while the next is cut
+        else:
+            predictions = _in_threads(self._predict, groups, self.inferer.concurrency)
+        for group, predicted in zip(groups, predictions, strict=True):
+            yield from zip(group, predicted, strict=True)
+
+    @torch.no_grad()  # the mode belongs to the thread, as autocast does
+    def _predict(self, group: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        windows = torch.stack([window_of(self.layer, corner, self.inferer.roi_size) for corner in group])
+        if self.device.type == "cuda" and windows.device.type == "cpu":
+            windows = windows.pin_memory()
+        windows = windows.to(self.device, non_blocking=True).float()
+        with autocast_to(self.inferer.amp, self.device):
+            try:
+                return self.call(windows)
+            except torch.OutOfMemoryError:
+                if not self.slab.on_gpu:
+                    raise
+            self.slab.retreat()
+            return self.call(windows)
+
+
+def _in_threads(work: Callable, items: Sequence, threads: int) -> Iterator:
+    """Results in the items' order; at most one more than ``threads`` of them wait."""
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque = deque()
+        for item in items:
+            ahead.append(pool.submit(work, item))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 class _Slab:
-    """The planes that further windows may still reach: weighted sums of predictions, and of weights."""
+    """The planes that further windows may still reach: weighted sums of predictions, and of weights.
 
-    def __init__(self, channels: int, depth: int, size: Sequence[int], weights: torch.Tensor) -> None:
-        self.weights = weights
-        self.total = weights.new_zeros((channels, depth, *size))
-        self.weight = weights.new_zeros((depth, *size))
+    Products and sums are separate operations: fused ones round differently at the ends of vector registers, which
+    depend on where a window lies.
+    """
+
+    def __init__(self, weights: torch.Tensor, size: Sequence[int], device: torch.device) -> None:
+        self.size = (len(weights), *size)
+        self.total = None
+        self.weight = self._zeros(1, device)
+        self.weights = weights.to(self.weight.device)
+
+    def allocate(self, channels: int) -> None:
+        """Make room for predictions."""
+        self.total = self._zeros(channels, self.weight.device)
 
     def add(self, corner: Sequence[int], prediction: torch.Tensor) -> None:
-        """Add one window ``(C, *roi_size)`` whose rows and columns start at ``corner``."""
-        box = tuple(slice(a, a + n) for a, n in zip(corner, self.weights.shape[1:], strict=True))
-        self.total[(slice(None), slice(None), *box)].addcmul_(prediction, self.weights)
-        self.weight[(slice(None), *box)] += self.weights
+        """Add the prediction ``(C, *roi_size)`` of a window whose rows and columns start at ``corner``."""
+        if self.total is None:
+            self.allocate(len(prediction))
+        window_of(self.total, corner, self.weights.shape).add_(prediction.to(self.total.device) * self.weights)
 
-    def take(self, planes: int) -> torch.Tensor:
-        """The blended predictions ``(C, planes, H, W)`` of the first planes, which leave the slab."""
-        done = self.total[:, :planes] / self.weight[:planes]
-        for sums in (self.total, self.weight[None]):
-            kept = sums[:, planes:].clone()
-            sums[:, : kept.shape[1]] = kept
-            sums[:, kept.shape[1] :] = 0
-        return done
+    def weigh(self, corners: Sequence[Sequence[int]]) -> None:
+        """Add the weights of windows, predicted or empty."""
+        for corner in corners:
+            window_of(self.weight, corner, self.weights.shape).add_(self.weights)
+
+    def blended(self, planes: int) -> torch.Tensor:
+        """The predictions ``(C, planes, H, W)`` of the first planes; they stay good until these are dropped."""
+        return self.total[:, :planes].div_(self.weight[:, :planes])
+
+    def drop(self, planes: int) -> None:
+        """Move the planes behind the first ones to the front, without a copy of the slab."""
+        kept = self.size[0] - planes
+        for sums in (self.total, self.weight):
+            for start in range(0, kept, planes):
+                stop = min(start + planes, kept)
+                sums[:, start:stop] = sums[:, start + planes : stop + planes]
+            sums[:, max(kept, 0) :] = 0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the sums take memory that the network could use."""
+        return self.weight.device.type != "cpu"
+
+    def retreat(self) -> None:
+        """Leave the GPU's memory to the network."""
+        logger.warning("out of GPU memory: predictions are summed up in main memory from now on")
+        self.total = None if self.total is None else self.total.cpu()
+        self.weight, self.weights = self.weight.cpu(), self.weights.cpu()
+        torch.cuda.empty_cache()
+
+    def _zeros(self, channels: int, device: torch.device) -> torch.Tensor:
+        try:
+            return torch.zeros((channels, *self.size), device=device)
+        except torch.OutOfMemoryError:
+            logger.warning("out of GPU memory: predictions are summed up in main memory")
+            return torch.zeros((channels, *self.size))
+
+
+def _arrange(network: Callable, amp: str | None, device: torch.device) -> None:
+    """Bring the network to channels-last order where it runs in bfloat16 on a CPU, which is where that pays."""
+    with autocast_to(amp, device) as dtype:
+        if dtype is torch.bfloat16 and device.type == "cpu" and isinstance(network, nn.Module):
+            network.to(memory_format=torch.channels_last_3d)
+
+
+def window_of(planes: torch.Tensor, corner: Sequence[int], roi_size: Sequence[int]) -> torch.Tensor:
+    """A view of ``(C, roi_size[0], H, W)`` on the rows and columns of one window."""
+    (top, left), (_, height, width) = corner, roi_size
+    return planes[:, :, top : top + height, left : left + width]
 
 
 def views(tta: str | Sequence[int], roi_size: Sequence[int]) -> list[View]:
@@ -229,14 +351,3 @@ def views(tta: str | Sequence[int], roi_size: Sequence[int]) -> list[View]:
         raise ValueError(f"tta must be none, flips, turns or a list of axes, found {tta!r}")
     axes = [AXES[axis] for axis in (named[tta] if isinstance(tta, str) else tta)]
     return [View(flips) for n in range(len(axes) + 1) for flips in combinations(axes, n)]
-
-
-def _write(output: torch.Tensor, planes: torch.Tensor, start: int, padding: Sequence[tuple[int, int]]) -> None:
-    """Put blended planes, the first of which is number ``start`` of the padded volume, into the output."""
-    (before, _), (top, _), (left, _) = padding
-    first = max(before - start, 0)
-    at = start + first - before
-    count = min(planes.shape[1] - first, output.shape[1] - at)
-    if count > 0:
-        height, width = output.shape[2:]
-        output[:, at : at + count] = planes[:, first : first + count, top : top + height, left : left + width]

@@ -5,7 +5,8 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 
-from custom.inferers import SlidingWindow
+from custom.inferers import SlidingWindow, sliding_window
+from custom.ops.windows import WindowGrid
 
 ROI, STRIDE = (8, 12, 10), (4, 9, 10)
 
@@ -85,6 +86,13 @@ def test_empty_windows_are_not_predicted():
     torch.testing.assert_close(found[..., 16:], torch.full((1, 1, 8, 8, 8), 5.0).sigmoid())
 
 
+def test_a_volume_without_anything_is_zero(network):
+    empty = torch.full((1, 2, 9, 14, 12), -1.0)
+    options = {"roi_size": ROI, "stride": STRIDE, "activation": "softmax", "empty_value": -1.0, "amp": None}
+    assert torch.equal(SlidingWindow(**options)(empty, network), torch.zeros(1, 3, 9, 14, 12))
+    assert torch.equal(SlidingWindow(**options, channels=[1])(empty, network), torch.zeros(1, 1, 9, 14, 12))
+
+
 def peak_memory(work) -> int:
     """Bytes allocated by torch while ``work()`` runs, at their largest."""
     with torch.profiler.profile(profile_memory=True) as profile:
@@ -125,6 +133,109 @@ def test_halves_the_batch_when_the_memory_runs_out(network, caplog):
     assert inferer.batch_size == 1 and "out of GPU memory with 3 windows" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "box", [((3, 20), (0, 30), (11, 23)), ((20, 21), (29, 30), (0, 1)), ((0, 8), (4, 25), (9, 10))]
+)
+def test_a_part_is_what_it_is_in_the_whole(network, box):
+    image = torch.randn(1, 2, 21, 30, 23)
+    inferer = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)
+    part = WindowGrid(image.shape[2:], ROI, STRIDE).part(box)
+    piece = image[0][(slice(None), *(slice(*span) for span in part.read))]
+    asked = []
+
+    def read(start, stop):
+        asked.append(start)
+        return piece[:, start:stop]
+
+    planes = [planes.clone() for planes in inferer.planes(read, part, network)]
+    whole = inferer(image, network)[0]
+    assert torch.equal(torch.cat(planes, dim=1), whole[(slice(None), *(slice(*span) for span in box))])
+    assert asked == part.starts[0]
+    assert part.count < WindowGrid(image.shape[2:], ROI, STRIDE).part().count
+
+
+def test_a_part_of_an_axis_shorter_than_the_window():
+    part = WindowGrid((5, 40, 7), ROI, STRIDE).part(((1, 3), (13, 14), (6, 7)))
+    # rows: windows start at 0, 9, 18, 27, 28; those at 9 alone hold row 13, as they end before 21
+    assert part.read == [(0, 5), (9, 21), (0, 7)]
+    assert part.padding == [(1, 2), (0, 0), (1, 2)]
+    assert part.starts == [[0], [0], [0]]
+    assert part.inner == [(2, 4), (4, 5), (7, 8)]
+    assert part.size == (8, 12, 10)
+
+
+@pytest.mark.parametrize("concurrency", [2, 5])
+def test_windows_at_the_same_time_change_nothing(network, concurrency):
+    image = torch.randn(1, 2, 21, 30, 23)
+    options = {"roi_size": ROI, "stride": STRIDE, "batch_size": 2, "amp": None}
+    one = SlidingWindow(**options)(image, network)
+    assert torch.equal(SlidingWindow(**options, concurrency=concurrency)(image, network), one)
+
+
+def test_an_error_in_a_thread_is_raised(network):
+    with pytest.raises(RuntimeError, match="expected input"):
+        SlidingWindow(roi_size=ROI, stride=STRIDE, concurrency=3)(torch.zeros(1, 5, 20, 30, 30), network)
+
+
+@pytest.fixture
+def small_gpu(monkeypatch):
+    """The CPU plays a GPU that cannot hold the sums beside a window."""
+    slab = sliding_window._Slab
+    retreat = slab.retreat
+    monkeypatch.setattr(slab, "on_gpu", property(lambda self: not hasattr(self, "retreated")))
+    monkeypatch.setattr(slab, "retreat", lambda self: setattr(self, "retreated", retreat(self)))
+
+
+def failing_at_the_third_window(network, times):
+    calls = []
+
+    def call(windows):
+        calls.append(len(windows))
+        if 3 <= len(calls) < 3 + times:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return network(windows)
+
+    return call
+
+
+def test_sums_go_to_main_memory_when_the_gpus_is_full(network, small_gpu, caplog):
+    image = torch.randn(1, 2, 21, 30, 10)
+    inferer = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)
+    expected = inferer(image, network)
+    assert not caplog.text
+    assert torch.equal(inferer(image, failing_at_the_third_window(network, times=1)), expected)
+    assert "summed up in main memory from now on" in caplog.text
+    with pytest.raises(torch.OutOfMemoryError):  # nothing more can be given up
+        inferer(image, failing_at_the_third_window(network, times=2))
+
+
+def test_sums_begin_in_main_memory_when_the_gpu_has_no_room(network, caplog, monkeypatch):
+    image = torch.randn(1, 2, 21, 30, 10)
+    expected = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)(image, network)
+    zeros = torch.zeros
+
+    def full(*args, device=None, **kwargs):
+        if device is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return zeros(*args, **kwargs)
+
+    monkeypatch.setattr(sliding_window.torch, "zeros", full)
+    assert torch.equal(SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)(image, network), expected)
+    assert "summed up in main memory" in caplog.text
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("output_device", ["cpu", "cuda"])
+def test_on_a_gpu(network, output_device):
+    image = torch.randn(1, 2, 21, 30, 23)
+    expected = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)(image, network)
+    inferer = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None, batch_size=3, output_device=output_device)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        found = inferer(image, network.cuda())
+    assert found.device.type == output_device
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-4, rtol=0)
+
+
 def test_bfloat16_stays_close(network):
     image = torch.randn(1, 2, 20, 20, 20)
     exact = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)(image, network)
@@ -141,6 +252,8 @@ def test_bfloat16_stays_close(network):
         ({"stride": (0, 1, 1)}, "1 or more"),
         ({"activation": "tanh"}, "activation must be"),
         ({"empty_value": 0.0}, "needs an activation"),
+        ({"stride": (4, 9, 11)}, "must not exceed roi_size"),
+        ({"concurrency": 0}, "1 or more"),
     ],
 )
 def test_ill_options(options, message):
