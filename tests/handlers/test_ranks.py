@@ -76,3 +76,15 @@ def test_a_fault_on_one_rank_stops_both(processes, tmp_path):
     assert output.count("error: case13: found voxels that are not finite") == 2
     record = json.loads((tmp_path / "non_finite.json").read_text())
     assert [[batch["id"] for batch in step] for step in record] == [[["case13"]]]
+
+
+def test_a_rank_that_dies_takes_the_other_along(processes, tmp_path):
+    processes.start(folder=tmp_path, ranks=2, step_s=0.2, **OPTIONS)
+    while not (tmp_path / "checkpoints" / "step_00000002.pt").exists():
+        time.sleep(0.01)
+    os.kill(json.loads((tmp_path / "ranks").read_text())[1], signal.SIGKILL)
+    status, output = processes.wait()
+    assert status != 0
+    assert output.count("error: ") == 1, output
+    processes.start(folder=tmp_path, ranks=2, **OPTIONS)
+    finish(processes)
