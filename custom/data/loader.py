@@ -144,12 +144,14 @@ class StreamLoader:
 
 
 class VolumeLoader:
-    """The items of a dataset once each and in order, one a batch; a thread prepares the next while one is in use.
+    """The items of a dataset in order, one a batch; a thread prepares the next while one is in use.
 
     Args:
         dataset: such as :class:`VolumeDataset`.
         timeout_s: seconds to wait for an item before it is an error.
-        rank, world_size: rank r takes items r, r + world_size, ...; none is taken twice to make the parts equal.
+        rank, world_size: rank r takes items r, r + world_size, ...; the last ones begin anew where they run out, so
+            that all ranks take part in what an evaluator does together (:class:`custom.metrics.case_metric.CaseMetric`
+            counts a volume once).
 
     Raises:
         DataError: as raised by the dataset.
@@ -159,7 +161,8 @@ class VolumeLoader:
     def __init__(self, *, dataset: Dataset, timeout_s: float = 900.0, rank: int = 0, world_size: int = 1) -> None:
         self.dataset = dataset
         self.timeout_s = timeout_s
-        self.indices = range(rank, len(dataset), world_size)
+        rounds = -(-len(dataset) // world_size)
+        self.indices = [(rank + k * world_size) % len(dataset) for k in range(rounds)]
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -29,6 +29,9 @@ class CaseMetric(CumulativeIterationMetric):
     W)``). The id of a case is the file name of the label's (or else the prediction's) MetaTensor. Works over several
     processes; a case that a sampler repeats to fill the ranks counts once.
 
+    Raises:
+        ValueError: when two different volumes have one id.
+
     A subclass names its ``columns`` and implements :meth:`measure`; it may override :meth:`means` and
     :meth:`write_cases`.
     """
@@ -43,21 +46,15 @@ class CaseMetric(CumulativeIterationMetric):
         """Forget all volumes."""
         super().reset()
         self._names: list[str] = []
+        self._rows: dict[str, list[float]] = {}
 
     def cases(self) -> dict[str, dict[str, float]]:
-        """The columns by case id, of all processes. Every process has to call it.
-
-        Raises:
-            ValueError: when two different volumes have one id.
-        """
+        """The columns by case id, of all processes. Every process has to call it."""
         rows = self.get_buffer()
         names = string_list_all_gather(self._names)
         cases: dict[str, dict[str, float]] = {}
         for name, row in zip(names, () if rows is None else rows.tolist(), strict=True):
-            values = dict(zip(self.columns, row, strict=True))
-            if name in cases and not np.array_equal(row, list(cases[name].values()), equal_nan=True):
-                raise ValueError(f"two different volumes have the id {name!r}")
-            cases[name] = values
+            cases.setdefault(name, dict(zip(self.columns, row, strict=True)))
         return cases
 
     def means(self) -> dict[str, float]:
@@ -86,9 +83,14 @@ class CaseMetric(CumulativeIterationMetric):
         described = next((t for t in (label, prediction) if isinstance(t, MetaTensor)), None)
         name = stem(described.meta.get("filename_or_obj", "")) if described is not None else ""
         name = name or f"case-{len(self._names)}"
-        self._names.append(name)
         values = self.measure(prediction, label, name)
-        return torch.tensor([values[column] for column in self.columns], dtype=torch.float64, device=prediction.device)
+        row = [float(values[column]) for column in self.columns]
+        # Another process may have the same volume to fill the ranks; this one sees it anew only if ids are not unique.
+        if name in self._rows and not np.array_equal(row, self._rows[name], equal_nan=True):
+            raise ValueError(f"two different volumes have the id {name!r}")
+        self._rows[name] = row
+        self._names.append(name)
+        return torch.tensor(row, dtype=torch.float64, device=prediction.device)
 
 
 def write_csv(cases: Cases, columns: tuple[str, ...], file: Path) -> None:

@@ -375,9 +375,10 @@ def test_an_iterator_that_is_dropped_takes_its_thread_with_it():
 def test_volumes_come_once_in_order_and_shared_out_among_ranks():
     assert numbers(VolumeLoader(dataset=Numbers(length=5)), 99) == [[0], [1], [2], [3], [4]]
     loaders = [VolumeLoader(dataset=Numbers(length=5), rank=rank, world_size=2) for rank in range(2)]
-    assert [numbers(loader, 99) for loader in loaders] == [[[0], [2], [4]], [[1], [3]]]
-    assert [len(loader) for loader in loaders] == [3, 2]
-    assert numbers(loaders[1], 99) == [[1], [3]]
+    assert [numbers(loader, 99) for loader in loaders] == [[[0], [2], [4]], [[1], [3], [0]]]
+    assert [len(loader) for loader in loaders] == [3, 3]
+    assert numbers(loaders[1], 99) == [[1], [3], [0]]
+    assert [numbers(VolumeLoader(dataset=Numbers(length=1), rank=r, world_size=2), 9) for r in (0, 1)] == [[[0]], [[0]]]
 
 
 def test_only_one_volume_is_read_ahead():
