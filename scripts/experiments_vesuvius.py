@@ -1,0 +1,153 @@
+"""What the surface's topology losses and post-processing do for the official score, shown on phantoms."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import fire
+import numpy as np
+
+from custom.data import find_cases, fold_cases
+from custom.data.volumes import read_volume
+from custom.errors import show_data_errors_as_one_line
+from custom.files import write_whole
+from custom.metrics.vesuvius_score import PARTS, score_volume
+from custom.transforms.postprocessing import PostprocessSurfaced
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLE = ROOT / "bundles" / "vesuvius_surface_3d"
+
+VARIANTS = {"dice_ce": ["loss_dice_ce"], "topology": []}
+"""The trainings, and the override files that each adds to train.json."""
+
+SMALL = {"network_def#init_filters": 8, "patch_size": [32, 48, 48], "stride": [24, 36, 36]}
+"""What makes the bundle small enough for two CPU cores."""
+
+TRAINING = {"epochs": 1, "val_interval": 2, "learning_rate": 0.002, "ema_decay": 0.98, "num_workers": 0, "resume": True}
+
+GRID = {
+    "threshold_low": [0.3, 0.4, 0.6],
+    "threshold_high": [0.7, 0.85],
+    "min_component_voxels": [100, 300, 1000],
+    "closing_radius": [2, 3],
+    "pinhole_iterations": [1, 3],
+    "max_hole_area": [100, 400],
+    "max_cavity_voxels": [1000],
+}
+"""Values of the post-processing's knobs that are tried on the validation volume."""
+
+COLUMNS = ("score", *PARTS, "f1_components", "f1_tunnels")
+
+
+def experiment(
+    output: str = "experiments/vesuvius",
+    steps: int = 800,
+    size: int = 128,
+    n_train: int = 6,
+    n_test: int = 3,
+    variants: Sequence[str] = tuple(VARIANTS),
+    grid: dict[str, list[float]] | None = None,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Train one network with and without the topology terms, post-process, score, and print a Markdown table.
+
+    Phantoms, weights at the start, patches, augmentation and steps are the same. One of the training volumes is held
+    back to choose the post-processing on; the scores are those of other volumes. What is done is not done again: the
+    same command goes on where it was interrupted. About 15 minutes on 2 CPU cores.
+
+    Example: python scripts/experiments_vesuvius.py --output experiments/vesuvius
+
+    Args:
+        output: folder for phantoms, weights, probabilities and scores.
+        steps: batches of each training.
+        size: edge of a phantom in voxels.
+        n_train: volumes for training, one of them for validation.
+        n_test: volumes that are scored.
+        variants: some of dice_ce, topology.
+        grid: knobs of the post-processing and the values to try, as for tune_postprocessing.py.
+        options: further options of the bundle for all trainings, for example "{betti_interval: 8, seed: 1}".
+    """
+    if unknown := set(variants) - set(VARIANTS):
+        sys.exit(f"error: found the variants {', '.join(sorted(unknown))}, expected some of {', '.join(VARIANTS)}")
+    out = Path(str(output)).resolve()
+    data = out / "phantoms"
+    _run("scripts/make_phantoms.py", "scroll", output=data, size=size, n_train=n_train, n_test=n_test)
+    options = {**TRAINING, "n_folds": n_train, "steps_per_epoch": steps, **(options or {})}
+    options |= {"dataset_dir": data, "cache_dir": out / "cache"}
+    validation = [case["image"] for case in fold_cases(find_cases(data), n_folds=n_train, subset="validation")]
+
+    rows: dict[str, dict[str, float]] = {}
+    for variant in variants:
+        folder = out / variant
+        files = {"model_dir": folder / "models", "output_dir": folder / "training"}
+        if not (folder / "models" / "model_final.pt").exists():
+            _bundle("training", ["train", *VARIANTS[variant]], **SMALL | options | files)
+        _predict(validation, folder / "models", folder / "validation")
+        _predict(data / "test_images", folder / "models", folder / "test")
+        tuned = _tune(folder / "validation", data / "train_labels", folder / "postprocessing.json", grid or GRID)
+        for name, knobs in ((variant, {}), (f"{variant}, post-processed", tuned)):
+            rows[name] = _score(folder / "test", data / "test_labels", knobs, folder / f"{name}.json")
+    print(f"\n{_table(rows)}\n\nMean of {n_test} phantoms of {size}^3 after {steps} steps. Everything lies in {out}")
+
+
+def _bundle(run_id: str, configs: Sequence[str], **options: Any) -> None:
+    """``python -m monai.bundle run``."""
+    files = [str(BUNDLE / "configs" / f"{name}.json") for name in configs]
+    _run("-m", "monai.bundle", "run", run_id, config_file=files, bundle_root=BUNDLE, **options)
+
+
+def _run(*words: object, **options: Any) -> None:
+    """Print and run a command of this Python; its failure ends the script."""
+    command = [sys.executable, *map(str, words), *(f"--{name}={value}" for name, value in options.items())]
+    print("$ python " + " ".join(command[1:]), flush=True)
+    done = subprocess.run(command, cwd=ROOT)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def _predict(images: object, model_dir: Path, folder: Path) -> None:
+    """Probabilities of the images as TIFFs of 0 to 255; the folder is whole or absent."""
+    if folder.exists():
+        return
+    unfinished = folder.with_name(f"{folder.name}.part")
+    files = {"dataset_dir": images, "model_dir": model_dir, "output_dir": unfinished}
+    _bundle("inferring", ["inference", "probabilities"], **SMALL | files, checkpoint=model_dir / "model_final.pt")
+    unfinished.rename(folder)
+
+
+def _tune(probabilities: Path, labels: Path, file: Path, grid: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The post-processing that is best for some probabilities."""
+    if not file.exists():
+        _run("scripts/tune_postprocessing.py", probabilities, labels, output=file, rounds=1, grid=dict(grid))
+    return json.loads(file.read_text())
+
+
+def _score(probabilities: Path, labels: Path, knobs: Mapping[str, float], file: Path) -> dict[str, float]:
+    """Mean scores of post-processed probabilities; kept in ``file``."""
+    if not file.exists():
+        postprocess = PostprocessSurfaced("pred", **knobs)
+        cases = {}
+        for path in sorted(probabilities.iterdir()):
+            mask = postprocess({"pred": read_volume(path).array[None]})["pred"][0]
+            cases[path.stem] = score_volume(mask, read_volume(labels / path.name).array)
+        # A dimension without any feature has no F1, which is NaN.
+        mean = {column: float(np.nanmean([case[column] for case in cases.values()])) for column in COLUMNS}
+        content = {"postprocessing": dict(knobs), "cases": cases, "mean": mean}
+        write_whole(file, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
+    return json.loads(file.read_text())["mean"]
+
+
+def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    lines = [f"| training | {' | '.join(COLUMNS)} |", "| --- |" + " --- |" * len(COLUMNS)]
+    lines += [f"| {name} | {' | '.join(f'{row[key]:.3f}' for key in COLUMNS)} |" for name, row in rows.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    show_data_errors_as_one_line()
+    fire.Fire(experiment, name="experiments_vesuvius.py")
