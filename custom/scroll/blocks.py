@@ -1,0 +1,201 @@
+"""How a scroll is cut into tasks: what each of them reads, predicts, keeps in memory and writes."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from ..ops.windows import Box, Part, WindowGrid
+
+CHUNK = 128
+"""Edge of a chunk of the output, in voxels: what a viewer fetches at once, and what most scrolls come in."""
+SHARD = 512
+"""Largest edge of a shard of the output, in voxels: what is written at once, one object of a bucket."""
+MOST_READS = 1.35
+"""Voxels fetched for each voxel of a volume, where there is work for all workers in blocks that large."""
+LARGEST_BLOCK = (8, 4, 4)
+"""Of a task, in shards. Its depth costs no memory, since planes stream through; it bounds what one task holds up."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tasks of a run.
+
+    A task is a block of whole shards. It goes through its block from the first plane to the last, with the windows of
+    the global grid, and writes a layer of shards whenever one is complete.
+
+    Args:
+        grid: the windows of the whole volume.
+        region: the part of the volume that is predicted, in voxels; blocks and shards are counted from its corner.
+        input_chunk: (D, H, W) of the chunks that the volume is read in.
+        shard: edge of the output's shards, in voxels.
+        block: (D, H, W) of a task, in voxels; multiples of ``shard``.
+    """
+
+    grid: WindowGrid
+    region: Box
+    input_chunk: Sequence[int]
+    shard: int
+    block: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if any(length < 1 or length % self.shard for length in self.block):
+            raise ValueError(f"block must be in multiples of the shard, {self.shard} voxels, found {tuple(self.block)}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the output, in voxels."""
+        return tuple(stop - start for start, stop in self.region)
+
+    def blocks(self) -> list[Box]:
+        """The tasks, in voxels of the output, plane by plane."""
+        return list(product(*self._spans()))
+
+    def part(self, box: Box) -> Part:
+        """The windows that a box of the output needs."""
+        return self.grid.part(shifted(box, self.region))
+
+    @property
+    def count(self) -> int:
+        """Number of tasks."""
+        return math.prod(map(len, self._spans()))
+
+    @property
+    def windows(self) -> int:
+        """Windows that are predicted, those on the borders of blocks by each of them."""
+        return math.prod(sum(len(part.starts[axis]) for part in parts) for axis, parts in self._axis_parts())
+
+    @property
+    def chunks_read(self) -> int:
+        """Chunks of the input that are fetched, as often as they are."""
+        return math.prod(
+            sum(_chunks(*part.read[axis], self.input_chunk[axis]) for part in parts)
+            for axis, parts in self._axis_parts()
+        )
+
+    @property
+    def reads(self) -> float:
+        """Voxels fetched, in whole chunks, as a multiple of the output's voxels."""
+        fetched = 1
+        for axis, parts in self._axis_parts():
+            size, chunk = self.grid.shape[axis], self.input_chunk[axis]
+            spans = [part.read[axis] for part in parts]
+            fetched *= sum(min(-(-stop // chunk) * chunk, size) - start // chunk * chunk for start, stop in spans)
+        return fetched / math.prod(self.shape)
+
+    @property
+    def largest_size(self) -> tuple[int, ...]:
+        """(D, H, W) of what the largest task reads."""
+        return tuple(max(part.size[axis] for part in parts) for axis, parts in self._axis_parts())
+
+    @property
+    def most_windows(self) -> int:
+        """Windows of the task that has most of them."""
+        return math.prod(max(len(part.starts[axis]) for part in parts) for axis, parts in self._axis_parts())
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the largest task keeps, beside the network and what it computes with."""
+        _, height, width = self.largest_size
+        row = row_depth(self.input_chunk[0], self.grid.stride[0])
+        roi = self.grid.roi[0]
+        sums = 2 * 4 * roi  # of predictions and of weights, float32
+        planes = 2 * roi + 3 * row  # what windows are cut from, rows being used and the row that is read ahead
+        block = math.prod(min(a, b) for a, b in zip(self.block[1:], self.shape[1:], strict=True))
+        return height * width * (sums + planes) + block * self.shard + 4 * self.shard**3
+
+    def _spans(self) -> list[list[tuple[int, int]]]:
+        return [
+            [(start, min(start + step, size)) for start in range(0, size, step)]
+            for size, step in zip(self.shape, self.block, strict=True)
+        ]
+
+    def _axis_parts(self) -> Iterator[tuple[int, list[Part]]]:
+        """Each axis with its blocks' parts, the other axes being of no account: they are independent."""
+        for axis, spans in enumerate(self._spans()):
+            boxes = [tuple(span if other == axis else (0, 1) for other in range(3)) for span in spans]
+            yield axis, [self.part(box) for box in boxes]
+
+
+def choose_block(
+    grid: WindowGrid, region: Box, input_chunk: Sequence[int], shard: int, *, workers: int, memory: float
+) -> tuple[int, ...]:
+    """The block with which ``workers`` are done first, each with ``memory`` bytes for a task.
+
+    Larger blocks predict fewer windows twice and read fewer chunks twice; smaller ones leave no worker idle at the end.
+    The result of a prediction does not depend on it.
+    """
+    shape = [stop - start for start, stop in region]
+    most = [min(-(-size // shard), limit) for size, limit in zip(shape, LARGEST_BLOCK, strict=True)]
+    plans = []
+    for shards in product(*(range(1, count + 1) for count in most)):
+        plan = Plan(grid, region, input_chunk, shard, tuple(count * shard for count in shards))
+        if plan.memory <= memory or shards[1:] == (1, 1):
+            plans.append(plan)
+    frugal = [plan for plan in plans if plan.reads <= MOST_READS and plan.count >= workers]
+
+    def longest(plan: Plan) -> float:
+        """Windows until all is done, at most, when whoever is idle takes the next block (Graham 1966)."""
+        return (plan.windows + (workers - 1) * plan.most_windows) / workers
+
+    return min(frugal or plans, key=lambda plan: (longest(plan), plan.reads)).block
+
+
+def choose_shard(shape: Sequence[int], chunk: int = CHUNK, largest: int = SHARD) -> int:
+    """Edge of the shards for an output: as large as leaves two along its longest axis."""
+    shard = largest
+    while shard > chunk and 2 * shard > max(shape):
+        shard //= 2
+    return max(shard, chunk)
+
+
+def row_depth(chunk: int, step: int) -> int:
+    """Planes that are read at once: whole chunks, and no fewer than the windows advance."""
+    return -(-step // chunk) * chunk
+
+
+def shifted(box: Box, region: Box) -> Box:
+    """A box of the output in voxels of the volume."""
+    return tuple((start + first, stop + first) for (start, stop), (first, _) in zip(box, region, strict=True))
+
+
+def parse_region(text: str | None, shape: Sequence[int]) -> Box:
+    """Read ``z0:z1,y0:y1,x0:x1``; an empty number is the volume's border.
+
+    Raises:
+        ValueError: the text is of another form, or the box is empty or reaches beyond the volume.
+    """
+    if text is None:
+        return tuple((0, size) for size in shape)
+    try:
+        bounds = [[int(number) if number.strip() else None for number in span.split(":")] for span in text.split(",")]
+        box = tuple(
+            (start or 0, size if stop is None else stop) for (start, stop), size in zip(bounds, shape, strict=True)
+        )
+    except (ValueError, AttributeError):
+        raise ValueError(f"region: found {text!r}, expected z0:z1,y0:y1,x0:x1 in voxels") from None
+    if not all(0 <= start < stop <= size for (start, stop), size in zip(box, shape, strict=True)):
+        raise ValueError(f"region: found {text!r}, expected a box within the volume's {tuple(shape)} voxels")
+    return box
+
+
+def halve(array: np.ndarray, *, mask: bool) -> np.ndarray:
+    """The next level of a pyramid: uint8 ``(D, H, W)`` to half of each length, rounded up.
+
+    A voxel is the rounded mean of the 8 that it stands for; in a mask, 1 where one of them is, lest sheets that are two
+    voxels thick fall to pieces. At an odd end the last plane counts twice.
+    """
+    array = np.pad(array, [(0, length % 2) for length in array.shape], mode="edge")
+    octants = [array[z::2, y::2, x::2] for z, y, x in product((0, 1), repeat=3)]
+    if mask:
+        return np.maximum.reduce(octants)
+    total = np.full(octants[0].shape, 4, np.uint16)
+    for octant in octants:
+        total += octant
+    return (total >> 3).astype(np.uint8)
+
+
+def _chunks(start: int, stop: int, chunk: int) -> int:
+    return -(-stop // chunk) - start // chunk

@@ -1,0 +1,323 @@
+"""A scroll on Dask: one process for each GPU or share of the processor, or a cluster that is there already."""
+
+import logging
+import os
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import dask
+import torch
+from dask.distributed import Client, LocalCluster, as_completed, get_worker
+from dask.system import CPU_COUNT
+from distributed.system import MEMORY_LIMIT
+from tqdm import tqdm
+
+from ..data.remote import is_url
+from ..errors import DataError
+from ..ops.windows import Box, WindowGrid
+from .blocks import CHUNK, Plan, choose_block, choose_shard, parse_region
+from .model import Bundle
+from .ome_zarr import Output, open_image
+from .worker import EMPTY, Job, Result, predict_block, write_coarse
+
+CORES = 4
+"""Of a processor, for each worker: windows are spread over them."""
+RETRIES = 3
+"""Of a task that raises; one whose worker is lost begins again where that left off, as often."""
+CONNECT_SECONDS = 30
+MEMORY_SHARE = 0.6
+"""Of a worker's memory that a task's planes may take; the rest is for the network."""
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+logger = logging.getLogger(__name__)
+
+
+def predict_scroll(
+    *,
+    input: str,
+    output: str,
+    bundle: Bundle,
+    region: str | None = None,
+    threshold: float | None = None,
+    block: Sequence[int] | None = None,
+    chunk: int = CHUNK,
+    shard: int | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Any]:
+    """Predict a scroll, or go on with a prediction that was begun.
+
+    The values depend on the input, the bundle and ``threshold`` alone; not on anything that says how the work is done.
+
+    Args:
+        input: OME-Zarr image or zarr array, uint8 ``(D, H, W)``: a path or a URL.
+        output: OME-Zarr to write, of the region's shape.
+        bundle: network, windows and weights.
+        region: ``z0:z1,y0:y1,x0:x1`` in voxels; the windows are still those of the whole volume.
+        threshold: makes a mask of 0 and 1; ``None``: the probability from 0 to 255.
+        block: (D, H, W) of a task in voxels, in multiples of the shard; by default what is done first within the
+            workers' memory.
+        chunk: edge of the output's chunks in voxels.
+        shard: edge of the output's shards in voxels, the chunk times a power of two; by default 512 or less.
+        scheduler: address of a Dask scheduler; by default a cluster is made on this machine.
+        workers: processes of that; by default one for each GPU, else one for every 4 cores.
+        threads: windows that a worker without a GPU predicts at the same time; by default its share of the cores.
+        batch_size: windows in one call of the network on a GPU; by default the bundle's.
+
+    Returns:
+        the summary: what was done and how fast, and ``failed``, the blocks that could not be predicted and why.
+
+    Raises:
+        DataError: input, output or bundle cannot be used.
+        ValueError: an option is ill.
+    """
+    started = time.perf_counter()
+    image = open_image(input)
+    windows = bundle.windows()
+    bundle.intensity()  # refuses early
+    box = parse_region(region, image.array.shape)
+    shape = [stop - start for start, stop in box]
+    shard = choose_shard(shape, chunk) if shard is None else shard
+    if shard % chunk or (shard // chunk).bit_count() != 1:
+        raise ValueError(f"shard: found {shard}, expected the chunk, {chunk}, times a power of two")
+    plan = Plan(
+        WindowGrid(image.array.shape, windows.roi_size, windows.stride), box, image.array.chunks, shard, (shard,) * 3
+    )
+    if block is not None:
+        plan = replace(plan, block=tuple(block))
+    job = Job(_absolute(input), _absolute(output), bundle, plan, chunk, threshold, threads or 1, batch_size)
+
+    with _client(scheduler, workers) as client:
+        written = job.open_output()
+        written.create(_settings(job), image.scale, [start for start, _ in box], image.unit)
+        resources = _resources(client, started_here=scheduler is None)
+        if block is None:
+            memory = MEMORY_SHARE * resources.memory
+            block = choose_block(plan.grid, box, plan.input_chunk, shard, workers=resources.workers, memory=memory)
+        job = replace(job, plan=replace(plan, block=block), threads=threads or resources.threads)
+        run = _Run(client, job, written, resources.spread)
+        results, failed = run.blocks()
+        if not failed:
+            failed = run.coarse_levels()
+    if not failed and not is_url(output):
+        for left in Path(output).rglob("*.partial"):  # of writers that were killed
+            left.unlink()
+    return _summary(job, results, failed, time.perf_counter() - started)
+
+
+class _Resources:
+    """What the workers have."""
+
+    def __init__(self, workers: int, threads: int, memory: int, spread: bool) -> None:
+        self.workers = workers
+        self.threads = threads
+        self.memory = memory
+        self.spread = spread
+        """Whether the workers share the GPUs of this machine by their number; else each has the first it sees."""
+
+
+class _Run:
+    """The tasks of one job on their way through Dask."""
+
+    def __init__(self, client: Client, job: Job, output: Output, spread: bool) -> None:
+        self.client = client
+        self.job = job
+        self.output = output
+        self.spread = spread
+        self.topic = f"scroll-{uuid.uuid4().hex}"
+
+    def blocks(self) -> tuple[list[Result], dict[str, str]]:
+        """Predict all blocks that lack a shard; results, and errors by block."""
+        done = self.output.done(0)
+        left = {}
+        for box in self.job.plan.blocks():
+            missing = {position[0] for position in self.output.positions(box) if position not in done}
+            planes = sum(min((z + 1) * self.output.shard, box[0][1]) - z * self.output.shard for z in missing)
+            if planes:
+                left[box] = planes * (box[1][1] - box[1][0]) * (box[2][1] - box[2][0])
+        plan = self.job.plan
+        size = "x".join(map(str, plan.block))
+        logger.info("%d of %d blocks to do, of up to %s voxels", len(left), plan.count, size)
+        logger.info("Reads: %.2f times the voxels; memory: %.1f GB a worker", plan.reads, plan.memory / 1e9)
+        with tqdm(total=sum(left.values()), unit="voxel", unit_scale=True, desc="scroll", smoothing=0.05) as bar:
+            predicted = Counter()
+
+            def show(event: tuple[float, tuple[int, int]]) -> None:
+                index, voxels = event[1]
+                predicted[index] = voxels  # a block that begins again takes its voxels back
+                bar.update(sum(predicted.values()) - bar.n)
+
+            self.client.subscribe_topic(self.topic, show)
+            futures = [
+                self.client.submit(
+                    _predict,
+                    self.job,
+                    box,
+                    index,
+                    self.topic,
+                    self.spread,
+                    pure=False,
+                    retries=RETRIES,
+                    priority=-index,
+                )
+                for index, box in enumerate(left)
+            ]
+            results, failed = [], {}
+            bar.set_postfix_str(f"blocks 0/{len(futures)}")
+            for future in as_completed(futures):
+                index = futures.index(future)
+                if future.status == "finished":
+                    results.append(future.result())
+                    predicted[index] = results[-1].voxels
+                else:
+                    failed[_name(list(left)[index])] = _one_line(future.exception())
+                bar.set_postfix_str(f"blocks {len(results)}/{len(futures)}")
+            self.client.unsubscribe_topic(self.topic)
+            bar.update(sum(predicted.values()) - bar.n)
+        return results, failed
+
+    def coarse_levels(self) -> dict[str, str]:
+        """Make the levels of the pyramid that no block could make alone; errors by shard."""
+        for level in range(self.output.inner_levels, self.output.levels):
+            done = self.output.done(level)
+            missing = [position for position in self.output.level_shards(level) if position not in done]
+            futures = [
+                self.client.submit(write_coarse, self.job, level, position, pure=False, retries=RETRIES)
+                for position in missing
+            ]
+            for _ in tqdm(as_completed(futures), total=len(futures), desc=f"level {level}", disable=not futures):
+                pass
+            failed = {
+                f"level {level}, shard {position}": _one_line(future.exception())
+                for position, future in zip(missing, futures, strict=True)
+                if future.status != "finished"
+            }
+            if failed:
+                return failed
+        return {}
+
+
+def _predict(job: Job, box: Box, index: int, topic: str, spread: bool) -> Result:
+    """The task, in a worker."""
+    worker = get_worker()
+    told = time.monotonic()
+
+    def progress(voxels: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > 1:
+            told = time.monotonic()
+            worker.log_event(topic, (index, voxels))
+
+    number = worker.name if spread and isinstance(worker.name, int) else 0
+    device = f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    return predict_block(job, box, device, progress)
+
+
+@contextmanager
+def _client(scheduler: str | None, workers: int | None) -> Iterator[Client]:
+    """A client of the cluster that is there, or of one made for the time being."""
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=CONNECT_SECONDS)
+        except (OSError, ValueError) as error:
+            raise DataError.of(scheduler, f"no scheduler ({error})", "the address of a Dask scheduler") from None
+        with client:
+            logger.info("Waiting for workers at %s", scheduler)
+            client.wait_for_workers(1)
+            yield client
+        return
+    workers = workers or torch.cuda.device_count() or max(1, CPU_COUNT // CORES)
+    path = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": RETRIES}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            memory_limit=MEMORY_LIMIT // workers,
+            silence_logs=logging.ERROR,
+            env={"PYTHONPATH": os.pathsep.join(path)},
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _resources(client: Client, *, started_here: bool) -> _Resources:
+    """Ask the workers; also makes sure that they can import this package."""
+    logger.info("Dask dashboard: %s", client.dashboard_link)
+    try:
+        cores = client.run(_cores)
+    except ModuleNotFoundError as error:
+        raise DataError.of("the workers", f"no module {error.name!r}", "this repository on their PYTHONPATH") from None
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    on_host = Counter(worker["host"] for worker in workers.values())
+    shares = [count // on_host[workers[address]["host"]] for address, count in cores.items() if address in workers]
+    memory = min(worker["memory_limit"] or MEMORY_LIMIT // len(workers) for worker in workers.values())
+    return _Resources(len(workers), max(1, min(shares)), memory, started_here)
+
+
+def _cores() -> int:
+    return CPU_COUNT
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    """What the values depend on."""
+    windows = job.bundle.windows()
+    scale = job.bundle.intensity().scaler
+    return {
+        "input": job.input,
+        "region": [list(span) for span in job.plan.region],
+        "kind": "probability" if job.threshold is None else "mask",
+        "threshold": job.threshold,
+        "model": {
+            "version": job.bundle.version,
+            "sha256": job.bundle.sha256,
+            "network": job.bundle.entry("network_def"),
+        },
+        "windows": {"roi_size": list(windows.roi_size), "stride": list(windows.stride), "views": len(windows.views)},
+        "grey_values": {"a_min": scale.a_min, "a_max": scale.a_max, "b_min": scale.b_min, "b_max": scale.b_max},
+        "empty_value": EMPTY,
+        "amp": windows.amp,
+    }
+
+
+def _summary(job: Job, results: list[Result], failed: dict[str, str], seconds: float) -> dict[str, Any]:
+    total = {key: sum(getattr(result, key) for result in results) for key in asdict(Result())}
+    plan = job.plan
+    return {
+        "output": job.output,
+        "shape": list(plan.shape),
+        "blocks": plan.count,
+        "blocks_done_now": len(results),
+        "blocks_done_before": plan.count - len(results) - len(failed),
+        "failed": failed,
+        "voxels": total["voxels"],
+        "seconds": round(seconds, 3),
+        "voxels_per_second": round(total["voxels"] / seconds),
+        "planned": {"reads": round(plan.reads, 4), "chunks": plan.chunks_read, "windows": plan.windows},
+        "windows": total["windows"],
+        "windows_predicted": total["predicted"],
+        "chunks_fetched": total["fetched"],
+        "bytes_fetched": total["bytes"],
+        "peak_memory_of_a_worker": max((result.memory for result in results), default=0),
+    }
+
+
+def _absolute(path: str) -> str:
+    return path if is_url(path) else str(Path(path).resolve())
+
+
+def _name(box: Box) -> str:
+    return ",".join(f"{start}:{stop}" for start, stop in box)
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".replace("\n", " ")

@@ -1,0 +1,63 @@
+"""A part of a scroll, plane by plane, each chunk fetched once and ahead of time."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+import numpy as np
+import zarr
+
+from ..ops.windows import Part
+from .blocks import row_depth
+
+
+class Planes:
+    """Gives the planes of a part in ascending order; called as :meth:`custom.inferers.SlidingWindow.planes` calls.
+
+    Keeps the rows of chunks that the planes asked for lie in, and reads the next one in the background. Use as a
+    context manager.
+
+    Args:
+        array: uint8 ``(D, H, W)``.
+        part: what is read of it, and what goes round that.
+        step: planes by which the windows advance.
+    """
+
+    def __init__(self, array: zarr.Array, part: Part, step: int) -> None:
+        self.array = array
+        self.part = part
+        (self.first, self.last), *spans = part.read
+        self.spans = tuple(slice(*span) for span in spans)
+        depth = row_depth(array.chunks[0], step)
+        edges = range(self.first // depth * depth, self.last, depth)
+        self.rows = [(max(start, self.first), min(start + depth, self.last)) for start in edges]
+        self.reader = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self.kept: list[tuple[int, int, np.ndarray]] = []
+        self.ahead: Future | None = None
+
+    def __enter__(self) -> "Planes":
+        self._order()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.reader.shutdown(cancel_futures=True)
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        """Planes ``(stop - start, H, W)``, counted from the start of what is read and padded."""
+        shift = self.first - self.part.padding[0][0]
+        first, last = max(start + shift, self.first), min(stop + shift, self.last)
+        while not self.kept or self.kept[-1][1] < last:
+            self.kept.append(self.ahead.result())
+            self._order()
+        self.kept = [row for row in self.kept if row[1] > first]
+        pieces = [array[max(first - a, 0) : last - a] for a, _, array in self.kept if a < last]
+        planes = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        padding = [(first - start - shift, stop + shift - last), *self.part.padding[1:]]
+        return np.pad(planes, padding, mode="edge") if any(map(any, padding)) else planes
+
+    def _order(self) -> None:
+        self.ahead = self.reader.submit(self._read, *self.rows.pop(0)) if self.rows else None
+
+    def _read(self, start: int, stop: int) -> tuple[int, int, np.ndarray]:
+        return start, stop, self.array[(slice(start, stop), *self.spans)]

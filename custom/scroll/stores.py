@@ -1,0 +1,138 @@
+"""Zarr stores, local or behind a URL, that outlast passing failures of a network."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import zarr
+from zarr.buffer import cpu, default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, LocalStore, WrapperStore
+
+from ..data.remote import is_url
+from ..errors import DataError
+
+TRIES = 8
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds. The pause doubles from try to try: 8 of them bridge about a minute and a half."""
+CONCURRENCY = 64
+"""Requests to a server under way at once; it, not the processor, is what a scroll's chunks wait for."""
+
+METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+
+class PatientStore(WrapperStore):
+    """Repeats what failed for a reason that may pass, and counts what was fetched.
+
+    Args:
+        store: the store that does the work.
+    """
+
+    def __init__(self, store: FsspecStore | LocalStore) -> None:
+        super().__init__(store)
+        self.fetched = 0
+        """Chunks, or parts of shards, that were there and were read."""
+        self.bytes = 0
+        """Bytes of them."""
+
+    async def get(self, key, prototype, byte_range=None):
+        """As the store's, patiently."""
+        value = await _patiently(lambda: self._store.get(key, prototype, byte_range), key)
+        if value is not None and not key.endswith(METADATA):
+            self.fetched += 1
+            self.bytes += len(value)
+        return value
+
+    async def get_partial_values(self, prototype, key_ranges):
+        """As the store's, patiently."""
+        ranges = list(key_ranges)
+        values = await _patiently(lambda: self._store.get_partial_values(prototype, ranges), "several objects")
+        found = [value for value in values if value is not None]
+        self.fetched += len(found)
+        self.bytes += sum(map(len, found))
+        return values
+
+    async def set(self, key, value):
+        """As the store's, patiently."""
+        await _patiently(lambda: self._store.set(key, value), key)
+
+    async def set_if_not_exists(self, key, value):
+        """As the store's, patiently."""
+        await _patiently(lambda: self._store.set_if_not_exists(key, value), key)
+
+    async def exists(self, key):
+        """As the store's, patiently."""
+        return await _patiently(lambda: self._store.exists(key), key)
+
+    def names(self, prefix: str) -> list[str]:
+        """Keys below a prefix, without it."""
+
+        async def listed() -> list[str]:
+            return [key async for key in self._store.list_prefix(prefix)]
+
+        return [key.removeprefix(prefix) for key in sync(_patiently(listed, prefix))]
+
+    def read(self, key: str) -> bytes:
+        """The whole of one object; FileNotFoundError if there is none."""
+        value = sync(self.get(key, default_buffer_prototype()))
+        if value is None:
+            raise FileNotFoundError(key)
+        return value.to_bytes()
+
+    def put(self, key: str, value: bytes) -> None:
+        """Write one small object."""
+        sync(self.set(key, cpu.Buffer.from_bytes(value)))
+
+
+def open_store(url: str, *, read_only: bool) -> PatientStore:
+    """The store of a local path or an fsspec URL. Credentials come from the environment.
+
+    Raises:
+        DataError: the package for this kind of URL is not installed, or the kind is unknown.
+    """
+    if not is_url(url):
+        return PatientStore(LocalStore(Path(url), read_only=read_only))
+    zarr.config.set({"async.concurrency": CONCURRENCY})
+    try:
+        # A cached listing would not show what other workers have written since.
+        store = FsspecStore.from_url(url, read_only=read_only, storage_options={"use_listings_cache": False})
+    except (ImportError, ValueError) as error:
+        raise DataError.of(url, f"a URL that cannot be opened ({error})", "an installed fsspec file system") from None
+    return PatientStore(store)
+
+
+async def _patiently(request: Callable[[], Awaitable[Result]], key: str) -> Result:
+    for number in range(1, TRIES):
+        try:
+            return await request()
+        except Exception as error:  # every fsspec package has errors of its own
+            if not may_pass(error):
+                raise
+            pause = min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+            logger.warning("%s: %s: %s; again in %.1f s", key, type(error).__name__, error, pause)
+            await asyncio.sleep(pause)
+    return await request()
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether a request may succeed when it is made again."""
+    code = getattr(error, "code", None) or getattr(error, "status", None)
+    if isinstance(code, int):
+        return code >= 500 or code in (408, 429)
+    lasting = (
+        FileNotFoundError,
+        PermissionError,
+        NotImplementedError,
+        TypeError,
+        ValueError,
+        KeyError,
+        IsADirectoryError,
+    )
+    return not isinstance(error, lasting) and "Forbidden" not in str(error)

@@ -1,0 +1,213 @@
+"""The work of one task, in whatever process Dask gives it to."""
+
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from ..inferers import SlidingWindow
+from ..ops.windows import Box
+from .blocks import Plan
+from .model import Bundle, ScrollNetwork
+from .ome_zarr import Image, Output, open_image
+from .planes import Planes
+
+EMPTY = 0
+"""Grey value outside the scanned object."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a task needs to know beside its box; it travels to the workers.
+
+    Args:
+        input: OME-Zarr image, a path or a URL that the workers can reach.
+        output: where the prediction goes, likewise.
+        bundle: network, windows, grey values.
+        plan: of all tasks.
+        chunk: edge of the output's chunks, in voxels.
+        threshold: probability above which a voxel of a mask is 1; ``None``: the output is the probability, 0 to 255.
+        threads: windows that a CPU predicts at the same time.
+        batch_size: windows in one call of the network on a GPU; ``None``: as the bundle has it.
+    """
+
+    input: str
+    output: str
+    bundle: Bundle
+    plan: Plan
+    chunk: int
+    threshold: float | None
+    threads: int
+    batch_size: int | None = None
+
+    def open_output(self) -> Output:
+        """The prediction, as this task is to write it."""
+        mask = self.threshold is not None
+        return Output(self.output, shape=self.plan.shape, chunk=self.chunk, shard=self.plan.shard, mask=mask)
+
+
+class Predictor:
+    """A network on a device with its windows; made once in a process.
+
+    Args:
+        bundle: what to load.
+        device: where to.
+        threads: windows at the same time on a CPU. Each is computed by one thread, so that the result does not depend
+            on how many cores there are.
+        batch_size: on a GPU; a CPU takes windows one by one.
+    """
+
+    def __init__(self, bundle: Bundle, device: torch.device, threads: int, batch_size: int | None) -> None:
+        torch.set_num_threads(1)
+        torch.backends.cudnn.benchmark = False  # it may choose another algorithm every time
+        torch.backends.cudnn.deterministic = True
+        self.inferer: SlidingWindow = bundle.windows()
+        self.inferer.empty_value = EMPTY
+        self.inferer.progress = False
+        self.inferer.device = device
+        self.inferer.concurrency = threads
+        self.inferer.batch_size = 1 if device.type == "cpu" else batch_size or self.inferer.batch_size
+        self.network = bundle.network().to(device)
+        self.intensity = bundle.intensity()
+
+
+@dataclass
+class Result:
+    """What a task did. ``voxels`` and ``shards`` are those it wrote; ``memory`` is the process's peak in bytes."""
+
+    voxels: int = 0
+    shards: int = 0
+    windows: int = 0
+    predicted: int = 0
+    fetched: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    memory: int = 0
+
+
+def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], None]) -> Result:
+    """Predict the shards of a block that are not there yet.
+
+    Args:
+        job: the whole.
+        box: the block, in voxels of the output.
+        device: of torch.
+        progress: told, after every few planes, how many voxels of the block are predicted.
+    """
+    started = time.perf_counter()
+    result, output = Result(), job.open_output()
+    done = output.done(0)
+    missing = [position for position in output.positions(box) if position not in done]
+    if missing:
+        image = open_image(job.input)
+        predictor = _predictor(job.bundle, torch.device(device), job.threads, job.batch_size)
+        for span in _spans(missing, box, output.shard):
+            run = _Run(job, image, output, (span, *box[1:]), missing)
+            network = ScrollNetwork(predictor.network, predictor.intensity, predictor.inferer)
+            for voxels in run.predict(predictor.inferer, network):
+                result.voxels += voxels
+                progress(result.voxels)
+            result.windows += run.part.count
+            result.predicted += sum(network.counts)
+        result.shards = len(missing)
+        result.fetched, result.bytes = image.store.fetched, image.store.bytes
+    result.seconds = time.perf_counter() - started
+    result.memory = peak_memory()
+    return result
+
+
+class _Run:
+    """Layers of shards one above the other, from the first plane to the last."""
+
+    def __init__(self, job: Job, image: Image, output: Output, box: Box, missing: list[tuple[int, ...]]) -> None:
+        self.image = image
+        self.output = output
+        self.box = box
+        self.missing = set(missing)
+        self.threshold = job.threshold
+        self.part = job.plan.part(box)
+        self.step = job.plan.grid.stride[0]
+        size = [stop - start for start, stop in box]
+        self.layer = np.empty((min(output.shard, size[0]), *size[1:]), np.uint8)
+
+    def predict(self, inferer: SlidingWindow, network: ScrollNetwork) -> Iterator[int]:
+        """Yield the number of voxels after every few planes."""
+        (at, _), *rows_and_columns = self.part.inner
+        inner = (slice(None), *(slice(*span) for span in rows_and_columns))
+        z = self.box[0][0]
+        with Planes(self.image.array, self.part, self.step) as planes:
+
+            def read(start: int, stop: int) -> torch.Tensor:
+                return torch.from_numpy(planes(start, stop))[None]
+
+            for blended in inferer.planes(read, self.part, network):
+                values = self._as_bytes(blended[0])
+                values *= planes(at, at + len(values))[inner] != EMPTY  # no surface where nothing was scanned
+                self._collect(z, values)
+                at += len(values)
+                z += len(values)
+                yield values.size
+
+    def _as_bytes(self, probability: torch.Tensor) -> np.ndarray:
+        if self.threshold is None:
+            return probability.mul_(255).round_().to(torch.uint8).cpu().numpy()
+        return (probability > self.threshold).to(torch.uint8).cpu().numpy()
+
+    def _collect(self, z: int, values: np.ndarray) -> None:
+        """Put planes, the first of which is ``z`` of the output, into the layer; write it when it is full."""
+        edge, end = self.output.shard, self.box[0][1]
+        while len(values):
+            bottom = z // edge * edge
+            top = min(bottom + edge, end)
+            count = min(len(values), top - z)
+            self.layer[z - bottom : z - bottom + count] = values[:count]
+            z, values = z + count, values[count:]
+            if z == top:
+                self._write(bottom, top)
+
+    def _write(self, bottom: int, top: int) -> None:
+        edge = self.output.shard
+        (first_y, _), (first_x, _) = self.box[1:]
+        for position in self.output.positions(((bottom, top), *self.box[1:])):
+            if position in self.missing:
+                y, x = position[1] * edge - first_y, position[2] * edge - first_x
+                self.output.write(position, self.layer[: top - bottom, y : y + edge, x : x + edge])
+
+
+def write_coarse(job: Job, level: int, position: tuple[int, ...]) -> None:
+    """Make one shard of a coarse level."""
+    job.open_output().write_coarse(level, position)
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+_loading = threading.Lock()
+
+
+def _predictor(*settings) -> Predictor:
+    """The process's predictor, loaded once."""
+    with _loading:
+        return _load(*settings)
+
+
+@lru_cache(maxsize=1)
+def _load(*settings) -> Predictor:
+    return Predictor(*settings)
+
+
+def _spans(missing: list[tuple[int, ...]], box: Box, edge: int) -> list[tuple[int, int]]:
+    """First and last planes of layers of shards that lack one, neighbouring layers together."""
+    layers = sorted({position[0] for position in missing})
+    starts = [z for z in layers if z - 1 not in layers]
+    ends = [z for z in layers if z + 1 not in layers]
+    return [(start * edge, min((end + 1) * edge, box[0][1])) for start, end in zip(starts, ends, strict=True)]
