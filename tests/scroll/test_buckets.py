@@ -17,7 +17,7 @@ import zarr
 from custom.scroll import stores
 from custom.scroll.stores import open_store
 
-from .conftest import tree
+from .tiny_scroll import tree
 
 
 def serve(handler):

@@ -15,7 +15,7 @@ from custom.scroll.model import Bundle
 from custom.scroll.ome_zarr import write_image
 from custom.scroll.worker import predict_block
 
-from .conftest import ROI, SHAPE, SMALL, STRIDE, tree, write_bundle
+from .tiny_scroll import ROI, SHAPE, SMALL, STRIDE, tree, write_bundle
 
 
 def level(path, number=0) -> np.ndarray:

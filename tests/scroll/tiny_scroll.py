@@ -1,0 +1,49 @@
+"""A tiny bundle and small options, for tests of whole scrolls. Needs nothing of requirements-scroll.txt."""
+
+import json
+from pathlib import Path
+
+import torch
+
+ROI, STRIDE = (8, 12, 12), (4, 9, 9)
+SHAPE = (28, 32, 26)
+SMALL = {"chunk": 8, "shard": 16}
+CONFIG = {
+    "bundle_root": ".",
+    "checkpoint": "$@bundle_root + '/models/model.pt'",
+    "network_def": {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 2, "kernel_size": 3, "padding": 1},
+    "preprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "LoadImaged", "keys": "image"},
+            {"_target_": "EnsureChannelFirstd", "keys": "image"},
+            {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": 0, "a_max": 255, "b_min": -1, "b_max": 1},
+        ],
+    },
+    "inferer": {
+        "_target_": "custom.inferers.SlidingWindow",
+        "roi_size": ROI,
+        "stride": STRIDE,
+        "activation": "softmax",
+        "amp": None,
+    },
+}
+
+
+def write_bundle(folder: Path, **changes) -> Path:
+    """A bundle's folder: one convolution that tells where its window ends."""
+    torch.manual_seed(0)
+    network = torch.nn.Conv3d(1, 2, 3, padding=1)
+    network.weight.data *= 8
+    (folder / "configs").mkdir(parents=True)
+    (folder / "models").mkdir()
+    (folder / "configs" / "inference.json").write_text(json.dumps(CONFIG | changes))
+    (folder / "configs" / "metadata.json").write_text('{"version": "1.2.3"}')
+    torch.save(network.state_dict(), folder / "models" / "model.pt")
+    return folder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
