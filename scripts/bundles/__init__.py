@@ -1,0 +1,1 @@
+"""Parts of ``scripts/export_bundle.py`` and ``scripts/verify_bundle.py``."""

@@ -1,0 +1,69 @@
+"""Zips that are the same bytes whenever and wherever they are made, and the sums that say so."""
+
+import hashlib
+import re
+import stat
+import zipfile
+from pathlib import Path
+
+from custom.files import write_whole
+
+SUMS = "SHA256SUMS"
+_DATE = (1980, 1, 1, 0, 0, 0)
+_PACKED = {".json", ".md", ".py", ".txt", ".conf", ".yml", ""}
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Files below a folder by name, without what Python leaves behind."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
+def zip_folder(folder: Path, path: Path) -> Path:
+    """Put a folder into a zip, under its own name. Dates, order and permissions are fixed."""
+
+    def write(file: Path) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            for source in files_of(folder):
+                entry = zipfile.ZipInfo(source.relative_to(folder.parent).as_posix(), _DATE)
+                entry.create_system = 3  # Unix, also when made elsewhere
+                entry.external_attr = (stat.S_IFREG | 0o644) << 16
+                # weights are noise to the packer, and gain nothing
+                entry.compress_type = zipfile.ZIP_DEFLATED if source.suffix in _PACKED else zipfile.ZIP_STORED
+                entry.file_size = source.stat().st_size  # lets the writer choose zip64 by itself
+                with source.open("rb") as stream, archive.open(entry, "w") as target:
+                    while block := stream.read(2**20):
+                        target.write(block)
+
+    return write_whole(path, write)
+
+
+def write_sums(folder: Path, made: list[Path]) -> Path:
+    """Bring ``SHA256SUMS`` in ``folder`` up to date: ``sha256sum -c SHA256SUMS`` checks zips and folders.
+
+    Args:
+        folder: where the file is.
+        made: files and folders in it that were made anew; lines of things that are gone are dropped.
+    """
+    sums = {name: value for name, value in read_sums(folder / SUMS).items() if (folder / name).is_file()}
+    for path in made:
+        prefix = path.relative_to(folder).as_posix()
+        sums = {name: value for name, value in sums.items() if name != prefix and not name.startswith(f"{prefix}/")}
+        for file in files_of(path) if path.is_dir() else [path]:
+            sums[file.relative_to(folder).as_posix()] = sha256(file)
+    text = "".join(f"{value}  {name}\n" for name, value in sorted(sums.items()))
+    return write_whole(folder / SUMS, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """Sums by file name; empty if there is no such file."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return {name: value for value, name in re.findall(r"^([0-9a-f]{64}) [ *](.+)$", text, re.MULTILINE)}

@@ -1,0 +1,95 @@
+"""A bundle's configurations as they leave the repository."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from custom.errors import DataError
+
+Config = dict[str, Any]
+
+
+def read_json(path: Path) -> Config:
+    """A JSON object.
+
+    Raises:
+        DataError: there is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError.of(path, "no such file", "a JSON file") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise DataError.of(path, f"{type(error).__name__}: {error}", "a JSON file") from None
+    if not isinstance(content, dict):
+        raise DataError.of(path, type(content).__name__, "a JSON object")
+    return content
+
+
+def export_configs(source: Path, folder: Path, variant: Path | None = None) -> Config:
+    """Copy ``source`` (a bundle's configs) to ``folder``; returns the metadata.
+
+    Args:
+        source: folder of configurations.
+        folder: to write to.
+        variant: an override file that becomes part of ``train.json``, and as far as ``inference.json`` has the same
+            entries, of that; the metadata then give the channels of its network.
+    """
+    folder.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copyfile(path, folder / path.name)
+    metadata = read_json(folder / "metadata.json")
+    if variant is not None:
+        for name in ("train", "inference"):
+            _apply(read_json(variant), folder / f"{name}.json", whole=name == "train")
+        _set_channels(metadata, read_json(folder / "inference.json")["network_def"])
+        _write(folder / "metadata.json", metadata)
+    return metadata
+
+
+def check_version(metadata: Config, path: Path) -> str:
+    """The bundle's version, which its changelog has to hold as the newest.
+
+    Raises:
+        DataError: it does not.
+    """
+    version, changelog = str(metadata.get("version")), metadata.get("changelog")
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        raise DataError.of(path, f"version {version}", "three numbers, such as 0.1.0")
+    if not isinstance(changelog, dict) or version not in changelog:
+        raise DataError.of(path, f"version {version} without an entry in its changelog", "one that says what is new")
+    newest = max(changelog, key=lambda entry: [int(part) if part.isdigit() else -1 for part in entry.split(".")])
+    if newest != version:
+        raise DataError.of(path, f"version {version} and a changelog up to {newest}", "the changelog's newest version")
+    return version
+
+
+def _apply(changes: Config, path: Path, *, whole: bool) -> None:
+    config = read_json(path)
+    parser = ConfigParser(config)
+    for key, value in changes.items():
+        if whole or key.split("#")[0] in config:
+            parser[key] = value
+    _write(path, parser.get())
+
+
+def _set_channels(metadata: Config, network: Config) -> None:
+    """Let the metadata say what the network takes and gives, as far as its arguments tell."""
+    formats = metadata["network_data_format"]
+    for channels, tensor in (
+        (network.get("in_channels"), formats["inputs"]["image"]),
+        (network.get("out_channels"), formats["outputs"]["pred"]),
+    ):
+        if isinstance(channels, int) and channels != tensor["num_channels"]:
+            meanings = list(tensor["channel_def"].values())
+            tensor["num_channels"] = channels
+            tensor["channel_def"] = {str(i): meanings[min(i, len(meanings) - 1)] for i in range(channels)}
+
+
+def _write(path: Path, config: Config) -> None:
+    path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")

@@ -1,0 +1,45 @@
+"""A bundle's documents without what points outside of the bundle."""
+
+import re
+from pathlib import Path, PurePosixPath
+
+ELSEWHERE = " of the source repository"
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+_SCRIPT = re.compile(r"`[^`\n]*(?<![\w/])(?:\./)?(scripts/[\w/]+\.(?:py|sh))[^`\n]*`")
+
+
+def keep_within(bundle: Path) -> None:
+    """Turn links that leave a bundle into text, and name scripts of the repository as such; in place."""
+    for path in sorted(bundle.rglob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        text = _LINK.sub(lambda link, page=path: _kept_link(link, page, bundle), text)
+        path.write_text(_SCRIPT.sub(lambda script: _placed_script(script, bundle), text), encoding="utf-8")
+
+
+def dangling(bundle: Path) -> list[str]:
+    """Links in a bundle's documents that lead nowhere: ``docs/README.md -> ../x``."""
+    return [
+        f"{page.relative_to(bundle)} -> {link[3]}"
+        for page in sorted(bundle.rglob("*.md"))
+        for link in _LINK.finditer(page.read_text(encoding="utf-8"))
+        if not _leads_somewhere(link[3], page, bundle)
+    ]
+
+
+def _leads_somewhere(target: str, page: Path, bundle: Path) -> bool:
+    if re.match(r"(https?:|mailto:|#)", target):
+        return True
+    path = (page.parent / target.split("#")[0]).resolve()
+    return path.is_relative_to(bundle.resolve()) and path.exists()
+
+
+def _kept_link(link: re.Match, page: Path, bundle: Path) -> str:
+    image, text, target = link.groups()
+    if _leads_somewhere(target, page, bundle):
+        return link[0]
+    return f"*{text}*" if image else text
+
+
+def _placed_script(script: re.Match, bundle: Path) -> str:
+    there = bundle.joinpath(*PurePosixPath(script[1]).parts).is_file()
+    return script[0] if there else script[0] + ELSEWHERE

@@ -1,0 +1,175 @@
+"""The parts of the package ``custom`` that a bundle needs, as the package ``scripts`` within it."""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[2] / "custom"
+PACKAGE = "scripts"
+"""What the model zoo calls the package within a bundle."""
+_TOPS = sorted(path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file())
+_NAMED = rf"(?<![\w./]){SOURCE.name}\.(?:{'|'.join(_TOPS)})\b"
+
+
+def vendor_for(bundle: Path) -> None:
+    """Write what a bundle's texts (configurations and documents) name into its package, and let them name that."""
+    texts = [path for path in sorted(bundle.rglob("*")) if path.suffix in (".json", ".md")]
+    targets: set[str] = set()
+    for path in texts:
+        targets |= set(re.findall(rf"{_NAMED}(?:\.\w+)*", path.read_text(encoding="utf-8")))
+    vendor(sorted(targets), bundle / PACKAGE)
+    for path in texts:
+        path.write_text(renamed(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def vendor(targets: Iterable[str], folder: Path) -> list[Path]:
+    """Write what ``targets`` (``custom.data.find_cases``, ...) need into ``folder``.
+
+    Imports are followed through all modules; those within functions count as well. A package's ``__init__.py`` that
+    does nothing but gather names is cut down to the names in use.
+
+    Returns:
+        the files, relative to ``folder``.
+
+    Raises:
+        ValueError: a target that the package does not have.
+    """
+    closure = _Closure()
+    for target in targets:
+        head, _, name = target.partition(".")
+        if head != SOURCE.name or not closure.require(name):
+            raise ValueError(f"{target} is not in the package {SOURCE.name}")
+    written = []
+    for module in sorted(closure.modules):
+        path = _path(module)
+        text = closure.trimmed(module) if module in closure.names else path.read_text(encoding="utf-8")
+        file = folder / path.relative_to(SOURCE)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(renamed(text), encoding="utf-8")
+        written.append(file.relative_to(folder))
+    return written
+
+
+def renamed(text: str) -> str:
+    """``text`` (code, a configuration, a document) with ``custom.data...`` called ``scripts.data...``."""
+    return re.sub(_NAMED, lambda found: PACKAGE + found[0].removeprefix(SOURCE.name), text)
+
+
+class _Closure:
+    """Modules that are needed, and of packages that gather names, the names.
+
+    Modules are named relative to the source: ``""`` is the package itself, ``data``, ``data.cache``.
+    """
+
+    def __init__(self) -> None:
+        self.modules: set[str] = set()
+        self.names: dict[str, set[str]] = {}
+        self._add_module("")
+
+    def require(self, name: str) -> bool:
+        """Take in a module or what a module holds, by its dotted name; False if there is no such thing."""
+        module = name
+        while not _path(module).is_file():
+            module = module.rpartition(".")[0]
+        rest = name[len(module) :].lstrip(".").split(".")[0]
+        self._add_module(module)
+        if rest and module in self.names:
+            return rest in self._gathered(module) and self._add_name(module, rest)
+        return not rest or rest in _defined(_tree(module))
+
+    def trimmed(self, package: str) -> str:
+        """The ``__init__.py`` of a package with those of its names alone that are needed."""
+        source, names = _path(package).read_text(encoding="utf-8"), self.names[package]
+        parts = []
+        for statement in ast.parse(source).body:
+            if isinstance(statement, ast.ImportFrom):
+                kept = ", ".join(ast.unparse(alias) for alias in statement.names if _bound(alias) in names)
+                if kept:
+                    parts.append(f"from {'.' * statement.level}{statement.module or ''} import {kept}")
+            elif isinstance(statement, ast.Assign):
+                parts.append(f"\n__all__ = {sorted(names)!r}" if names else "")
+            else:
+                parts.append(f"{ast.get_source_segment(source, statement)}\n")
+        return "\n".join(parts).rstrip() + "\n"
+
+    def _add_module(self, module: str) -> None:
+        if module in self.modules:
+            return
+        self.modules.add(module)
+        if module:
+            self._add_module(module.rpartition(".")[0])
+        tree = _tree(module)
+        if _gathers(module, tree):
+            self.names[module] = set()
+            return
+        for name in _imports(module, tree):
+            if not self.require(name):
+                raise ValueError(f"{SOURCE.name}.{module} imports {SOURCE.name}.{name}, which is not there")
+
+    def _add_name(self, package: str, name: str) -> bool:
+        if name in self.names[package]:
+            return True
+        self.names[package].add(name)
+        return self.require(self._gathered(package)[name])
+
+    def _gathered(self, package: str) -> dict[str, str]:
+        """Where the names that a package gathers come from."""
+        return {
+            _bound(alias): f"{_origin(package, statement)}.{alias.name}".lstrip(".")
+            for statement in _tree(package).body
+            if isinstance(statement, ast.ImportFrom)
+            for alias in statement.names
+        }
+
+
+def _path(module: str) -> Path:
+    base = SOURCE.joinpath(*module.split(".")) if module else SOURCE
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_path(module).read_text(encoding="utf-8"))
+
+
+def _gathers(module: str, tree: ast.Module) -> bool:
+    """Whether a file is an ``__init__.py`` of a docstring, relative imports and ``__all__``."""
+    return _path(module).name == "__init__.py" and all(
+        (isinstance(statement, ast.ImportFrom) and statement.level)
+        or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+        or (isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__")
+        for statement in tree.body
+    )
+
+
+def _imports(module: str, tree: ast.Module) -> Iterator[str]:
+    """What a module imports of the package itself."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            for alias in node.names:
+                yield f"{_origin(module, node)}.{alias.name}".lstrip(".")
+
+
+def _origin(module: str, statement: ast.ImportFrom) -> str:
+    """The module that a relative import is from."""
+    up = statement.level - (_path(module).name == "__init__.py")
+    parents = module.split(".")[: len(module.split(".")) - up] if up else [module]
+    return ".".join(filter(None, [*parents, statement.module]))
+
+
+def _bound(alias: ast.alias) -> str:
+    return alias.asname or alias.name
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    """Names at the top of a module."""
+    names = set()
+    for statement in tree.body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+            elif isinstance(node, ast.ImportFrom | ast.Import):
+                names.update(_bound(alias) for alias in node.names)
+    return names

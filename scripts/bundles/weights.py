@@ -1,0 +1,60 @@
+"""The weights that a bundle is handed on with."""
+
+from pathlib import Path
+
+import torch
+
+from custom.errors import DataError
+from custom.handlers.weights import read_state_dict
+
+State = dict[str, torch.Tensor]
+
+
+def read_weights(path: Path) -> State:
+    """The weights in a file that training writes, those that it evaluated: averaged, if the run kept an average.
+
+    Args:
+        path: ``model.pt`` or ``model_final.pt``, which are flat and averaged already, or ``checkpoints/step_*.pt``.
+
+    Raises:
+        DataError: the file is none of these.
+    """
+    objects = _checkpoint(path)
+    if objects is None:
+        return read_state_dict(path)
+    prefix = "module."
+    average = {
+        key.removeprefix(prefix): value for key, value in objects.get("ema", {}).items() if key.startswith(prefix)
+    }
+    return average or objects["network"]
+
+
+def write_weights(path: Path, state: State) -> None:
+    """Write a flat state dict; the same weights under the same name give the same bytes."""
+    torch.save({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, path)
+
+
+def check_fit(state: State, network: torch.nn.Module, path: Path, hint: str) -> None:
+    """
+    Raises:
+        DataError: the weights are not the network's.
+    """
+    shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    wrong = sorted(key for key in {**shapes, **found} if shapes.get(key) != found.get(key))
+    if wrong:
+        raise DataError.of(
+            path,
+            f"weights of another network ({len(wrong)} of {len(shapes)} tensors differ, such as {wrong[0]!r})",
+            f"those of network_def, {type(network).__name__}{hint}",
+        )
+
+
+def _checkpoint(path: Path) -> dict[str, State] | None:
+    """The objects of a run's checkpoint; None if the file is something else, or unreadable."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # whatever is wrong with it, reading it as weights will say
+        return None
+    objects = content.get("objects") if isinstance(content, dict) else None
+    return objects if isinstance(objects, dict) and "network" in objects else None

@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Make a bundle that needs nothing of this repository: a folder, a zip and their checksums."""
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import fire
+
+from custom.errors import DataError
+from scripts.bundles.archive import sha256, write_sums, zip_folder
+from scripts.bundles.configs import check_version, export_configs, read_json
+
+BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
+LARGE = 25 * 10**6
+"""Bytes above which the model zoo wants a file listed in large_files.yml."""
+
+
+def export_bundle(
+    name: str,
+    output: str = "dist",
+    weights: str | None = None,
+    variant: str | None = None,
+    torchscript: bool = False,
+    onnx: bool = False,
+    large_files_url: str | None = None,
+) -> Path:
+    """Write <output>/<name>/, <output>/<name>_v<version>.zip and <output>/SHA256SUMS.
+
+    The bundle holds the parts of the package custom that it needs as its own package scripts, its licence, documents,
+    configurations and weights. The same sources and weights give the same zip, byte for byte.
+
+    Example: python scripts/export_bundle.py liver_tumor_2d --output dist --weights models/model.pt --torchscript True
+
+    Args:
+        name: of the bundle, a folder in bundles/.
+        output: folder to write to.
+        weights: model.pt, model_final.pt or a checkpoint of a run, of which the averaged weights are taken; by default
+            the bundle's own models/model.pt. If there is none either, the bundle is exported to be trained.
+        variant: the override file (its name in the bundle's configs, or a path) that the weights were trained with; it
+            becomes part of the exported train.json and inference.json.
+        torchscript: whether to write models/model.ts.
+        onnx: whether to write models/model.onnx.
+        large_files_url: where files above 25 MB will be offered, as large_files.yml then says with their checksums:
+            <large_files_url>/models/model.pt. They are in folder and zip all the same.
+
+    Returns:
+        path of the zip.
+
+    Raises:
+        DataError: something is missing or does not fit together; nothing is written then.
+    """
+    source, folder = BUNDLES / str(name), Path(str(output)) / str(name)
+    if not (source / "configs" / "metadata.json").is_file():
+        raise DataError.of(f"bundle {name}", "no such folder in bundles/", " or ".join(_names()))
+    if folder.exists() and not (folder / "configs" / "metadata.json").is_file():
+        raise DataError.of(folder, "something that is no bundle", "an earlier export, or nothing")
+    file = _weights_file(source, weights)
+    if file is None and (torchscript or onnx):
+        raise DataError.of(f"bundle {name}", "no weights", "--weights, to make models/model.ts or model.onnx of")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export_", dir=folder.parent) as building:
+        made = Path(building) / folder.name
+        version = _fill(made, source, file, _variant_file(source, variant))
+        if torchscript or onnx:
+            from scripts.bundles.exports import export_onnx, export_torchscript
+
+            for export in [export_torchscript] * bool(torchscript) + [export_onnx] * bool(onnx):
+                export(made)
+        if large_files_url:
+            _list_large_files(made, str(large_files_url))
+        archive = zip_folder(made, folder.parent / f"{folder.name}_v{version}.zip")
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+    write_sums(folder.parent, [archive, folder])
+    return archive
+
+
+def _names() -> list[str]:
+    return sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/metadata.json"))
+
+
+def _weights_file(source: Path, weights: str | None) -> Path | None:
+    own = source / "models" / "model.pt"
+    if weights is None:
+        return own if own.is_file() else None
+    return Path(str(weights))
+
+
+def _variant_file(source: Path, variant: str | None) -> Path | None:
+    if variant is None or Path(str(variant)).is_file():
+        return variant and Path(str(variant))
+    file = source / "configs" / f"{variant}.json"
+    if not file.is_file():
+        raise DataError.of(f"variant {variant}", "no such file", f"the name of a configuration in {file.parent}")
+    return file
+
+
+def _fill(bundle: Path, source: Path, weights: Path | None, variant: Path | None) -> str:
+    """Write everything but what is made of the weights; returns the version."""
+    from scripts.bundles.documents import keep_within  # slow to load from here on: not for --help
+    from scripts.bundles.vendoring import vendor_for
+
+    metadata = export_configs(source / "configs", bundle / "configs", variant)
+    version = check_version(metadata, source / "configs" / "metadata.json")
+    if weights is not None:
+        _copy_weights(weights, bundle)
+    shutil.copyfile(source / "LICENSE", bundle / "LICENSE")
+    shutil.copytree(source / "docs", bundle / "docs", ignore=shutil.ignore_patterns(".*"))
+    vendor_for(bundle)
+    keep_within(bundle)
+    return version
+
+
+def _copy_weights(path: Path, bundle: Path) -> None:
+    from monai.bundle import ConfigParser
+
+    from scripts.bundles.weights import check_fit, read_weights, write_weights
+
+    state = read_weights(path)
+    network = ConfigParser(read_json(bundle / "configs" / "inference.json")).get_parsed_content("network_def")
+    check_fit(state, network, path, hint="; --variant names the override file they were trained with")
+    (bundle / "models").mkdir()
+    write_weights(bundle / "models" / "model.pt", state)
+
+
+def _list_large_files(bundle: Path, url: str) -> None:
+    """Write the list that ``python -m monai.bundle download_large_files`` reads."""
+    lines = ["large_files:"]
+    for path in sorted(path for path in bundle.rglob("*") if path.is_file() and path.stat().st_size > LARGE):
+        name = path.relative_to(bundle).as_posix()
+        values = {"path": name, "url": f"{url.rstrip('/')}/{name}", "hash_val": sha256(path), "hash_type": "sha256"}
+        lines += [f"{'- ' if key == 'path' else '  '}{key}: {json.dumps(value)}" for key, value in values.items()]
+    if len(lines) > 1:
+        (bundle / "large_files.yml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Run the command line."""
+    archive = fire.Fire(export_bundle, name="export_bundle.py", serialize=lambda _: None)
+    if isinstance(archive, Path):
+        bundle = archive.parent / archive.name.rpartition("_v")[0]
+        if not (bundle / "models" / "model.pt").is_file():
+            print("warning: exported without weights (none given, none in the bundle's models/)", file=sys.stderr)
+        print(f"{archive} ({archive.stat().st_size / 1e6:.1f} MB), unpacked in {bundle}")
+
+
+if __name__ == "__main__":
+    main()
