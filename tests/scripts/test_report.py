@@ -1,10 +1,18 @@
 """The report says what lies in the folders of runs, and whether the goals were reached."""
 
+import json
+import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 
 import pytest
 from matplotlib.figure import Figure
+
+from scripts.report import report
+from scripts.reports.page import page
+from scripts.reports.pictures import learning_curves
+from scripts.reports.runs import comparable, differing, leaves, load_runs, settings, spread
 
 METRICS = "epoch,step,seconds,learning_rate,train_loss,dice\n1,10,5.0,0.1,0.9,0.25\n2,20,9.0,0.1,0.8,0.5\n"
 CASES = "case,dice,hd95\na,0.5,3\nb<i>,0.7,\n"
@@ -21,38 +29,156 @@ def runs(tmp_path):
     return training, held_out
 
 
-def report(request, *arguments):
-    return subprocess.run(
-        [sys.executable, "scripts/report.py", *map(str, arguments)],
-        cwd=request.config.rootpath,
-        capture_output=True,
-        text=True,
-    )
+def make_training(folder, *, cases="case,dice\na,0.5\nb,0.75\n", dice=(0.25, 0.5), **changed):
+    """What a training leaves, with all that the report reads."""
+    (folder / "panels").mkdir(parents=True)
+    configuration = {
+        "learning_rate": 0.1,
+        "patch_size": [8, 8],
+        "output_dir": str(folder),
+        "validate": {"key_metric": {"dice": {"_target_": "x"}}},
+        "transforms": [{"_target_": "Flip", "prob": 0.5}],
+        **changed,
+    }
+    record = {
+        "started": "2026-01-02T03:04:05+0000",
+        "command": ["python", "-m", "monai.bundle", "run", "--config_file", "['a', 'b']"],
+        "commit": "0123456789abcdef+changes",
+        "versions": {"torch": "2.13.0"},
+        "device": "a card",
+        "ranks": 1,
+        "configuration": configuration,
+        "cases": {"training": [{"id": "c"}], "validation": [{"id": "a"}, {"id": "b"}]},
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+    rows = [f"{n},{10 * n},{60 * n},0.1,{1 / n},{0.5 * n},0.25,{n},{score}\n" for n, score in enumerate(dice, start=1)]
+    head = "epoch,step,seconds,learning_rate,train_loss,seconds_per_step,data_wait,memory_gib,dice\n"
+    (folder / "metrics.csv").write_text(head + "".join(rows))
+    (folder / "cases.csv").write_text(cases)
+    Figure().savefig(folder / "panels" / "a.png")
+    return folder
+
+
+class Tables(HTMLParser):
+    """The text of all cells, by table and row."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables = []
+        self.inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, _):
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        self.inside &= tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.tables[-1][-1][-1] += data
+
+
+def table(text, title):
+    """The first table below a title."""
+    return Tables(text.split(f"<h3>{title}</h3>")[1]).tables[0]
 
 
 def test_page_and_table(request, runs, tmp_path):
-    page = tmp_path / "out" / "report.html"
-    done = report(request, *runs, f"--output={page}", "--goals={'held_out/dice': 0.6}")
+    file = tmp_path / "out" / "report.html"
+    command = [sys.executable, "scripts/report.py", *map(str, runs), f"--output={file}"]
+    done = subprocess.run(
+        [*command, "--goals={'held_out/dice': 0.6}"], cwd=request.config.rootpath, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     row = next(line.split() for line in done.stdout.splitlines() if line.startswith("held_out"))
     assert row == ["held_out", "dice", "0.600", "0.500", "0.700", "2", "0.60", "met"]
-    text = page.read_text()
-    assert text.count("data:image/png;base64,") == 2  # curves of one run, a panel of the other
-    assert "2 epochs, 20 steps, 9 s." in text
+    text = file.read_text()
+    assert text.count("data:image/png;base64,") == 3  # curves of one run, scores and a panel of the other
     assert "b&lt;i&gt;" in text and "b<i>" not in text
-    assert 'src="data:' in text and "http" not in text  # nothing is fetched
+    assert set(re.findall(r'(?:src|href)="(\w+):', text)) == {"data"} and "http" not in text  # nothing is fetched
 
 
-@pytest.mark.parametrize("goals", ["{'held_out/dice': 0.61}", "{'unknown': 0.1}"])
-def test_a_missed_goal_ends_with_1_and_the_page_is_written(request, runs, tmp_path, goals):
-    page = tmp_path / "report.html"
-    done = report(request, *runs, f"--output={page}", f"--goals={goals}")
-    assert done.returncode == 1
-    assert "goal was missed" in done.stderr
-    assert page.exists()
+@pytest.mark.parametrize("goals", [{"held_out/dice": 0.61}, {"unknown": 0.1}])
+def test_a_missed_goal_ends_with_1_and_the_page_is_written(runs, tmp_path, goals):
+    file = tmp_path / "report.html"
+    with pytest.raises(SystemExit, match="goal was missed"):
+        report(*map(str, runs), output=str(file), goals=goals)
+    assert file.exists()
 
 
-def test_a_folder_without_a_run_is_named(request, tmp_path):
-    done = report(request, tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == f"error: {tmp_path}: found neither metrics.csv nor cases.csv, expected the folder of a run\n"
+def test_a_folder_without_a_run_is_named(tmp_path):
+    line = f"error: {tmp_path}: found neither metrics.csv nor cases.csv, expected the folder of a run"
+    with pytest.raises(SystemExit, match=f"^{re.escape(line)}$"):
+        report(str(tmp_path))
+
+
+def test_two_runs_side_by_side(tmp_path):
+    a = make_training(tmp_path / "a" / "training")
+    b = make_training(tmp_path / "b" / "training", learning_rate=0.2, dice=(0.75, 0.5), hypothesis="A larger <step>.")
+    loaded = load_runs([a, b])
+    text = page(loaded, [])
+    assert table(text, "Settings that differ") == [["setting", "a", "b"], ["learning_rate", "0.1", "0.2"]]
+    first = dict(zip(*table(text, "Runs")[:2], strict=True))
+    assert first == {
+        **{"run": "a", "best score": "0.500 dice (epoch 2)", "epochs": "2", "steps": "20", "time": "2 min"},
+        **{"s a step": "0.75", "waiting": "25.0%", "memory": "2.0 GiB", "started": "2026-01-02 03:04"},
+    }
+    assert table(text, "Runs")[2][1] == "0.750 dice (epoch 1)"
+    assert "A larger &lt;step&gt;." in text
+    score = "0.625 ± 0.177 (0.500 to 0.750, n 2)"  # of 0.5 and 0.75
+    assert table(text, "Scores") == [["score", "a", "b"], ["dice", score, score]]
+    versions = {row[0]: row[1:] for row in table(text, "How they were made")}
+    assert versions["commit"] == ["0123456789ab+changes"] * 2
+    assert versions["torch"] == ["2.13.0"] * 2 and versions["validation volumes"] == ["2", "2"]
+    assert "python -m monai.bundle run --config_file &#x27;[&#x27;" in text
+    panels = re.findall(r'<div class="panels">(.*?)</div>', text)
+    assert [part.count("<figure>") for part in panels] == [2]
+    assert text.count("data:image/png;base64,") == 5  # curves, scores, two panels, time and memory
+    assert "same volumes" not in text
+
+
+def test_runs_scored_on_other_volumes_are_told_apart(tmp_path):
+    a = make_training(tmp_path / "a")
+    b = make_training(tmp_path / "b", cases="case,dice\na,0.5\nz,0.75\n")
+    assert "Not all were scored on the same volumes." in page(load_runs([a, b]), [])
+
+
+def test_the_best_mean_is_marked_where_more_is_better(tmp_path):
+    a = make_training(tmp_path / "a", cases="case,dice,hd95\na,0.5,0.1\n")
+    b = make_training(tmp_path / "b", cases="case,dice,hd95\na,0.75,0.2\n")
+    assert re.findall(r'class="best">([^<]*)', page(load_runs([a, b]), [])) == ["0.750"]
+
+
+def test_runs_without_a_common_score_are_told_about_one_after_the_other(tmp_path, runs):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "cases.csv").write_text("case,voi\na,0.5\n")
+    loaded = load_runs([runs[0], other, runs[1]])
+    names = [[run.name for run in group] for group in comparable(loaded)]
+    assert names == [["other"], ["model/training", "model/held_out"]]
+    assert page(loaded, []).count("<h2>") == 2
+
+
+def test_curves_without_a_history_are_left_out(runs):
+    training, held_out = load_runs(runs)
+    assert learning_curves([held_out]) is None
+    assert learning_curves([training, held_out]).startswith(b"\x89PNG")
+
+
+def test_settings_are_what_changes_the_result():
+    config = {"model_dir": "m", "seed": 1, "sizes": [1, 2], "steps": [{"p": 0.5}, {"q": {}}], "empty": []}
+    assert settings(config) == {"seed": 1, "sizes": [1, 2], "steps#0#p": 0.5, "steps#1#q": {}, "empty": []}
+    assert leaves({"a": {"b": None}}) == {"a#b": None}
+    assert differing([{"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}]) == {"b": [2, 3], "c": [None, 4]}
+
+
+def test_spread_of_hand_computed_numbers():
+    assert spread([1.0, 2.0, 6.0]) == {"mean": 3.0, "sd": 7**0.5, "lowest": 1.0, "highest": 6.0}
+    assert spread([0.5]) == {"mean": 0.5, "sd": 0.0, "lowest": 0.5, "highest": 0.5}

@@ -1,0 +1,1 @@
+"""The parts of scripts/report.py: what runs left, its pictures, its page."""
