@@ -14,10 +14,12 @@ from custom.files import write_whole
 def bundle_command(command: str, folder: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess:
     """``python -m monai.bundle COMMAND`` in a folder, without a PYTHONPATH and without leaving bytecode behind."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    # TorchScript writes attributes in the order of a set, which is another one for every seed of Python's hashes.
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
     return subprocess.run(
         [sys.executable, "-m", "monai.bundle", command, *arguments, *(f"--{key}={options[key]}" for key in options)],
         cwd=folder,
-        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+        env=environment,
         capture_output=True,
         text=True,
     )
