@@ -1,6 +1,7 @@
 """Networks that MONAI does not have, and what is done to any network."""
 
 from .checkpointing import checkpoint_activations
+from .onnx_network import OnnxNetwork
 from .unetplusplus import FlexibleUNetPlusPlus
 
-__all__ = ["FlexibleUNetPlusPlus", "checkpoint_activations"]
+__all__ = ["FlexibleUNetPlusPlus", "OnnxNetwork", "checkpoint_activations"]
