@@ -1,0 +1,298 @@
+"""Predict many volumes by a deadline, with one process for each GPU, so that no volume costs another its prediction."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .data.cases import Case, find_images
+from .data.volumes import read_shape, read_volume
+from .errors import DataError
+
+BYTES_PER_VOXEL = 64
+"""Main memory that a process takes for a volume: image, mean and view of two channels, masks and their parts."""
+PROCESS_BYTES = 3e9
+"""Main memory of a process without a volume: torch, CUDA and the network."""
+GRACE = 60.0
+"""Seconds that a process may take to write the last case once the time is up, before it is stopped."""
+
+PREDICTED, NO_TIME, FAILED = "predicted", "no time", "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case: ``status`` is :data:`PREDICTED`, :data:`NO_TIME` or :data:`FAILED`."""
+
+    id: str
+    image: str
+    status: str
+    views: int = 0
+    seconds: float = 0.0
+    share: float = 0.0
+    error: str = ""
+
+
+def predict_in_time(
+    *,
+    bundle_root: str | Path,
+    dataset_dir: str | Path,
+    output_dir: str | Path,
+    seconds: float,
+    configs: Sequence[str] = ("inference",),
+    options: dict[str, Any] | None = None,
+    devices: Sequence[str] | None = None,
+    log: Callable[[str], None] = print,
+) -> list[Outcome]:
+    """Predict all images of a folder, or as many as the time allows, smallest first.
+
+    Each case has an equal share of the time that is left when it starts. The plain view of the volume comes first, and
+    further views of the configured test-time augmentation as long as they fit into the share. What is at work when the
+    time is up is cut off, and counts with the views that are complete. A case that fails, or takes its process with it,
+    is left out, and the others are predicted.
+
+    Args:
+        bundle_root: folder of the bundle, with weights.
+        dataset_dir: see :func:`custom.data.find_images`.
+        output_dir: where the predictions go; what a process says is in ``process_<n>.log`` beside it.
+        seconds: from now until the last prediction is written.
+        configs: names in ``configs`` without their ending, later ones over earlier ones.
+        options: entries of the configuration that differ.
+        devices: one process each: numbers of GPUs, or ``"cpu"``. By default every GPU that works and that main memory
+            suffices for, or else one process on the CPU.
+        log: is given a line for each case.
+
+    Returns:
+        an outcome for each case, in the order of :func:`custom.data.find_images`.
+
+    Raises:
+        DataError: no images, no weights, or weights of another network.
+        RuntimeError: the processes do not start, or no case could be predicted for another reason than time.
+    """
+    deadline = time.monotonic() + seconds
+    cases = find_images(dataset_dir)
+    sizes = {case["id"]: _voxels(case["image"]) for case in cases}
+    output_dir = Path(output_dir).absolute()
+    output_dir.mkdir(parents=True, exist_ok=True)
+    root = Path(bundle_root).absolute()
+    settings = {
+        "bundle_root": str(root),
+        "configs": [str(root / "configs" / f"{name}.json") for name in configs],
+        "options": {**(options or {}), "output_dir": str(output_dir)},
+    }
+    wanted = list(devices) if devices is not None else _fitting(gpus() or ["cpu"], max(sizes.values()), log)
+    processes = [
+        _Process(root, settings, device, output_dir.parent / f"process_{number}.log")
+        for number, device in enumerate(wanted)
+    ]
+    try:
+        processes = _ready(processes, chosen=devices is not None, log=log)
+        queue = _Queue(sorted(cases, key=lambda case: sizes[case["id"]]), deadline, len(processes), log)
+        threads = [threading.Thread(target=queue.serve, args=(process,), daemon=True) for process in processes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, deadline + GRACE - time.monotonic()))
+    finally:
+        for process in processes:
+            process.stop()
+    for thread in threads:
+        thread.join()
+    return _checked([queue.outcomes[case["id"]] for case in cases])
+
+
+def gpus() -> list[str]:
+    """Numbers of the GPUs of this machine, without starting CUDA in this process."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [number for number in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if number not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+
+
+def free_memory() -> int | None:
+    """Bytes of main memory that are free for use, if the system tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+class _Process:
+    """A process of :mod:`custom.timed_worker`, its device and its speed."""
+
+    def __init__(self, root: Path, settings: dict[str, Any], device: str, log: Path) -> None:
+        self.root, self.settings, self.visible, self.log = root, settings, device, log
+        self.about: dict[str, Any] = {}
+        log.unlink(missing_ok=True)
+        self.start()
+
+    def start(self) -> None:
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "" if self.visible == "cpu" else self.visible}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", f"{__package__}.timed_worker"],
+                cwd=self.root,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                encoding="utf-8",
+            )
+        self._write(self.settings)
+
+    def wait_until_ready(self) -> None:
+        """
+        Raises:
+            DataError: the bundle cannot be used.
+            RuntimeError: the process ended.
+        """
+        answer = self._answer()
+        if answer is None:
+            tail = self.log.read_text(errors="replace").splitlines()[-5:]
+            raise RuntimeError(f"the process for {self.visible} ended with {self.process.wait()}: " + " | ".join(tail))
+        if "error" in answer:
+            raise DataError(answer["error"])
+        self.about = answer
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a request; an ``error`` if the process ended."""
+        self._write(request)
+        answer = self._answer()
+        return answer if answer is not None else {"error": f"its process ended with {self.process.wait()}"}
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _write(self, message: dict[str, Any]) -> None:
+        try:
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+        except OSError:  # it ended; reading its answer will tell
+            pass
+
+    def _answer(self) -> dict[str, Any] | None:
+        line = self.process.stdout.readline()
+        return json.loads(line) if line.endswith("\n") else None
+
+
+@dataclass
+class _Queue:
+    """Cases that wait, and what became of the others."""
+
+    waiting: Sequence[Case]
+    deadline: float
+    processes: int
+    log: Callable[[str], None]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.waiting = deque(self.waiting)
+        self.total = len(self.waiting)
+        self.lock = threading.Lock()
+
+    def serve(self, process: _Process) -> None:
+        """Let a process predict until nothing waits."""
+        while (taken := self._take()) is not None:
+            case, share, left = taken
+            if left == 0:
+                self._note(Outcome(case["id"], case["image"], NO_TIME, share=share), process)
+                continue
+            if process.ended and not self._restarted(process):
+                self._note(Outcome(case["id"], case["image"], FAILED, error="no process is left for it"), process)
+                continue
+            started = time.monotonic()
+            answer = process.ask({"case": case, "share": share, "limit": left})
+            self._note(self._outcome(case, share, answer, time.monotonic() - started), process)
+
+    def _take(self) -> tuple[Case, float, float] | None:
+        with self.lock:
+            if not self.waiting:
+                return None
+            left = max(0.0, self.deadline - time.monotonic())
+            share = left * min(1.0, self.processes / len(self.waiting))
+            return self.waiting.popleft(), share, left
+
+    def _outcome(self, case: Case, share: float, answer: dict[str, Any], seconds: float) -> Outcome:
+        views = answer.get("views", 0)
+        status = FAILED if "error" in answer else PREDICTED if views else NO_TIME
+        if status == FAILED and time.monotonic() > self.deadline:
+            status = NO_TIME
+        return Outcome(case["id"], case["image"], status, views, seconds, share, answer.get("error", ""))
+
+    def _note(self, outcome: Outcome, process: _Process) -> None:
+        with self.lock:
+            self.outcomes[outcome.id] = outcome
+            position = f"{len(self.outcomes)}/{self.total}"
+        if outcome.status == PREDICTED:
+            words = f"{outcome.views} of {process.about['views']} views in {outcome.seconds:.1f} s"
+        else:
+            words = outcome.status.upper() + (f": {outcome.error}" if outcome.error else "")
+        self.log(f"{position}  {outcome.id}  {words}  (share {outcome.share:.1f} s, {process.about['device']})")
+
+    def _restarted(self, process: _Process) -> bool:
+        process.start()
+        try:
+            process.wait_until_ready()
+        except (DataError, RuntimeError) as error:
+            self.log(str(error))
+            return False
+        return True
+
+
+def _ready(processes: list[_Process], *, chosen: bool, log: Callable[[str], None]) -> list[_Process]:
+    """Wait for the processes; of those that ended up on the CPU for want of a GPU that works, one is enough."""
+    for process in processes:
+        process.wait_until_ready()
+    useful = processes if chosen else [process for process in processes if process.about["gpu"]] or processes[:1]
+    for process in processes:
+        if process not in useful:
+            process.stop()
+    log("predicting on: " + ", ".join(process.about["device"] for process in useful))
+    return useful
+
+
+def _fitting(devices: list[str], voxels: int, log: Callable[[str], None]) -> list[str]:
+    """As many of the devices as main memory has room for the largest volume, at least one."""
+    free = free_memory()
+    if free is None or len(devices) == 1:
+        return devices
+    number = max(1, int(free // (PROCESS_BYTES + BYTES_PER_VOXEL * voxels)))
+    if number < len(devices):
+        log(f"{free / 2**30:.0f} GiB of main memory: {number} of {len(devices)} GPUs are used at a time")
+    return devices[:number]
+
+
+def _voxels(path: str) -> int:
+    try:
+        header = read_shape(path)
+        return int(np.prod(header[0] if header else read_volume(path).array.shape))
+    except DataError:
+        return 1  # the process that is to predict it will say what is wrong
+
+
+def _checked(outcomes: list[Outcome]) -> list[Outcome]:
+    """
+    Raises:
+        RuntimeError: there are failures, and nothing but failures.
+    """
+    if all(outcome.status == FAILED for outcome in outcomes):
+        raise RuntimeError(f"no case could be predicted: {outcomes[0].id}: {outcomes[0].error}")
+    return outcomes

@@ -1,0 +1,185 @@
+"""One process of :mod:`custom.timed_inference`: predicts the cases it is told, each within its share of the time.
+
+It reads a line of JSON with its settings, then one for each case, from its standard input, and answers each with a line
+on its standard output; all that is printed goes to the standard error.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+
+from .data.cases import Case
+from .errors import find_data_error
+from .handlers.weights import load_weights
+from .inferers import SliceVolumeInferer, SlidingWindow
+from .inferers.sliding_window import View
+
+
+class OutOfTimeError(RuntimeError):
+    """The deadline passed while the network was at work."""
+
+
+class TimedPredictor:
+    """A bundle's ``inference.json``, case by case, with as many views as the time allows.
+
+    The configured test-time augmentation is taken apart: the volume as it is comes first, and each further view of the
+    whole volume is added to the mean as long as one more is expected to fit into the share.
+
+    Args:
+        bundle_root: the bundle's folder.
+        configs: configuration files, later ones over earlier ones.
+        options: entries of the configuration that differ, such as ``{"threshold": 0.4}``.
+        device: where the network runs.
+        clock: seconds.
+
+    Raises:
+        DataError: there are no weights, or those of another network.
+    """
+
+    def __init__(
+        self,
+        *,
+        bundle_root: str,
+        configs: Sequence[str],
+        options: dict[str, Any],
+        device: torch.device,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        parser = ConfigParser()
+        parser.read_config([str(path) for path in configs])
+        for key, value in {"bundle_root": str(bundle_root), "inferer#progress": False, **options}.items():
+            parser[key] = value
+        parser["device"] = device
+        self.network = parser.get_parsed_content("network").eval()
+        load_weights(Path(parser.get_parsed_content("checkpoint")), self.network)
+        self.network.register_forward_pre_hook(self._check_time)
+        self.preprocessing = parser.get_parsed_content("preprocessing")
+        self.postprocessing = parser.get_parsed_content("postprocessing")
+        self.inferer = parser.get_parsed_content("inferer")
+        self.views = _take_views(self.inferer)
+        self.clock = clock
+        self._deadline = float("inf")
+        self._after = 0.0  # seconds of post-processing, per voxel
+
+    @torch.no_grad()
+    def predict(self, case: Case, *, share: float, limit: float) -> dict[str, Any]:
+        """Predict and write one case.
+
+        Args:
+            case: with ``image``.
+            share: seconds that all views together should keep to; the first is not held to it.
+            limit: seconds after which the network is stopped. Views that are complete by then count.
+
+        Returns:
+            ``views``, how many were averaged, 0 if nothing was written for lack of time, and ``seconds``.
+        """
+        started = self.clock()
+        item = self.preprocessing(dict(case))
+        image = item["image"][None]
+        reserved = self._after * image[0, 0].numel()
+        self._deadline = started + limit - reserved
+        total, views, longest = None, 0, 0.0
+        for view in self.views:
+            begun = self.clock()
+            if views and begun - started + longest + reserved > share:
+                break
+            try:
+                values = self._look(image, view)
+            except OutOfTimeError:
+                break
+            total, views = values if total is None else total.add_(values), views + 1
+            longest = max(longest, self.clock() - begun)
+        if total is None:
+            return {"views": 0, "seconds": self.clock() - started}
+        item["pred"] = total.div_(views)[0]
+        begun = self.clock()
+        self.postprocessing(item)
+        self._after = max(self._after, (self.clock() - begun) / image[0, 0].numel())
+        return {"views": views, "seconds": self.clock() - started}
+
+    def _look(self, image: MetaTensor, view: View) -> MetaTensor:
+        """The prediction of one view, turned back; smaller batches follow a full memory."""
+        while True:
+            try:
+                return view.back(self.inferer(view.of(image), self.network))
+            except torch.OutOfMemoryError:
+                if self.inferer.batch_size == 1:
+                    raise
+            torch.cuda.empty_cache()
+            self.inferer.batch_size //= 2
+
+    def _check_time(self, *_: Any) -> None:
+        if self.clock() > self._deadline:
+            raise OutOfTimeError
+
+
+def _take_views(inferer: Any) -> list[View]:
+    """The views that an inferer averages; it is left with the plain one."""
+    views = [View()]
+    if isinstance(inferer, SlidingWindow):
+        views, inferer.views = inferer.views, inferer.views[:1]
+    elif isinstance(inferer, SliceVolumeInferer):
+        views += [View(axes) for axes in inferer.flips]
+        inferer.flips = []
+    return views
+
+
+def choose_device() -> tuple[torch.device, str]:
+    """The first GPU that works with this torch, else the CPU; and in words.
+
+    A GPU can be there and be of no use: builds of torch for CUDA 12.8 have no code for a P100, which shows at the first
+    computation only (https://github.com/Kaggle/docker-python/issues/1546).
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpu = f"CPU ({cores} cores)"
+    if not torch.cuda.is_available():
+        return torch.device("cpu"), cpu
+    device = torch.device("cuda")
+    name = torch.cuda.get_device_name(device)
+    try:
+        torch.nn.functional.conv2d(torch.ones(1, 1, 8, 8, device=device), torch.ones(1, 1, 3, 3, device=device)).cpu()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        return torch.device("cpu"), f"{cpu}; torch {torch.__version__} cannot use the {name}: {reason}"
+    memory = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return device, f"{name} ({memory:.0f} GiB)"
+
+
+def main() -> None:
+    """Answer until the standard input ends."""
+    channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+
+    def attempt(work: Callable[[], dict[str, Any]]) -> None:
+        try:
+            answer = work()
+        except Exception as error:  # whatever it is, the other cases are to be predicted
+            traceback.print_exc()
+            found = find_data_error(error)
+            answer = {"error": str(found or f"{type(error).__name__}: {error}")}
+        channel.write(json.dumps(answer) + "\n")
+
+    predictor: TimedPredictor | None = None
+
+    def prepare() -> dict[str, Any]:
+        nonlocal predictor
+        device, words = choose_device()
+        predictor = TimedPredictor(**json.loads(sys.stdin.readline()), device=device)
+        return {"device": words, "gpu": device.type != "cpu", "views": len(predictor.views)}
+
+    attempt(prepare)
+    for line in sys.stdin:
+        attempt(lambda line=line: predictor.predict(**json.loads(line)))
+
+
+if __name__ == "__main__":
+    main()
