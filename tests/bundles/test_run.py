@@ -1,12 +1,15 @@
 """Both bundles through the command line, as a user runs them: train, evaluate, infer."""
 
 import csv
+from operator import itemgetter
 
 import itk
 import nibabel
 import numpy as np
 import pytest
 import torch
+
+TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +48,33 @@ def test_training_leaves_weights_history_and_pictures(bundle, trained):
     assert list((out / "training").glob("events.out.tfevents*"))
 
 
-def test_evaluation_scores_every_volume(bundle, trained, tmp_path):
-    out = trained(bundle)
-    process = bundle.run(
-        "evaluating",
-        ["configs/train.json", "configs/evaluate.json"],
-        **bundle.options
-        | {"model_dir": out / "models", "cache_dir": out / "cache", "output_dir": tmp_path, "subset": "all"},
-    )
-    assert process.returncode == 0, process.stderr
-    assert len(rows(tmp_path / "cases.csv")) == 3
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory):
+    """Evaluate each bundle once, on all three volumes, in one process."""
+    done = {}
+
+    def evaluate(bundle):
+        if bundle.name not in done:
+            folder = tmp_path_factory.mktemp(f"{bundle.name}_evaluated")
+            process = bundle.run(
+                "evaluating",
+                ["configs/train.json", "configs/evaluate.json"],
+                **evaluation_options(bundle, trained(bundle), folder),
+            )
+            assert process.returncode == 0, process.stderr
+            done[bundle.name] = folder
+        return done[bundle.name]
+
+    return evaluate
+
+
+def evaluation_options(bundle, trained, output):
+    folders = {"model_dir": trained / "models", "cache_dir": trained / "cache", "output_dir": output}
+    return bundle.options | folders | {"subset": "all"}
+
+
+def test_evaluation_scores_every_volume(bundle, evaluated):
+    assert len(rows(evaluated(bundle) / "cases.csv")) == 3
 
 
 def test_inference_keeps_name_shape_and_geometry(bundle, trained, tmp_path):
@@ -112,10 +132,24 @@ def test_two_processes_train_together(phantoms, trained, tmp_path):
     process = bundle.run(
         "training",
         ["configs/train.json", "configs/quickstart.json", "configs/multi_gpu_train.json"],
-        runner=["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"],
+        runner=TWO_PROCESSES,
         **options,
     )
     assert process.returncode == 0, process.stderr
     assert [row["step"] for row in rows(tmp_path / "out" / "metrics.csv")] == ["2"]
     assert len(rows(tmp_path / "out" / "cases.csv")) == 1  # validated once, though by two processes
     assert (tmp_path / "models" / "model.pt").exists()
+
+
+def test_two_processes_evaluate_as_one_does(bundle, trained, evaluated, tmp_path):
+    """Of three volumes one is predicted by both, and counts once."""
+    process = bundle.run(
+        "evaluating",
+        ["configs/train.json", "configs/evaluate.json", "configs/multi_gpu_evaluate.json"],
+        runner=TWO_PROCESSES,
+        **evaluation_options(bundle, trained(bundle), tmp_path),
+    )
+    assert process.returncode == 0, process.stderr
+    one, two = (sorted(rows(folder / "cases.csv"), key=itemgetter("case")) for folder in (evaluated(bundle), tmp_path))
+    assert len(two) == 3 and two == one
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in evaluated(bundle).iterdir()}
