@@ -57,14 +57,15 @@ def interleaved(works: list[Callable[[], Any]], *, repeats: int, device: str = "
 
 def once(work: Callable[[], Any], device: str = "cpu") -> float:
     """Seconds of one call, the GPU's queue included."""
-    _wait(device)
+    wait(device)
     started = time.perf_counter()
     work()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - started
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
+    """Until the GPU has done what it was told."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
