@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from . import timed_worker
 from .data.cases import Case, find_images
 from .data.volumes import read_shape, read_volume
 from .errors import DataError
@@ -142,7 +143,7 @@ class _Process:
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "" if self.visible == "cpu" else self.visible}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.timed_worker"],
+                [sys.executable, "-m", timed_worker.__name__],
                 cwd=self.root,
                 env=environment,
                 stdin=subprocess.PIPE,
