@@ -1,8 +1,5 @@
 """TorchScript and ONNX beside the weights, by MONAI's own commands, run as a user runs them."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -10,19 +7,7 @@ import torch
 from custom.errors import DataError
 from custom.files import write_whole
 
-
-def bundle_command(command: str, folder: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess:
-    """``python -m monai.bundle COMMAND`` in a folder, without a PYTHONPATH and without leaving bytecode behind."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    # TorchScript writes attributes in the order of a set, which is another one for every seed of Python's hashes.
-    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
-    return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", command, *arguments, *(f"--{key}={options[key]}" for key in options)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+from .process import last_line, run_python
 
 
 def export_torchscript(bundle: Path) -> Path:
@@ -44,18 +29,16 @@ def export_onnx(bundle: Path) -> Path:
 
 
 def _export(command: str, bundle: Path, path: Path) -> Path:
-    done = bundle_command(
-        command,
-        bundle,
-        "network_def",
-        filepath=path.relative_to(bundle),
-        ckpt_file="models/model.pt",
-        meta_file="configs/metadata.json",
-        config_file="configs/inference.json",
-    )
+    options = {
+        "filepath": path.relative_to(bundle),
+        "ckpt_file": "models/model.pt",
+        "meta_file": "configs/metadata.json",
+        "config_file": "configs/inference.json",
+    }
+    arguments = [f"--{key}={value}" for key, value in options.items()]
+    done = run_python(["-m", "monai.bundle", command, "network_def", *arguments], bundle)
     if done.returncode or not path.is_file():
-        reason = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise DataError.of(f"{bundle.name}: {command}", reason, "a network that it can export")
+        raise DataError.of(f"{bundle.name}: {command}", last_line(done), "a network that it can export")
     return path
 
 

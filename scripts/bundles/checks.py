@@ -1,0 +1,253 @@
+"""Checks of a bundle's files that run nothing of the bundle."""
+
+import ast
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from monai.bundle.properties import InferProperties, TrainProperties
+from monai.bundle.workflows import _reject_executable_logging_config
+
+from custom.errors import DataError
+from custom.handlers.weights import read_state_dict
+
+from .archive import SUMS, files_of, sha256
+from .configs import check_version, read_json
+from .documents import dangling
+from .expressions import strings, unexpected
+from .vendoring import PACKAGE
+
+SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "metadata.json"
+REQUIRED = (
+    *("LICENSE", "configs/metadata.json", "configs/train.json", "configs/evaluate.json", "configs/inference.json"),
+    *("configs/logging.conf", "docs/README.md", "models/model.pt"),
+)
+WORKFLOWS = {
+    "train": (("train",), TrainProperties),
+    "evaluate": (("train", "evaluate"), TrainProperties),
+    "inference": (("inference",), InferProperties),
+}
+REACH_S = 5.0
+"""Seconds that the official schema is waited for."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A bundle to look at.
+
+    Attributes:
+        folder: the bundle.
+        sums: checksums of its files by their path in it, as handed on with it; empty if there are none.
+        offline: whether the official schema is left alone.
+    """
+
+    folder: Path
+    sums: dict[str, str]
+    offline: bool = False
+
+    def config(self, *names: str) -> ConfigParser:
+        """Configurations, merged as the runner merges them."""
+        merged = ConfigParser(read_json(self.folder / "configs" / f"{names[0]}.json"))
+        for name in names[1:]:
+            for key, value in read_json(self.folder / "configs" / f"{name}.json").items():
+                merged[key] = value
+        return merged
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return read_json(self.folder / "configs" / "metadata.json")
+
+
+def required_files(source: Source) -> str:
+    """What the zoo requires is there, and nothing is a link."""
+    missing = [name for name in REQUIRED if not (source.folder / name).is_file()]
+    if missing:
+        listed = {entry["path"] for entry in large_file_list(source.folder)} & set(missing)
+        hint = f"; python -m monai.bundle download_large_files --bundle_path {source.folder}" if listed else ""
+        raise DataError.of(source.folder, f"no {', '.join(missing)}", f"{len(REQUIRED)} files{hint}")
+    links = [path.relative_to(source.folder).as_posix() for path in source.folder.rglob("*") if path.is_symlink()]
+    if links:
+        raise DataError.of(source.folder, f"the link {links[0]}", "files of its own: export it first")
+    return f"{len(REQUIRED)} there, no links"
+
+
+def checksums(source: Source) -> str:
+    """Every file is as it was handed on."""
+    if not source.sums:
+        return f"no {SUMS} beside it"
+    for name, value in source.sums.items():
+        path = source.folder / name
+        if not path.is_file():
+            raise DataError.of(path, "no such file", f"the one in {SUMS}")
+        if sha256(path) != value:
+            raise DataError.of(path, "another content", f"the checksum in {SUMS}")
+    return f"{len(source.sums)} files as in {SUMS}"
+
+
+def large_files(source: Source) -> str:
+    """What large_files.yml lists is there and has its checksum."""
+    entries = large_file_list(source.folder)
+    for entry in entries:
+        path = source.folder / entry["path"]
+        if not path.is_file():
+            raise DataError.of(path, "no such file", "one downloaded from the URL in large_files.yml")
+        if sha256(path) != entry["hash_val"]:
+            raise DataError.of(path, "another content", "the checksum in large_files.yml")
+    return f"{len(entries)} files as listed" if entries else "none listed"
+
+
+def large_file_list(folder: Path) -> list[dict[str, str]]:
+    """The entries of large_files.yml.
+
+    Raises:
+        DataError: one is not of the kind expected, or leads out of the bundle.
+    """
+    path = folder / "large_files.yml"
+    if not path.is_file():
+        return []
+    try:
+        entries = ConfigParser.load_config_file(path)["large_files"]
+        for entry in entries:
+            inside = (folder / entry["path"]).resolve().is_relative_to(folder.resolve())
+            if not (inside and entry["hash_type"] == "sha256" and re.fullmatch("[0-9a-f]{64}", entry["hash_val"])):
+                raise DataError.of(path, str(entry), "a path within the bundle, hash_type sha256 and its hash_val")
+            if not str(entry["url"]).startswith("https://"):
+                raise DataError.of(path, f"the URL {entry['url']}", "https://")
+    except DataError:
+        raise
+    except Exception as error:  # the parsers of YAML and of MONAI raise many kinds
+        raise DataError.of(path, f"{type(error).__name__} {error}".splitlines()[0], "a list of large files") from None
+    return entries
+
+
+def metadata(source: Source) -> str:
+    """The metadata have all fields, of the right kind, and name the network's tensors."""
+    import jsonschema
+
+    content, path = source.metadata, source.folder / "configs" / "metadata.json"
+    _validate(content, read_json(SCHEMA), path, jsonschema)
+    for tensors in content["network_data_format"].values():
+        for name, tensor in tensors.items():
+            if len(tensor.get("channel_def", {})) not in (0, tensor["num_channels"]):
+                found = f"{len(tensor['channel_def'])} descriptions for {tensor['num_channels']} channels of {name}"
+                raise DataError.of(path, found, "one for each")
+    return f"as {SCHEMA.name} of this project requires, the fields of {Path(content['schema']).stem}"
+
+
+def official_schema(source: Source) -> str:
+    """The metadata are valid by the schema they name, where it can be reached."""
+    import jsonschema
+
+    content = source.metadata
+    if source.offline:
+        return "not asked for"
+    try:
+        with urllib.request.urlopen(content["schema"], timeout=REACH_S) as answer:
+            schema = json.loads(answer.read(2**20))
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        return f"not reached ({getattr(error, 'reason', error)})"
+    _validate(content, schema, source.folder / "configs" / "metadata.json", jsonschema)
+    return content["schema"]
+
+
+def version(source: Source) -> str:
+    """The version is the newest of the changelog."""
+    return check_version(source.metadata, source.folder / "configs" / "metadata.json")
+
+
+def workflows(source: Source) -> str:
+    """Training, evaluation and inference have what MONAI's workflows ask for, and "run"."""
+    for configs, properties in WORKFLOWS.values():
+        parser = source.config(*configs)
+        wanted = [entry["id"] for entry in properties.values() if entry["required"]]
+        missing = [key for key in [*wanted, "run"] if key not in parser]
+        if missing:
+            raise DataError.of(source.folder / "configs" / f"{configs[-1]}.json", f"no {', '.join(missing)}", "all")
+    return f"{', '.join(WORKFLOWS)} with the required properties and run"
+
+
+def configurations(source: Source) -> str:
+    """The code in the configurations is of the kinds known; see :mod:`expressions`."""
+    expressions: set[str] = set()
+    targets: set[str] = set()
+    for path in sorted((source.folder / "configs").glob("*")):
+        if path.suffix in (".yaml", ".yml"):
+            raise DataError.of(path, "YAML", "JSON, which is checked")
+        for place, key, text in strings(read_json(path)) if path.suffix == ".json" else ():
+            odd = unexpected(key, text, source.folder / PACKAGE)
+            if odd:
+                raise DataError.of(path, f"{odd!r} in {place or key}", "expressions and components of the known kinds")
+            expressions |= {text} if text.startswith("$") else set()
+            targets |= {text} if key == "_target_" else set()
+    return f"{len(expressions)} expressions and {len(targets)} components, all of known kinds"
+
+
+def logging_file(source: Source) -> str:
+    """logging.conf names handlers of the standard library with literal arguments."""
+    path = source.folder / "configs" / "logging.conf"
+    try:
+        _reject_executable_logging_config(str(path))
+    except ValueError as error:
+        raise DataError.of(path, str(error).replace("\n", " "), "handlers of the standard library") from None
+    return "handlers of the standard library with literal arguments"
+
+
+def package(source: Source) -> str:
+    """The bundle's Python imports only itself and installed packages, by name."""
+    files = [path for path in files_of(source.folder) if path.suffix == ".py"]
+    for path in files:
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError) as error:
+            raise DataError.of(path, f"{type(error).__name__}: {error}", "Python") from None
+        for node in ast.walk(tree):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any(name.split(".")[0] == "custom" for name in names):
+                raise DataError.of(path, f"an import of {names[0]} in line {node.lineno}", "relative imports")
+    return f"{len(files)} Python files, none of which imports custom"
+
+
+def documents(source: Source) -> str:
+    """No link of a document leads out of the bundle or nowhere."""
+    wrong = dangling(source.folder)
+    if wrong:
+        raise DataError.of(source.folder, f"the link {wrong[0]}", "links that lead to files of the bundle")
+    return f"{len(list(source.folder.rglob('*.md')))} documents, every link leads somewhere"
+
+
+def weights(source: Source) -> str:
+    """model.pt is a flat state dict, read without running anything in it."""
+    state = read_state_dict(source.folder / "models" / "model.pt")
+    if not all(value.isfinite().all() for value in state.values() if value.is_floating_point()):
+        raise DataError.of(source.folder / "models" / "model.pt", "values that are not finite", "finite ones")
+    return f"{len(state)} tensors, {sum(value.numel() for value in state.values()) / 1e6:.1f} million values, flat"
+
+
+CHECKS: dict[str, Callable[[Source], str]] = {
+    "files": required_files,
+    "checksums": checksums,
+    "large files": large_files,
+    "metadata": metadata,
+    "official schema": official_schema,
+    "version and changelog": version,
+    "workflows": workflows,
+    "code in configurations": configurations,
+    "logging.conf": logging_file,
+    "package": package,
+    "documents": documents,
+    "weights": weights,
+}
+
+
+def _validate(content: dict[str, Any], schema: dict[str, Any], path: Path, jsonschema: Any) -> None:
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    error = jsonschema.exceptions.best_match(validator.iter_errors(content))
+    if error is not None:
+        raise DataError.of(path, f"{error.message} (in {error.json_path})", "what the schema requires")

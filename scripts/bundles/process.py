@@ -1,0 +1,27 @@
+"""Python in a process of its own, as far from this repository as a user of a bundle is."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TIMEOUT_S = 1800
+
+
+def run_python(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
+    """``python ARGUMENTS`` in a folder, without the caller's PYTHONPATH and without leaving bytecode behind."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    # TorchScript writes attributes in the order of a set, which is another one for every seed of Python's hashes.
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+    command = [sys.executable, *arguments]
+    try:
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", f"not done in {TIMEOUT_S} s")
+
+
+def last_line(done: subprocess.CompletedProcess) -> str:
+    """What a process ended with."""
+    return next((line for line in reversed((done.stderr or done.stdout).splitlines()) if line.strip()), "no message")

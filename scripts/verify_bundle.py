@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Check a bundle, a folder or a zip, as the model zoo checks what is handed in, and run it."""
+
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import fire
+
+from custom.errors import DataError
+
+
+def verify_bundle(path: str, quick: bool = False, offline: bool = False) -> bool:
+    """Print a line for each check, ok or failed. Exits with 1 if one failed.
+
+    First come the checks that run nothing of the bundle: paths in the zip, checksums, metadata, configurations,
+    weights. Only if all of these pass is the bundle's code run: its network is made, exported and compared, and it
+    trains, evaluates and predicts on phantoms, from an empty folder without a PYTHONPATH. A zip is unpacked into a
+    temporary folder, and nothing is written elsewhere.
+
+    The code of a bundle can do whatever you can do. Look at its scripts/ first if you do not know whom it is from.
+
+    Example: python scripts/verify_bundle.py dist/liver_tumor_2d_v0.1.0.zip
+
+    Args:
+        path: the bundle's folder or zip; SHA256SUMS beside it is compared.
+        quick: run nothing of the bundle.
+        offline: do not look for the official schema of the metadata.
+
+    Returns:
+        whether all passed.
+    """
+    passed = []
+    with tempfile.TemporaryDirectory(prefix="verify_bundle_") as temporary:
+        for name, ok, found in _results(Path(str(path)), Path(temporary), quick, offline):
+            print(f"{'ok    ' if ok else 'failed'}  {name}: {found}", flush=True)
+            passed.append(ok)
+    failed = passed.count(False)
+    print(f"{path}: {f'{failed} of {len(passed)} checks failed' if failed else f'all {len(passed)} checks passed'}")
+    return not failed
+
+
+def _results(path: Path, temporary: Path, quick: bool, offline: bool) -> Iterator[tuple[str, bool, str]]:
+    from scripts.bundles.checks import CHECKS, Source  # slow to load: not for --help
+
+    try:
+        source = Source(*_opened(path, temporary), offline)
+    except DataError as error:
+        yield "reading", False, str(error)
+        return
+    yield "reading", True, f"{'zip' if path.is_file() else 'folder'} of {source.folder.name}"
+    passed = True
+    for name, check in CHECKS.items():
+        try:
+            yield name, True, check(source)
+        except DataError as error:
+            passed = False
+            yield name, False, str(error)
+    if quick:
+        return
+    if not passed:
+        yield "running it", False, "not run, because of what failed above"
+        return
+
+    from scripts.bundles.trial import probe_network, run_workflows
+
+    foreign = temporary / "foreign"
+    foreign.mkdir()
+    yield from probe_network(source, foreign)
+    yield from run_workflows(source, foreign)
+
+
+def _opened(path: Path, temporary: Path) -> tuple[Path, dict[str, str]]:
+    """The bundle's folder, and the checksums of its files."""
+    from scripts.bundles.archive import SUMS, read_sums, sha256
+    from scripts.bundles.unpacking import unpack
+
+    sums = read_sums(path.absolute().parent / SUMS)
+    if path.is_dir():
+        folder = path
+    elif zipfile.is_zipfile(path):
+        if path.name in sums and sha256(path) != sums[path.name]:
+            raise DataError.of(path, "another content", f"the checksum in {path.absolute().parent / SUMS}")
+        folder = unpack(path, temporary / "bundle")
+    else:
+        raise DataError.of(path, "no folder and no zip", "an exported bundle")
+    prefix = f"{folder.absolute().name}/"
+    return folder, {name.removeprefix(prefix): value for name, value in sums.items() if name.startswith(prefix)}
+
+
+def main() -> None:
+    """Run the command line."""
+    if fire.Fire(verify_bundle, name="verify_bundle.py", serialize=lambda _: None) is False:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
