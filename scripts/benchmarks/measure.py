@@ -1,13 +1,17 @@
 """Timing two ways of doing the same work side by side."""
 
+import gc
 import platform
 import statistics
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+
+FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Row:
     @property
     def met(self) -> bool | None:
         """Whether the ratio reaches the goal; ``None`` where nothing was measured or required."""
+        if self.ours == FAILED:
+            return False
         if self.ratio is None or not self.goal:
             return None
         sign, bound = self.goal.split()
@@ -37,6 +43,23 @@ class Row:
 def not_measured(what: str, reason: str, goal: str = "") -> Row:
     """A row that says so."""
     return Row(what, "not measured", reason, None, goal)
+
+
+def attempt(parts: Iterable[tuple[str, Callable[[], list[Row]]]]) -> list[Row]:
+    """The rows of all parts; one that ends in an error has a row that says so, and the others go on."""
+    rows: list[Row] = []
+    for what, part in parts:
+        print(f"... {what}", flush=True)
+        try:
+            rows += part()
+        except Exception as error:  # whatever it is, the other parts can still tell something
+            traceback.print_exc()
+            text = " ".join(str(error).split())
+            rows.append(Row(what, FAILED, f"{type(error).__name__}: {text[:200]}".replace("|", "/"), None, ""))
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return rows
 
 
 def seconds(work: Callable[[], Any], *, repeats: int, device: str = "cpu") -> float:
