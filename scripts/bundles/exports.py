@@ -12,15 +12,23 @@ from .process import last_line, run_python
 
 def export_torchscript(bundle: Path) -> Path:
     """Write ``models/model.ts``: the network with its weights, and ``inference.json`` and the metadata in it."""
-    path = _export("ckpt_export", bundle, bundle / "models" / "model.ts")
+    path = bundle / "models" / "model.ts"
+    options = {
+        "filepath": "models/model.ts",
+        "ckpt_file": "models/model.pt",
+        "meta_file": "configs/metadata.json",
+        "config_file": "configs/inference.json",
+    }
+    _export(bundle, path, "ckpt_export", "network_def", *(f"--{key}={value}" for key, value in options.items()))
     return write_whole(path, lambda file: _without_debug_records(path, file))
 
 
 def export_onnx(bundle: Path) -> Path:
-    """Write ``models/model.onnx``."""
+    """Write ``models/model.onnx`` as the bundle's ``configs/export_onnx.json`` says, with batch and sizes left open."""
     import onnx
 
-    path = _export("onnx_export", bundle, bundle / "models" / "model.onnx")
+    path = bundle / "models" / "model.onnx"
+    _export(bundle, path, "onnx_export", "--args_file=configs/export_onnx.json")
     model = onnx.load(str(path))
     for node in model.graph.node:  # where in which file of this machine it came from
         node.ClearField("doc_string")
@@ -28,18 +36,11 @@ def export_onnx(bundle: Path) -> Path:
     return write_whole(path, lambda file: onnx.save(model, str(file)))
 
 
-def _export(command: str, bundle: Path, path: Path) -> Path:
-    options = {
-        "filepath": path.relative_to(bundle),
-        "ckpt_file": "models/model.pt",
-        "meta_file": "configs/metadata.json",
-        "config_file": "configs/inference.json",
-    }
-    arguments = [f"--{key}={value}" for key, value in options.items()]
-    done = run_python(["-m", "monai.bundle", command, "network_def", *arguments], bundle)
+def _export(bundle: Path, path: Path, *arguments: str) -> None:
+    """Run a command of MONAI's in a bundle's folder, as a user does."""
+    done = run_python(["-m", "monai.bundle", *arguments], bundle)
     if done.returncode or not path.is_file():
-        raise DataError.of(f"{bundle.name}: {command}", last_line(done), "a network that it can export")
-    return path
+        raise DataError.of(f"{bundle.name}: {arguments[0]}", last_line(done), "a network that it can export")
 
 
 def _without_debug_records(source: Path, target: Path) -> None:

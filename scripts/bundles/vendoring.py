@@ -2,8 +2,10 @@
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+
+from custom.errors import DataError
 
 SOURCE = Path(__file__).resolve().parents[2] / "custom"
 PACKAGE = "scripts"
@@ -13,42 +15,28 @@ _NAMED = rf"(?<![\w./]){SOURCE.name}\.(?:{'|'.join(_TOPS)})\b"
 
 
 def vendor_for(bundle: Path) -> None:
-    """Write what a bundle's texts (configurations and documents) name into its package, and let them name that."""
+    """Write what a bundle's texts (configurations and documents) name into its package, and let them name that.
+
+    Raises:
+        DataError: a text names something that the package does not have.
+    """
+    closure = _Closure()
     texts = [path for path in sorted(bundle.rglob("*")) if path.suffix in (".json", ".md")]
-    targets: set[str] = set()
     for path in texts:
-        targets |= set(re.findall(rf"{_NAMED}(?:\.\w+)*", path.read_text(encoding="utf-8")))
-    vendor(sorted(targets), bundle / PACKAGE)
+        for target in sorted(_named(path.read_text(encoding="utf-8"))):
+            if not closure.require(target.partition(".")[2]):
+                raise DataError.of(path, target, f"what the package {SOURCE.name} has")
+    closure.write(bundle / PACKAGE)
     for path in texts:
         path.write_text(renamed(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def vendor(targets: Iterable[str], folder: Path) -> list[Path]:
-    """Write what ``targets`` (``custom.data.find_cases``, ...) need into ``folder``.
-
-    Imports are followed through all modules; those within functions count as well. A package's ``__init__.py`` that
-    does nothing but gather names is cut down to the names in use.
-
-    Returns:
-        the files, relative to ``folder``.
-
-    Raises:
-        ValueError: a target that the package does not have.
-    """
-    closure = _Closure()
-    for target in targets:
-        head, _, name = target.partition(".")
-        if head != SOURCE.name or not closure.require(name):
-            raise ValueError(f"{target} is not in the package {SOURCE.name}")
-    written = []
-    for module in sorted(closure.modules):
-        path = _path(module)
-        text = closure.trimmed(module) if module in closure.names else path.read_text(encoding="utf-8")
-        file = folder / path.relative_to(SOURCE)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(renamed(text), encoding="utf-8")
-        written.append(file.relative_to(folder))
-    return written
+def _named(text: str) -> set[str]:
+    """The dotted names of the package and of what is in it: those in full, and those that are imported."""
+    names = set(re.findall(rf"{_NAMED}(?:\.\w+)*", text))
+    for package, imported in re.findall(rf"from ({_NAMED}(?:\.\w+)*) import ([\w, ]+)", text):
+        names |= {f"{package}.{name.strip()}" for name in imported.split(",")}
+    return names
 
 
 def renamed(text: str) -> str:
@@ -58,6 +46,9 @@ def renamed(text: str) -> str:
 
 class _Closure:
     """Modules that are needed, and of packages that gather names, the names.
+
+    Imports are followed through all modules; those within functions count as well. A package's ``__init__.py`` that
+    does nothing but gather names is cut down to the names in use.
 
     Modules are named relative to the source: ``""`` is the package itself, ``data``, ``data.cache``.
     """
@@ -78,7 +69,16 @@ class _Closure:
             return rest in self._gathered(module) and self._add_name(module, rest)
         return not rest or rest in _defined(_tree(module))
 
-    def trimmed(self, package: str) -> str:
+    def write(self, folder: Path) -> None:
+        """Copy the modules into a folder, under the name that the package has there."""
+        for module in sorted(self.modules):
+            path = _path(module)
+            text = self._trimmed(module) if module in self.names else path.read_text(encoding="utf-8")
+            file = folder / path.relative_to(SOURCE)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(renamed(text), encoding="utf-8")
+
+    def _trimmed(self, package: str) -> str:
         """The ``__init__.py`` of a package with those of its names alone that are needed."""
         source, names = _path(package).read_text(encoding="utf-8"), self.names[package]
         parts = []
@@ -148,6 +148,8 @@ def _imports(module: str, tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom) and node.level:
             for alias in node.names:
                 yield f"{_origin(module, node)}.{alias.name}".lstrip(".")
+        elif isinstance(node, ast.Constant) and re.fullmatch(rf"{_NAMED}(?:\.\w+)*", str(node.value)):
+            yield node.value.partition(".")[2]  # a module that is run by its name
 
 
 def _origin(module: str, statement: ast.ImportFrom) -> str:
