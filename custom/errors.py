@@ -23,6 +23,15 @@ def find_data_error(error: BaseException | None) -> DataError | None:
     return error
 
 
+def one_line(error: BaseException, what: object) -> str:
+    """What went wrong with ``what``, a file or a case: the :class:`DataError` that names it, or the first cause."""
+    data_error = find_data_error(error)
+    while error.__cause__ is not None:  # MONAI wraps what happens in a transform
+        error = error.__cause__
+    message = f"{what}: {type(error).__name__}: {error}" if data_error is None else str(data_error)
+    return " ".join(message.split())
+
+
 def show_data_errors_as_one_line() -> None:
     """Print an uncaught :class:`DataError` without its traceback; every other error is shown as usual.
 

@@ -21,7 +21,7 @@ def predict_scroll(
     input: str,
     output: str,
     bundle: str = "bundles/vesuvius_surface_3d",
-    checkpoint: str | None = None,
+    checkpoint: str | Sequence[str] | None = None,
     config: str | Sequence[str] = "inference",
     region: str | None = None,
     output_kind: str = "probability",
@@ -46,7 +46,7 @@ def predict_scroll(
         input: OME-Zarr image or zarr array (version 2 or 3), uint8 (z, y, x).
         output: OME-Zarr 0.5 to write.
         bundle: folder of the bundle.
-        checkpoint: the weights; by default models/model.pt of the bundle.
+        checkpoint: the weights, or several with commas between, whose mean is taken; by default models/model.pt.
         config: names of configurations in the bundle, later ones over earlier ones: inference,quickstart_inference.
         region: z0:z1,y0:y1,x0:x1 in voxels: predict this part alone, with the values that it has in the whole.
         output_kind: probability (0 to 255) or mask (0 and 1).
@@ -70,14 +70,14 @@ def predict_scroll(
         sys.exit(f"error: found no module {error.name!r}, expected Python 3.11 or newer with requirements-scroll.txt")
     if output_kind not in KINDS:
         sys.exit(f"error: output_kind: found {output_kind!r}, expected one of {', '.join(KINDS)}")
-    configs = config.split(",") if isinstance(config, str) else config
+    configs = _listed(config)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("custom").setLevel(logging.INFO)
     try:
         summary = predict(
             input=str(input),
             output=str(output),
-            bundle=Bundle.read(str(bundle), configs=configs, checkpoint=checkpoint),
+            bundle=Bundle.read(str(bundle), configs=configs, checkpoint=checkpoint and _listed(checkpoint)),
             region=None if region is None else str(region),
             threshold=threshold if output_kind == "mask" else None,
             block=(block,) * 3 if isinstance(block, int) else block,
@@ -96,6 +96,10 @@ def predict_scroll(
         write_whole(json, lambda file: file.write_text(text + "\n", encoding="utf-8"))
     if summary["failed"]:
         sys.exit(f"error: {len(summary['failed'])} blocks failed, see the summary; run again to try them again")
+
+
+def _listed(names: str | Sequence[str]) -> Sequence[str]:
+    return names.split(",") if isinstance(names, str) else names
 
 
 if __name__ == "__main__":

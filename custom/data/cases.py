@@ -41,8 +41,8 @@ def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exc
 
     Args:
         dataset_dir: a folder or fsspec URL in one of :data:`LAYOUTS`, or a JSON data list: ``[{"image": ..., "label":
-            ...}, ...]`` with optional ``id`` and ``group``, or such a list under ``"training"`` and ``"test"``; its
-            paths are relative to the file.
+            ...}, ...]`` with optional ``id`` and ``group``, whichever the section, or such lists under ``"training"``
+            and ``"test"``; its paths are relative to the file.
         section: "training" (every image has a label) or "test" (labels where there are any).
         exclude: ids to leave out, for instance cases that the data's owners withdrew.
 
@@ -81,7 +81,7 @@ def find_images(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[C
 
     Args:
         path: one file of any supported format, a DICOM folder, a list of those, a folder (or URL) with images or with
-            one DICOM folder per case, or a dataset folder or data list, whose test section is taken.
+            one DICOM folder per case, or a dataset folder or data list, whose test section is taken if it has sections.
 
     Raises:
         DataError: nothing to predict was found.
@@ -221,8 +221,6 @@ def _from_json(path: str, section: str) -> list[Case]:
         raise DataError.of(path, f"no JSON ({error})", "a data list") from None
     if isinstance(content, dict):
         content = content.get(section, [])
-    elif section == "test":
-        content = []
     folder = path.rsplit("/", 1)[0] if is_url(path) else os.path.dirname(os.path.abspath(path))
     return [_listed(entry, folder, path) for entry in content]
 

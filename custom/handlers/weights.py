@@ -1,5 +1,6 @@
 """Loading a network's weights before an engine runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,15 +15,15 @@ class LoadWeights:
     MONAI's ``CheckpointLoader`` does the same; this one says in one line what is wrong with the file.
 
     Args:
-        path: the file.
+        path: the file, or one for each member of a :class:`custom.networks.ensemble.Ensemble`.
         network: what to load it into, on whatever device it is.
 
     Raises:
         DataError: when the engine starts: the file is missing, damaged, or of another network.
     """
 
-    def __init__(self, *, path: str, network: torch.nn.Module) -> None:
-        self.path = Path(path)
+    def __init__(self, *, path: str | Sequence[str], network: torch.nn.Module) -> None:
+        self.path = path
         self.network = network
 
     def attach(self, engine: Engine) -> None:
@@ -33,8 +34,13 @@ class LoadWeights:
         load_weights(self.path, self.network)
 
 
-def load_weights(path: Path, network: torch.nn.Module) -> None:
+def load_weights(path: str | Path | Sequence[str], network: torch.nn.Module) -> None:
     """Load ``path`` into ``network``; nothing is executed from the file, and every key must fit."""
+    if not isinstance(path, str | Path):
+        for member, file in zip(getattr(network, "members", [network]), path, strict=True):
+            load_weights(file, member)
+        return
+    path = Path(path)
     state = read_state_dict(path)
     network = getattr(network, "module", network)  # DistributedDataParallel keeps the network one level down
     expected = network.state_dict()

@@ -17,6 +17,7 @@ from ..errors import DataError
 from ..handlers.weights import load_weights
 from ..inferers import SlidingWindow
 from ..inferers.common import ACTIVATIONS
+from ..networks.ensemble import with_weights_of
 
 FOREGROUND = -1
 """The surface is the last of a network's channels, or its only one."""
@@ -28,24 +29,26 @@ class Bundle:
 
     Attributes:
         config: the merged configuration, as JSON text.
-        checkpoint: the weights' file.
-        sha256: of that file.
+        checkpoint: the weights' files; of several, the mean probability is taken.
+        sha256: of these files, with commas between.
         version: of the model, from ``metadata.json``.
     """
 
     config: str
-    checkpoint: str
+    checkpoint: tuple[str, ...]
     sha256: str
     version: str
 
     @classmethod
-    def read(cls, root: str, *, configs: Sequence[str] = ("inference",), checkpoint: str | None = None) -> "Bundle":
+    def read(
+        cls, root: str, *, configs: Sequence[str] = ("inference",), checkpoint: str | Sequence[str] | None = None
+    ) -> "Bundle":
         """Read the configurations of a bundle, later ones over earlier ones.
 
         Args:
             root: the bundle's folder.
             configs: names of files in ``configs``, without their ending.
-            checkpoint: the weights; by default what the configuration names.
+            checkpoint: the weights, one file or several; by default what the configuration names.
 
         Raises:
             DataError: a file is missing, is no JSON, or lacks an entry.
@@ -60,11 +63,16 @@ class Bundle:
         for key in ("network_def", "inferer", "preprocessing", "checkpoint"):
             if key not in parser.get():
                 raise DataError.of(files[0], f"no entry {key!r}", "the inference configuration of a bundle")
-        path = Path(checkpoint or parser.get_parsed_content("checkpoint"))
-        if not path.is_file():
-            raise DataError.of(path, "no such file", "trained weights (train first, or give --checkpoint)")
+        checkpoint = checkpoint or parser.get_parsed_content("checkpoint")
+        paths = [Path(path) for path in ([checkpoint] if isinstance(checkpoint, str) else checkpoint)]
+        for path in paths:
+            if not path.is_file():
+                raise DataError.of(path, "no such file", "trained weights (train first, or give --checkpoint)")
         return cls(
-            json.dumps(parser.get()), str(path.resolve()), _sha256(path), json.loads(metadata.read_text())["version"]
+            json.dumps(parser.get()),
+            tuple(str(path.resolve()) for path in paths),
+            ",".join(map(_sha256, paths)),
+            json.loads(metadata.read_text())["version"],
         )
 
     def entry(self, key: str) -> Any:
@@ -97,9 +105,11 @@ class Bundle:
 
     def network(self) -> nn.Module:
         """The network with its weights, ready to predict, on the CPU."""
-        network = self._content("network_def").eval()
-        load_weights(Path(self.checkpoint), network)
-        return network
+        applied = self.windows().activation
+        activation = next(name for name, function in ACTIVATIONS.items() if function is applied)
+        network = with_weights_of(self._content("network_def"), checkpoint=self.checkpoint, activation=activation)
+        load_weights(self.checkpoint, network)
+        return network.eval()
 
     def intensity(self) -> ScaleIntensityRanged:
         """How grey values become the network's input.

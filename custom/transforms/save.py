@@ -1,6 +1,6 @@
 """Writing predictions under the names of their inputs."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ INSTEAD_OF = {"": ".nii.gz", ".dcm": ".nii.gz", ".mhd": ".mha"}
 
 
 class SaveVolumed(MapTransform):
-    """Write ``(1, D, H, W)`` or ``(D, H, W)`` predictions to ``output_dir``, one file per input, never half a file.
+    """Write ``(C, D, H, W)`` or ``(D, H, W)`` predictions to ``output_dir``, one file per channel, never half a file.
 
     Unlike MONAI's ``SaveImaged`` it writes stacks of pages as TIFF, and renames a finished file into place.
 
@@ -31,6 +31,11 @@ class SaveVolumed(MapTransform):
         output_ext: for example ``".nii.gz"``; ``None`` keeps the input's, except where
             that is not written: ``.nii.gz`` for DICOM, ``.mha`` for ``.mhd``.
         dtype: what to write, numpy's name.
+        channel_names: what tells the files of several channels apart: ``<input's name>_<channel's name>``. By default
+            there is one channel, and its file is called as the input.
+
+    Raises:
+        ValueError: the prediction has another number of channels.
     """
 
     def __init__(
@@ -41,27 +46,35 @@ class SaveVolumed(MapTransform):
         image_key: str = "image",
         output_ext: str | None = None,
         dtype: str = "uint8",
+        channel_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__(keys)
         self.output_dir = Path(output_dir)
         self.image_key = image_key
         self.output_ext = output_ext
         self.dtype = np.dtype(dtype)
+        self.channel_names = channel_names
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write and hand on unchanged."""
         image = data[self.image_key]
-        source = image.meta["filename_or_obj"]
+        paths = self.paths(image.meta["filename_or_obj"])
         for key in self.key_iterator(data):
             array = torch.as_tensor(data[key]).detach().cpu().numpy()
             affine = data[key].affine if isinstance(data[key], MetaTensor) else image.affine
-            volume = array[0] if array.ndim == 4 else array
-            write_volume(self.output_dir / self._name(source), volume.astype(self.dtype), np.asarray(affine, float))
+            channels = array if array.ndim == 4 else array[None]
+            if len(channels) != len(paths):
+                raise ValueError(f"{key}: found {len(channels)} channels, expected {len(paths)}")
+            for path, volume in zip(paths, channels, strict=True):
+                write_volume(path, volume.astype(self.dtype), np.asarray(affine, float))
         return dict(data)
 
-    def _name(self, source: str) -> str:
+    def paths(self, source: str) -> list[Path]:
+        """The files that are written for an input, one a channel."""
         stem, suffix = split_suffix(Path(source).name)
-        return stem + (self.output_ext or INSTEAD_OF.get(suffix, suffix))
+        ext = self.output_ext or INSTEAD_OF.get(suffix, suffix)
+        names = [stem] if self.channel_names is None else [f"{stem}_{name}" for name in self.channel_names]
+        return [self.output_dir / f"{name}{ext}" for name in names]
 
 
 def split_suffix(name: str) -> tuple[str, str]:
