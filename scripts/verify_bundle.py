@@ -18,8 +18,8 @@ def verify_bundle(path: str, quick: bool = False, offline: bool = False) -> bool
     """Print a line for each check, ok or failed. Exits with 1 if one failed.
 
     First come the checks that run nothing of the bundle: paths in the zip, checksums, metadata, configurations,
-    weights. Only if all of these pass is the bundle's code run: its network is made, exported and compared, and it
-    trains, evaluates and predicts on phantoms, from an empty folder without a PYTHONPATH. A zip is unpacked into a
+    weights. Only if all of these pass is the bundle's code run: it predicts, trains and evaluates on phantoms, from an
+    empty folder without a PYTHONPATH, and its network is made, exported and compared. A zip is unpacked into a
     temporary folder, and nothing is written elsewhere.
 
     The code of a bundle can do whatever you can do. Look at its scripts/ first if you do not know whom it is from.
@@ -66,12 +66,11 @@ def _results(path: Path, temporary: Path, quick: bool, offline: bool) -> Iterato
         yield "running it", False, "not run, because of what failed above"
         return
 
-    from scripts.bundles.trial import probe_network, run_workflows
+    from scripts.bundles.trial import try_out
 
     foreign = temporary / "foreign"
     foreign.mkdir()
-    yield from probe_network(source, foreign)
-    yield from run_workflows(source, foreign)
+    yield from try_out(source, foreign)
 
 
 def _opened(path: Path, temporary: Path) -> tuple[Path, dict[str, str]]:

@@ -1,19 +1,23 @@
-"""Looks at a bundle's network with MONAI's own functions, in a process whose package ``scripts`` is the bundle's.
+"""Runs a bundle's workflows and compares its network's forms, where nothing else has the name ``scripts``.
 
-    python probe.py BUNDLE
+    python probe.py BUNDLE WORKFLOWS
 
-Prints one JSON list a line: name of the check, whether it passed, what was found.
+WORKFLOWS is a JSON object: the arguments of ``python -m monai.bundle run`` by the name of a check. Prints one JSON list
+a line: name of the check, whether it passed, what was found.
 """
 
 import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 TOLERANCE = 1e-4
+Check = Callable[[], str]
 
 
 class Probe:
@@ -79,21 +83,16 @@ class Probe:
 
         return f"models/model.onnx, {self._compare(predict)}"
 
-    def run(self) -> Iterator[tuple[str, bool, str]]:
-        """The name of each check, whether it passed, and what was found."""
-        checks = (
-            self.network_in_and_out,
-            self.network_and_weights,
-            self.torchscript_export,
-            self.torchscript_file,
-            self.onnx_file,
-        )
-        for check in checks:
-            name = check.__name__.replace("_", " ")
-            try:
-                yield name, True, check()
-            except Exception as error:  # whatever the bundle's code raises is what is wrong with it
-                yield name, False, f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+    @property
+    def checks(self) -> dict[str, Check]:
+        """By name; each returns what it found, or raises."""
+        return {
+            "network in and out": self.network_in_and_out,
+            "network and weights": self.network_and_weights,
+            "TorchScript export": self.torchscript_export,
+            "model.ts": self.torchscript_file,
+            "model.onnx": self.onnx_file,
+        }
 
     def _network(self) -> torch.nn.Module:
         from monai.bundle import ConfigParser
@@ -114,13 +113,36 @@ class Probe:
         return f"equal to eager within {TOLERANCE:g} at two sizes (largest difference {largest:.1e})"
 
 
-def main(bundle: Path) -> None:
+def run_workflow(arguments: dict[str, Any]) -> str:
+    """Run a workflow of the bundle, whose package MONAI's runner has to find by itself."""
+    from monai.bundle import run
+
+    run(**arguments)
+    return "on phantoms, from a foreign folder, without a PYTHONPATH"
+
+
+def results(checks: dict[str, Check]) -> Iterator[tuple[str, bool, str]]:
+    """The name of each check, whether it passed, and what was found."""
+    for name, check in checks.items():
+        try:
+            yield name, True, check()
+        except (Exception, SystemExit) as error:  # whatever the bundle's code raises is what is wrong with it
+            while error.__cause__:  # MONAI wraps what went wrong in what it was doing
+                error = error.__cause__
+            yield name, False, f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+def main(bundle: Path, workflows: dict[str, dict[str, Any]]) -> None:
     """Print a line for each check; what the bundle's code prints goes to stderr."""
     lines, sys.stdout = sys.stdout, sys.stderr
-    sys.path[0] = str(bundle)  # was the folder of this file
-    for result in Probe(bundle).run():
+    sys.path.pop(0)  # the folder of this file
+    checks = {name: partial(run_workflow, arguments) for name, arguments in workflows.items()}
+    for result in results(checks):
+        print(json.dumps(result), file=lines, flush=True)
+    sys.path.insert(0, str(bundle))
+    for result in results(Probe(bundle).checks):
         print(json.dumps(result), file=lines, flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    main(Path(sys.argv[1]).resolve(), json.loads(sys.argv[2]))
