@@ -1,45 +1,99 @@
-"""Speed and memory, ours beside what is replaced, as ratios taken in one run."""
+"""Speed, memory and correctness, ours beside what is replaced, as ratios taken in one run."""
 
 import importlib
 import pkgutil
+import re
 import sys
+import time
+from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from custom.files import write_whole
+from custom.handlers.run_record import commit, versions
 from scripts import benchmarks
-from scripts.benchmarks.measure import Row, machine
+from scripts.benchmarks.measure import Row, attempt, machine
 
-SECTIONS = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name != "measure")
+PAGES = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
+NO_SECTIONS = {"measure", "phantoms"}
+SECTIONS = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - NO_SECTIONS)
+ON_A_DEVICE = ("correctness", "bundles", "training", "handlers", "losses", "train", "liver")
+"""Those that depend on the device, the most telling ones first."""
 
 
-def benchmark(section: str, device: str = "cpu", json: str | None = None) -> None:
-    """Run one section and print its table: what, ours, theirs, ratio, goal.
+def benchmark(
+    section: str | Sequence[str] | None = None,
+    device: str = "cpu",
+    json: str | None = None,
+    output: str = str(PAGES),
+) -> None:
+    """Run one section and print its table (what, ours, theirs, ratio, goal), or run several and write a page.
 
-    Exits with 1 if a goal is missed.
+    Without a section, or with several, the page <output>/<name of the machine>.md and a .json beside it are written
+    after each section, so that an interruption loses the sections that were to come only. A part that ends in an error
+    is a row of the table, and the others go on.
 
-    Example: python scripts/benchmark.py data --json data.json
+    Exits with 1 if a goal is missed or a part failed.
+
+    Example: python scripts/benchmark.py --device cuda
 
     Args:
-        section: name of a file in scripts/benchmarks: data, ...
+        section: name of a file in scripts/benchmarks, or several: correctness,bundles. Default: all that depend on the
+            device.
         device: cpu or cuda.
-        json: a file to write the table to as well.
+        json: a file to write the table of one section to as well.
+        output: folder of the page about several sections.
     """
-    if section not in SECTIONS:
-        sys.exit(f"error: found the section {section!r}, expected one of {', '.join(SECTIONS)}")
-    rows = importlib.import_module(f"scripts.benchmarks.{section}").run(device)
+    names = [section] if isinstance(section, str) else section or [name for name in ON_A_DEVICE if name in SECTIONS]
+    if unknown := [name for name in names if name not in SECTIONS]:
+        sys.exit(f"error: found the section {unknown[0]!r}, expected one of {', '.join(SECTIONS)}")
     where = machine(device)
-    print(f"\n{section} on {where}\n\n{as_markdown(rows)}")
-    if json:
-        content = {"section": section, "device": device, "machine": where, "rows": [row.as_dict() for row in rows]}
+    found: dict[str, Any] = {}
+    for name in names:
+        started = time.monotonic()
+        rows = attempt([(name, lambda name=name: importlib.import_module(f"scripts.benchmarks.{name}").run(device))])
+        found[name] = {"seconds": round(time.monotonic() - started, 1), "rows": rows}
+        print(f"\n{name} on {where}\n\n{as_markdown(rows)}", flush=True)
+        if not isinstance(section, str):
+            _write_page(found, where, device, Path(output))
+    if json and isinstance(section, str):
+        content = {"section": section, "device": device, "machine": where, "rows": _plain(found[section]["rows"])}
         write_whole(json, lambda file: file.write_text(dumps(content, indent=2) + "\n"))
-    if any(row.met is False for row in rows):
-        sys.exit("error: a goal was missed, see the table")
+    if any(row.met is False for part in found.values() for row in part["rows"]):
+        sys.exit("error: a goal was missed or a part failed, see the table")
 
 
-def as_markdown(rows: list[Row]) -> str:
+def _write_page(found: dict[str, Any], where: str, device: str, folder: Path) -> None:
+    """What has been measured so far, to read and as JSON."""
+    about = {"machine": where, "device": device, "date": time.strftime("%Y-%m-%d"), "commit": commit()}
+    about |= {"versions": versions()}
+    name = re.sub(r"[^a-z0-9]+", "-", where.lower()).strip("-")
+    used = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
+    command = f"python scripts/benchmark.py --device {device}"
+    parts = [f"# {where}", f"Made by `{command}` on {about['date']}, commit {about['commit']}; {used}."]
+    for section, part in found.items():
+        module = sys.modules.get(f"scripts.benchmarks.{section}")
+        parts += [
+            f"## {section}",
+            (getattr(module, "__doc__", None) or "").strip(),
+            as_markdown(part["rows"]),
+            f"{part['seconds']:.0f} s.",
+        ]
+    text = "\n\n".join(filter(None, parts)) + "\n"
+    content = {**about, "sections": {key: {**part, "rows": _plain(part["rows"])} for key, part in found.items()}}
+    write_whole(folder / f"{name}.md", lambda file: file.write_text(text, encoding="utf-8"))
+    write_whole(folder / f"{name}.json", lambda file: file.write_text(dumps(content, indent=2) + "\n"))
+    print(f"\nPage: {folder / name}.md", flush=True)
+
+
+def _plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [row.as_dict() for row in rows]
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
     """The table as it stands in the documents."""
     marks = {None: "", True: "met", False: "missed"}
     lines = ["| what | ours | theirs | ratio | goal | |", "| --- | --- | --- | --- | --- | --- |"]

@@ -3,6 +3,7 @@
 import gc
 import platform
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -49,7 +50,7 @@ def attempt(parts: Iterable[tuple[str, Callable[[], list[Row]]]]) -> list[Row]:
     """The rows of all parts; one that ends in an error has a row that says so, and the others go on."""
     rows: list[Row] = []
     for what, part in parts:
-        print(f"... {what}", flush=True)
+        print(f"... {what}", file=sys.stderr, flush=True)
         try:
             rows += part()
         except Exception as error:  # whatever it is, the other parts can still tell something
