@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 class CaseByCase:
     """The step of an evaluator that goes on after a case that fails, and raises when all others are done.
 
-    Give it to the evaluator twice: as ``iteration_update`` and among the handlers. The items come, one in a batch, from
+    It is the evaluator's ``iteration_update``, and listens to its end by itself. The items come, one in a batch, from
     :class:`custom.data.inference.InferenceDataset`.
 
     Args:
@@ -30,13 +30,10 @@ class CaseByCase:
         self.done = 0
         self.failed: list[str] = []
 
-    def attach(self, engine: Engine) -> None:
-        """Register with an evaluator."""
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.COMPLETED, self._report)
-
     def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Any]) -> Any:
         """Predict one case."""
+        if not engine.has_event_handler(self._report, Events.COMPLETED):
+            engine.add_event_handler(Events.COMPLETED, self._report)
         if "done" in batch:
             self.done += 1
         elif "failed" in batch:
@@ -49,22 +46,20 @@ class CaseByCase:
                 self._fail(one_line(error, batch["id"][0]), unexpected)
         return {}
 
-    def _start(self, _: Engine) -> None:
-        self.done, self.failed = 0, []
-
     def _fail(self, message: str, error: Exception | None = None) -> None:
         self.failed.append(message)
         logger.error(message, exc_info=error)
 
     def _report(self, engine: Engine) -> None:
-        total = engine.state.iteration
-        if self.done:
-            logger.info("%d of %d predictions were there already (overwrite: true makes them again)", self.done, total)
-        if total == 1 and self.failed:
-            raise DataError(self.failed[0])
-        if self.failed:
-            for message in self.failed:
+        total, done, failed = engine.state.iteration, self.done, self.failed
+        self.done, self.failed = 0, []
+        if done:
+            logger.info("%d of %d predictions were there already (overwrite: true makes them again)", done, total)
+        if failed and total == 1:
+            raise DataError(failed[0])
+        if failed:
+            for message in failed:
                 logger.error("failed: %s", message)
-            more = f" and {len(self.failed) - 1} more, listed above" if len(self.failed) > 1 else ""
-            found = f"{len(self.failed)} that failed ({self.failed[0]}{more})"
+            more = f" and {len(failed) - 1} more, listed above" if len(failed) > 1 else ""
+            found = f"{len(failed)} that failed ({failed[0]}{more})"
             raise DataError.of(f"{total} cases", found, f"none; the others are in {self.output_dir}")

@@ -28,13 +28,12 @@ class Sum(torch.nn.Module):
 
 
 def run(*items):
-    case_by_case, network = CaseByCase(output_dir="there"), Sum()
+    network = Sum()
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(Dataset(list(items)), batch_size=1),
         network=network,
-        iteration_update=case_by_case,
-        val_handlers=[case_by_case],
+        iteration_update=CaseByCase(output_dir="there"),
     )
     try:
         evaluator.run()
