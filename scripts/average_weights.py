@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Average the weights of networks that were trained alike into one network."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import fire
+import torch
+
+from custom.errors import DataError, show_data_errors_as_one_line
+from custom.files import write_whole
+from custom.handlers.weights import read_state_dict
+
+
+def average_weights(*paths: str, output: str) -> None:
+    """Write the mean of several files of weights: one network, as fast as each of them ("model soup").
+
+    It helps networks that left the same start (epochs of one run, fine-tunings of one network). Networks trained each
+    from its own start, as folds are, have no useful mean: predict with all of them instead, by a list for --checkpoint.
+    Statistics of batch normalisation are averaged like weights, and only nearly right.
+    Wortsman et al., Model soups, ICML 2022, arXiv 2203.05482.
+
+    Args:
+        paths: two or more flat state dicts of one network, as models/model.pt.
+        output: the file to write.
+
+    Example:
+        python scripts/average_weights.py models/model.pt models/model_final.pt --output models/soup.pt
+    """
+    if len(paths) < 2:
+        raise DataError.of("average_weights.py", f"{len(paths)} files of weights", "two or more")
+    states = [read_state_dict(Path(str(path))) for path in paths]
+    for path, state in zip(paths, states, strict=True):
+        _check_alike(path, state, paths[0], states[0])
+    mean = {key: _mean([state[key] for state in states]) for key in states[0]}
+    write_whole(output, lambda file: torch.save(mean, file))
+    print(f"Mean of {len(paths)} networks: {output}")
+
+
+def _check_alike(path: str, state: dict[str, torch.Tensor], first: str, expected: dict[str, torch.Tensor]) -> None:
+    shapes, others = ({key: value.shape for key, value in one.items()} for one in (state, expected))
+    if shapes != others:
+        different = [key for key in {**others, **shapes} if shapes.get(key) != others.get(key)]
+        raise DataError.of(path, f"other tensors ({different[0]!r}, ...)", f"the network of {first}")
+
+
+def _mean(values: list[torch.Tensor]) -> torch.Tensor:
+    """In float64, lest the order matter; whole numbers, as the count of batches, are those of the first."""
+    if not values[0].is_floating_point():
+        return values[0]
+    return torch.stack([value.double() for value in values]).mean(0).to(values[0].dtype)
+
+
+if __name__ == "__main__":
+    show_data_errors_as_one_line()
+    fire.Fire(average_weights, name="average_weights.py")
