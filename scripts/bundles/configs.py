@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
-
 from custom.errors import DataError
 
 Config = dict[str, Any]
@@ -70,6 +68,8 @@ def check_version(metadata: Config, path: Path) -> str:
 
 
 def _apply(changes: Config, path: Path, *, whole: bool) -> None:
+    from monai.bundle import ConfigParser  # slow to load: not for --help
+
     config = read_json(path)
     parser = ConfigParser(config)
     for key, value in changes.items():
