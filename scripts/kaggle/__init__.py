@@ -1,0 +1,1 @@
+"""Parts of ``scripts/make_kaggle_notebook.py``; the notebooks' cells are in ``notebooks/``."""

@@ -1,0 +1,59 @@
+"""Notebooks from Python files whose cells begin with ``# %%``."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+NOTEBOOKS = Path(__file__).parent / "notebooks"
+_HEADER = re.compile(r"^# %%(?P<markdown> \[markdown\])?(?P<options>( \w+=\w+)*)$", re.MULTILINE)
+
+Cell = dict[str, Any]
+
+
+def read_cells(name: str, variant: str) -> list[Cell]:
+    """The cells of ``notebooks/<name>.py``.
+
+    A cell's header may have ``only=<variant>``, ``tags=<tag>``, or ``include=<name>``, which stands for the cells of
+    another file. Text before the first header is left out. Code cells that stand side by side become one, unless they
+    are parameters, so that a notebook has few.
+    """
+    text = (NOTEBOOKS / f"{name}.py").read_text(encoding="utf-8")
+    headers = list(_HEADER.finditer(text))
+    ends = [*(header.start() for header in headers[1:]), len(text)]
+    cells: list[Cell] = []
+    for header, end in zip(headers, ends, strict=True):
+        options = dict(option.split("=") for option in header["options"].split())
+        if options.get("only", variant) != variant:
+            continue
+        if "include" in options:
+            cells += read_cells(options["include"], variant)
+            continue
+        source = text[header.end() : end].strip("\n")
+        if header["markdown"]:
+            cells.append({"cell_type": "markdown", "source": re.sub(r"^# ?", "", source, flags=re.MULTILINE)})
+        elif cells and cells[-1] == {**cells[-1], "cell_type": "code", "tags": []} and "tags" not in options:
+            cells[-1]["source"] += "\n\n" + source
+        else:
+            cells.append({"cell_type": "code", "source": source, "tags": options.get("tags", "").split()})
+    return cells
+
+
+def notebook(name: str, variant: str) -> dict[str, Any]:
+    """A notebook of format 4.5, without outputs, as JSON has it."""
+    cells = [
+        {
+            "cell_type": cell["cell_type"],
+            "id": f"{name}-{number}",
+            "metadata": {"tags": cell["tags"]} if cell.get("tags") else {},
+            "source": cell["source"].splitlines(keepends=True),
+            **({} if cell["cell_type"] == "markdown" else {"execution_count": None, "outputs": []}),
+        }
+        for number, cell in enumerate(read_cells(name, variant))
+    ]
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return {
+        "cells": cells,
+        "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }

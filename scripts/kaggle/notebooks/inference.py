@@ -1,0 +1,162 @@
+# ruff: noqa: E402, F821
+# Cells of the notebook that predicts and submits. "# %%" opens a cell; "only=" keeps it to one bundle.
+
+# %% [markdown] only=vesuvius
+# # Papyrus surfaces in scrolls: predict and submit
+#
+# Predicts every volume in `test_images` and writes `submission.zip`, without internet and within the time of a session.
+#
+# **Inputs** (Add Input, on the right): the competition's data, and the dataset with the bundle
+# `vesuvius_surface_3d` and its wheels. **Accelerator**: 2 x T4 (the volumes are shared between them), or any other.
+
+# %% [markdown] only=liver
+# # Liver and tumours in CT: predict and submit
+#
+# Predicts every CT volume of the test set and writes `submission.csv`, without internet and within the time of a
+# session.
+#
+# **Inputs** (Add Input, on the right): the competition's data, and the dataset with the bundle `liver_tumor_2d` and its
+# wheels. **Accelerator**: 2 x T4 (the volumes are shared between them), or any other.
+
+# %% [markdown]
+# ## Settings
+#
+# All there is to change. `OPTIONS` takes any key of the bundle's `configs/inference.json`.
+
+# %% tags=parameters only=vesuvius
+BUNDLE = "vesuvius_surface_3d"
+HOURS = 8.5  # from here to the end; a session has 9
+RESERVE_MINUTES = 20  # of these, for writing and checking the submission
+IMAGES = None  # folder of the volumes; None: test_images of the competition
+WEIGHTS = None  # None: those in the bundle, or else the only models/model.pt among the inputs
+CONFIGS = ["inference"]  # files in configs/, later ones over earlier ones
+OPTIONS = {"tta": "flips"}  # up to 8 views of each volume, as many as its share of the time allows
+
+# %% tags=parameters only=liver
+BUNDLE = "liver_tumor_2d"
+HOURS = 8.5  # from here to the end; a session has 9
+RESERVE_MINUTES = 20  # of these, for writing and checking the submission
+IMAGES = None  # folder of the volumes; None: the first folder "test" with volumes in it
+WEIGHTS = None  # None: those in the bundle, or else the only models/model.pt among the inputs
+CONFIGS = ["inference"]  # files in configs/, later ones over earlier ones
+OPTIONS = {"tta": ["horizontal"]}  # further views of each slice, if its volume's share of the time allows
+ID_TEMPLATE = "{volume}_{slice}"  # of a row; {number} is the number that the volume's name ends in
+FIRST_SLICE = 0
+TRANSPOSE = False  # True: the second axis of the file is a slice's rows
+
+# %% include=setup
+
+# %% [markdown]
+# ## Predict
+#
+# One process for each GPU that works with this torch and that main memory suffices for (a P100 may be too old for
+# Kaggle's torch; then the CPU has to do). Each volume has an equal **share** of the time that is left: the plain view
+# first, then further views as long as they fit. What is not done when the time is up is named below, and gets an empty
+# entry in the submission.
+
+# %% only=vesuvius
+ENDING = ".tif"
+IMAGES = IMAGES or next(iter(find("test_images")), None)
+
+# %% only=liver
+ENDING = ".nii.gz"
+folders = [path for path in find("test") if any(path.rglob("*.nii*"))]
+IMAGES = IMAGES or next((path.parent for folder in folders for path in sorted(folder.rglob("*.nii*"))), None)
+
+# %%
+from scripts.data import find_images
+from scripts.timed_inference import predict_in_time
+
+if IMAGES is None:
+    raise RuntimeError(f"No test volumes below {INPUT}: add the competition's data, or set IMAGES.")
+if WEIGHTS is None and not (ROOT / "models" / "model.pt").is_file():
+    candidates = find("models/model.pt")
+    if len(candidates) != 1:
+        raise RuntimeError(f"The bundle has no weights; WEIGHTS is to be one of {[str(path) for path in candidates]}")
+    WEIGHTS = candidates[0]
+PREDICTIONS = TEMPORARY / "predictions"
+cases = find_images(IMAGES)
+print(f"{len(cases)} volumes in {IMAGES}")
+outcomes = predict_in_time(
+    bundle_root=ROOT,
+    dataset_dir=IMAGES,
+    output_dir=PREDICTIONS,
+    seconds=3600 * HOURS - 60 * RESERVE_MINUTES - (time.monotonic() - STARTED),
+    configs=CONFIGS,
+    options=OPTIONS | ({"checkpoint": str(WEIGHTS)} if WEIGHTS else {}),
+)
+
+# %% [markdown]
+# ## Submission
+#
+# Written, then read again and compared with the predictions.
+
+# %% only=vesuvius
+from scripts.submission import fill_missing, write_vesuvius
+
+unpredicted = fill_missing(cases, PREDICTIONS, ENDING)
+print(f"{len(unpredicted)} of {len(cases)} volumes have an empty entry: {', '.join(unpredicted) or 'none'}")
+SUBMISSION = WORKING / "submission.zip"
+write_vesuvius(PREDICTIONS, SUBMISSION)
+
+# %% only=liver
+from scripts.submission import check_ids, fill_missing, write_liver
+
+unpredicted = fill_missing(cases, PREDICTIONS, ENDING)
+print(f"{len(unpredicted)} of {len(cases)} volumes have an empty entry: {', '.join(unpredicted) or 'none'}")
+SUBMISSION = WORKING / "submission.csv"
+write_liver(PREDICTIONS, SUBMISSION, id_template=ID_TEMPLATE, first_slice=FIRST_SLICE, transpose=TRANSPOSE)
+if samples := find("sample_submission.csv"):
+    print(f"{check_ids(SUBMISSION, samples[0])} ids, the same as in {samples[0].name}")
+
+# %% [markdown]
+# ## A look at the predictions
+#
+# The slice of each volume with the most prediction in it, without and with the prediction.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import ListedColormap
+from scripts.data.volumes import read_volume, to_canonical
+
+# %% only=vesuvius
+GREY = (0, 255)
+COLOURS = {1: ("surface", "orangered")}
+
+# %% only=liver
+GREY = (-100, 200)  # HU
+COLOURS = {1: ("liver", "limegreen"), 2: ("tumour", "magenta")}
+
+
+# %%
+def show(case, axes):
+    image, prediction = (
+        to_canonical(read_volume(path)).array if ENDING == ".nii.gz" else read_volume(path).array
+        for path in (case["image"], PREDICTIONS / (case["id"] + ENDING))
+    )
+    index = int(np.argmax((prediction > 0).sum((1, 2)))) if prediction.any() else len(prediction) // 2
+    axes[0].set_title(f"{case['id']}, slice {index} of {len(prediction)}", fontsize=10)
+    words = ["nothing found"] if not prediction.any() else []
+    for axis in axes:
+        axis.imshow(image[index], cmap="gray", vmin=GREY[0], vmax=GREY[1])
+        axis.axis("off")
+    for value, (name, colour) in COLOURS.items():
+        mask = prediction[index] == value
+        axes[1].imshow(np.ma.masked_where(~mask, mask), cmap=ListedColormap([colour]), alpha=0.5)
+        if (prediction == value).any():
+            words.append(f"{name} {100 * (prediction == value).mean():.1f} % of the volume")
+    axes[1].set_title("\n".join(words), fontsize=10)
+
+
+chosen = [case for case in cases if case["id"] not in unpredicted][:3] or cases[:1]
+figure, rows = plt.subplots(len(chosen), 2, figsize=(8, 4.2 * len(chosen)), squeeze=False, layout="constrained")
+for case, axes in zip(chosen, rows, strict=True):
+    show(case, axes)
+plt.show()
+
+# %%
+shutil.rmtree(TEMPORARY, ignore_errors=True)
+print(f"{SUBMISSION}: {SUBMISSION.stat().st_size / 1e6:.2f} MB")
+print(f"volumes predicted: {len(cases) - len(unpredicted)} of {len(cases)}")
+print(f"wall time: {time.monotonic() - STARTED:.0f} s, of {3600 * HOURS:.0f} s allowed")

@@ -1,0 +1,142 @@
+# ruff: noqa: E402, F821
+# Cells of the notebook that trains over several sessions. "# %%" opens a cell; "only=" keeps it to one bundle.
+
+# %% [markdown] only=vesuvius
+# # Papyrus surfaces in scrolls: train over several sessions
+#
+# Trains the bundle `vesuvius_surface_3d` without internet, and stops in time with everything saved.
+#
+# **Inputs** (Add Input, on the right): the competition's data, and the dataset with the bundle and its wheels.
+# **To go on in another session**: add the output of this notebook's last version as an input, and save a new version.
+
+# %% [markdown] only=liver
+# # Liver and tumours in CT: train over several sessions
+#
+# Trains the bundle `liver_tumor_2d` without internet, and stops in time with everything saved.
+#
+# **Inputs** (Add Input, on the right): the competition's data, and the dataset with the bundle and its wheels.
+# **To go on in another session**: add the output of this notebook's last version as an input, and save a new version.
+
+# %% [markdown]
+# ## Settings
+#
+# All there is to change. `OPTIONS` takes any key of the bundle's `configs/train.json`, and has to stay the same from
+# session to session.
+
+# %% tags=parameters only=vesuvius
+BUNDLE = "vesuvius_surface_3d"
+HOURS = 8.5  # from here to the end; a session has 9
+DATA = None  # folder of the dataset; None: the one with train_images
+CACHE = None  # folder for the uncompressed copy, about 52 GB for all volumes; None: one that is not kept
+CONFIGS = ["train"]  # files in configs/, later ones over earlier ones, such as ["train", "low_memory"]
+OPTIONS = {"batch_size": 1, "accumulation_steps": 2, "num_workers": 2}
+
+# %% tags=parameters only=liver
+BUNDLE = "liver_tumor_2d"
+HOURS = 8.5  # from here to the end; a session has 9
+DATA = None  # folder of the dataset; None: the one with train/ or volume-*.nii
+CACHE = None  # folder for the copy as int16; None: one that is not kept
+CONFIGS = ["train"]  # files in configs/, later ones over earlier ones, such as ["train", "v1_baseline"]
+OPTIONS = {"batch_size": 8, "num_workers": 2}
+
+# %% include=setup
+
+# %% [markdown]
+# ## What was there before
+#
+# The newest checkpoint among the inputs, with all that the run has written, is copied to this session's output.
+
+# %%
+checkpoints = sorted(find("models/checkpoints/step_*.pt"), key=lambda path: path.name)
+if checkpoints:
+    before = checkpoints[-1].parents[2]
+    for folder in ("models", "training"):
+        if (before / folder).is_dir():
+            shutil.copytree(before / folder, WORKING / folder, dirs_exist_ok=True)
+    print(f"going on after step {int(checkpoints[-1].stem.split('_')[1])}, from {before}")
+else:
+    print("no checkpoint among the inputs: the training starts anew")
+
+# %% [markdown]
+# ## Train
+#
+# With one process for each GPU. The training counts its time, and ends with a checkpoint before the session does; it
+# does the same when this cell is interrupted.
+
+# %% only=vesuvius
+DATA = DATA or next((path.parent for path in find("train_images")), None)
+
+# %% only=liver
+volumes = [path for path in find("volume-*.nii*") if "test" not in path.relative_to(INPUT).parts]
+folder = volumes[0].parent if volumes else None
+DATA = DATA or (folder.parents[1] if folder and folder.parent.name == "train" else folder)
+
+# %%
+if DATA is None:
+    raise RuntimeError(f"No training volumes below {INPUT}: add the competition's data, or set DATA.")
+if GPUS:  # one that this torch has no code for is found out by a computation alone
+    check = "from scripts.timed_worker import choose_device; device, words = choose_device(); print(device.type, words)"
+    answer = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True).stdout
+    if not answer.startswith("cuda"):
+        print(f"TRAINING ON THE CPU, choose another accelerator: {answer}")
+        GPUS, os.environ["CUDA_VISIBLE_DEVICES"] = [], ""
+configs = [*CONFIGS, "multi_gpu_train"] if len(GPUS) > 1 else CONFIGS
+precision = "fp32" if not GPUS else "bf16" if min(float(gpu[2]) for gpu in GPUS) >= 8 else "fp16"
+options = {
+    "config_file": [str(ROOT / "configs" / f"{name}.json") for name in configs],
+    "bundle_root": ROOT,
+    "dataset_dir": DATA,
+    "cache_dir": CACHE or TEMPORARY / "cache",
+    "model_dir": WORKING / "models",
+    "output_dir": WORKING / "training",
+    "resume": True,
+    "budget_hours": round(HOURS - (time.monotonic() - STARTED) / 3600, 5),
+    "precision": precision,
+    **OPTIONS,
+}
+launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(GPUS)}"] if len(GPUS) > 1 else []
+command = [*launcher, "-m", "monai.bundle", "run", "training", *(f"--{key}={value}" for key, value in options.items())]
+print("python", *(f'"{word}"' if set(word) & set(" '[{") else word for word in command), "\n", flush=True)
+environment = {**os.environ, "TQDM_MININTERVAL": "60", "PYTHONUNBUFFERED": "1"}  # a line of progress a minute
+process = subprocess.Popen(
+    [sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+)
+while True:
+    try:
+        for line in process.stdout:
+            print(line, end="")
+        break
+    except KeyboardInterrupt:  # reached the training too, which saves and ends
+        print("interrupted: waiting for the checkpoint")
+if process.wait() != 0:
+    raise RuntimeError(f"the training ended with exit code {process.returncode}: see above")
+
+# %% [markdown]
+# ## How it went
+
+# %%
+import csv
+
+from IPython.display import Image, display
+
+for picture in [WORKING / "training" / "curves.png", *sorted(WORKING.glob("training/panels/*.png"))[-1:]]:
+    if picture.is_file():
+        print(picture.relative_to(WORKING))
+        display(Image(filename=str(picture)))
+table = WORKING / "training" / "metrics.csv"
+rows = list(csv.DictReader(table.open())) if table.is_file() else []
+print(*(", ".join(f"{key} {value}" for key, value in row.items() if value) for row in rows[-3:]), sep="\n")
+
+# %% [markdown]
+# ## What is kept
+#
+# `models/model.pt` has the best weights so far: the inference notebook finds them if this notebook's output is among
+# its inputs. `models/checkpoints` is what the next session goes on from.
+
+# %%
+shutil.rmtree(TEMPORARY, ignore_errors=True)
+for path in sorted(WORKING.glob("models/**/*.pt")):
+    print(f"{path.relative_to(WORKING)}: {path.stat().st_size / 1e6:.1f} MB")
+steps = [int(path.stem.split("_")[1]) for path in WORKING.glob("models/checkpoints/step_*.pt")]
+print(f"steps done: {max(steps, default=0)}")
+print(f"wall time: {time.monotonic() - STARTED:.0f} s, of {3600 * HOURS:.0f} s allowed")

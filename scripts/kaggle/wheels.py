@@ -1,0 +1,61 @@
+"""The packages that a bundle needs and Kaggle's image lacks, as wheels."""
+
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+IN_IMAGE = {
+    *("torch", "numpy", "scipy", "scikit-image", "matplotlib", "pillow", "pandas", "tensorboard", "tqdm"),
+    *("packaging", "typing-extensions", "importlib-resources"),
+}
+"""What is taken from Kaggle's image, as it is (github.com/Kaggle/docker-python, and Colab's image below it)."""
+
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+
+
+def requirements(bundle: dict[str, Any], python: str) -> list[str]:
+    """Pins of what a bundle needs beyond the image, with what that needs in turn: ``["edt==3.0.0", ...]``.
+
+    Versions of the first are the bundle's, of the others those that are installed here.
+
+    Args:
+        bundle: its metadata.
+        python: version of Kaggle's, such as ``"3.12"``.
+    """
+    named = {"monai": bundle["monai_version"], **bundle["required_packages_version"]}
+    if bundle["data_type"] == "nifti":
+        del named["itk"]  # NIfTI is read and written by nibabel alone
+    pins = {canonicalize_name(name): version for name, version in named.items()}
+    waiting = [name for name in pins if name not in IN_IMAGE]
+    found: dict[str, str] = {}
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = pins.get(name) or metadata.version(name)
+            waiting += [other for other in _needs(name, python) if other not in IN_IMAGE]
+    return [f"{name}=={version}" for name, version in sorted(found.items())]
+
+
+def download(pins: Iterable[str], folder: Path, python: str) -> None:
+    """Let pip fetch the wheels for Linux on x86-64.
+
+    Raises:
+        subprocess.CalledProcessError: pip does not find one of them.
+    """
+    choice = ["--only-binary=:all:", "--no-deps", "--implementation=cp", f"--python-version={python}"]
+    choice += [f"--platform={platform}" for platform in PLATFORMS]
+    subprocess.run([sys.executable, "-m", "pip", "download", *choice, "--dest", str(folder), *pins], check=True)
+
+
+def _needs(name: str, python: str) -> list[str]:
+    """Names of a package's requirements."""
+    there = {"python_version": python, "python_full_version": f"{python}.0", "extra": "", "sys_platform": "linux"}
+    wanted = [Requirement(line) for line in metadata.requires(name) or []]
+    wanted = [item for item in wanted if item.marker is None or item.marker.evaluate(environment=there)]
+    return [canonicalize_name(item.name) for item in wanted]
