@@ -57,9 +57,10 @@ def _results(path: Path, temporary: Path, quick: bool, offline: bool) -> Iterato
     for name, check in CHECKS.items():
         try:
             yield name, True, check(source)
-        except DataError as error:
+        except Exception as error:  # a file that is not what it should be can raise anything
             passed = False
-            yield name, False, str(error)
+            kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
+            yield name, False, kind + " ".join(str(error).split())
     if quick:
         return
     if not passed:

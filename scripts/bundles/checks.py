@@ -3,9 +3,11 @@
 import ast
 import json
 import re
+import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ WORKFLOWS = {
     "evaluate": (("train", "evaluate"), TrainProperties),
     "inference": (("inference",), InferProperties),
 }
+DISTRIBUTIONS = {"cc3d": "connected-components-3d", "ignite": "pytorch-ignite", "skimage": "scikit-image"}
+"""What packages are called where one installs them, if not as where one imports them."""
 REACH_S = 5.0
 """Seconds that the official schema is waited for."""
 
@@ -199,19 +203,15 @@ def logging_file(source: Source) -> str:
 
 
 def package(source: Source) -> str:
-    """The bundle's Python imports only itself and installed packages, by name."""
-    files = [path for path in files_of(source.folder) if path.suffix == ".py"]
+    """The bundle's Python imports only itself, the standard library and packages that the metadata list."""
+    content, files = source.metadata, [path for path in files_of(source.folder) if path.suffix == ".py"]
+    listed = {"torch", "monai", "numpy", *content["required_packages_version"]}
+    listed |= set(content.get("optional_packages_version", {}))
     for path in files:
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError) as error:
-            raise DataError.of(path, f"{type(error).__name__}: {error}", "Python") from None
-        for node in ast.walk(tree):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if any(name.split(".")[0] == "custom" for name in names):
-                raise DataError.of(path, f"an import of {names[0]} in line {node.lineno}", "relative imports")
-    return f"{len(files)} Python files, none of which imports custom"
+        for line, name in _imports(path):
+            if name not in sys.stdlib_module_names and DISTRIBUTIONS.get(name, name) not in listed:
+                raise DataError.of(path, f"an import of {name} in line {line}", "relative ones, or of listed packages")
+    return f"{len(files)} Python files, which import what the metadata list"
 
 
 def documents(source: Source) -> str:
@@ -223,10 +223,18 @@ def documents(source: Source) -> str:
 
 
 def weights(source: Source) -> str:
-    """model.pt is a flat state dict, read without running anything in it."""
-    state = read_state_dict(source.folder / "models" / "model.pt")
-    if not all(value.isfinite().all() for value in state.values() if value.is_floating_point()):
-        raise DataError.of(source.folder / "models" / "model.pt", "values that are not finite", "finite ones")
+    """model.pt is a flat state dict, read without running anything in it, and no larger in memory than on disk."""
+    path = source.folder / "models" / "model.pt"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise DataError.of(path, "packed tensors", "plain ones, as torch.save writes them")
+    state = read_state_dict(path)
+    for name, value in state.items():
+        if value.nbytes > path.stat().st_size:
+            raise DataError.of(path, f"{name} of shape {tuple(value.shape)}", "tensors that are whole in the file")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise DataError.of(path, f"values in {name} that are not finite", "finite ones")
     return f"{len(state)} tensors, {sum(value.numel() for value in state.values()) / 1e6:.1f} million values, flat"
 
 
@@ -244,6 +252,18 @@ CHECKS: dict[str, Callable[[Source], str]] = {
     "documents": documents,
     "weights": weights,
 }
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines and top-level names of a Python file's absolute imports."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise DataError.of(path, f"{type(error).__name__}: {error}", "Python") from None
+    for node in ast.walk(tree):
+        names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        yield from ((node.lineno, name.split(".")[0]) for name in names)
 
 
 def _validate(content: dict[str, Any], schema: dict[str, Any], path: Path, jsonschema: Any) -> None:
