@@ -17,6 +17,7 @@ from .saving import SaveBestWeights, SaveFinalWeights
 from .schedule import StepSchedule
 from .seed import SeedSteps
 from .tensorboard import TensorBoard
+from .tracking import support_mlflow
 from .weights import LoadWeights
 
 __all__ = [
@@ -40,3 +41,5 @@ __all__ = [
     "StepSchedule",
     "TensorBoard",
 ]
+
+support_mlflow()
