@@ -148,7 +148,7 @@ class Checkpoints:
 
     def _current_settings(self) -> dict[str, Any]:
         config = {key: value for key, value in plain_config(self._parser).items() if key not in self.may_differ}
-        return {**flatten(config), "number of ranks": world_size(), "training cases": self.cases}
+        return {**_without_trackers(flatten(config)), "number of ranks": world_size(), "training cases": self.cases}
 
     def _files(self) -> list[Path]:
         """From the newest to the oldest."""
@@ -244,6 +244,12 @@ class Checkpoints:
         """Remove what a killed process was writing."""
         for file in self.folder.glob(".*step_*.pt"):
             file.unlink()
+
+
+def _without_trackers(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Entries of a configuration without the handlers that MONAI's --tracking appends to its lists."""
+    trackers = tuple(key.removesuffix("_target_") for key, value in leaves.items() if value == "MLFlowHandler")
+    return {key: value for key, value in leaves.items() if not key.startswith(trackers)} if trackers else leaves
 
 
 def _copied(value: Any) -> Any:
