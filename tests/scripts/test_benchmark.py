@@ -71,7 +71,7 @@ TINY = data.Sizes(
     step_seconds=0.0,
     steps=1,
     rounds=1,
-    volumes=(1, 2),
+    volumes=(2,),
     volume=32,
 )
 
