@@ -62,6 +62,8 @@ def make_kaggle_notebook(
     from scripts.kaggle.wheels import download, requirements
 
     folder, bundle = Path(str(output)), BUNDLES[name]
+    for part in ("dataset", "inference", "training"):
+        _check_ours(folder / f"{name}-{part}")
     with tempfile.TemporaryDirectory() as building:
         archive = export_bundle(bundle, building, weights=weights, variant=variant)
         metadata = json.loads((archive.parent / bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
@@ -122,11 +124,13 @@ def _slug(name: str) -> str:
     return name.replace("_", "-").replace(" ", "-")
 
 
+def _check_ours(folder: Path) -> None:
+    if folder.exists() and not list(folder.glob("*-metadata.json")):
+        raise DataError.of(folder, "something else", "what this script made, or nothing")
+
+
 def _emptied(folder: Path) -> Path:
-    if folder.exists():
-        if not list(folder.glob("*-metadata.json")):
-            raise DataError.of(folder, "something else", "what this script made, or nothing")
-        shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 

@@ -155,6 +155,9 @@ for case, axes in zip(chosen, rows, strict=True):
     show(case, axes)
 plt.show()
 
+# %% [markdown]
+# ## Result
+
 # %%
 shutil.rmtree(TEMPORARY, ignore_errors=True)
 print(f"{SUBMISSION}: {SUBMISSION.stat().st_size / 1e6:.2f} MB")

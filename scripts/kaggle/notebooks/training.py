@@ -90,21 +90,24 @@ options = {
     "model_dir": WORKING / "models",
     "output_dir": WORKING / "training",
     "resume": True,
-    "budget_hours": round(HOURS - (time.monotonic() - STARTED) / 3600, 5),
+    "budget_hours": round(0.99 * HOURS - (time.monotonic() - STARTED) / 3600, 5),  # the rest is for what follows
     "precision": precision,
     **OPTIONS,
 }
 launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(GPUS)}"] if len(GPUS) > 1 else []
 command = [*launcher, "-m", "monai.bundle", "run", "training", *(f"--{key}={value}" for key, value in options.items())]
 print("python", *(f'"{word}"' if set(word) & set(" '[{") else word for word in command), "\n", flush=True)
-environment = {**os.environ, "TQDM_MININTERVAL": "60", "PYTHONUNBUFFERED": "1"}  # a line of progress a minute
 process = subprocess.Popen(
-    [sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    [sys.executable, "-u", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
 )
+shown = 0.0
 while True:
     try:
         for line in process.stdout:
-            print(line, end="")
+            is_progress = "%|" in line
+            if line.strip() and not (is_progress and time.monotonic() - shown < 60):  # one line of it a minute
+                print(line, end="")
+                shown = time.monotonic() if is_progress else shown
         break
     except KeyboardInterrupt:  # reached the training too, which saves and ends
         print("interrupted: waiting for the checkpoint")
