@@ -21,7 +21,10 @@ from .data.volumes import read_shape, read_volume
 from .errors import DataError
 
 BYTES_PER_VOXEL = 64
-"""Main memory that a process takes for a volume: image, mean and view of two channels, masks and their parts."""
+"""Main memory that a process takes for a volume: image, mean and view, masks and their parts.
+
+Measured on a CPU: 43 for a surface of 256^3 with all of the post-processing, 49 for a CT of 200 slices of 256 x 256.
+"""
 PROCESS_BYTES = 3e9
 """Main memory of a process without a volume: torch, CUDA and the network."""
 GRACE = 60.0
