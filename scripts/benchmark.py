@@ -20,7 +20,7 @@ from scripts.benchmarks.measure import Row, attempt, machine
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
 NO_SECTIONS = {"measure", "phantoms"}
 SECTIONS = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - NO_SECTIONS)
-ON_A_DEVICE = ("correctness", "bundles", "training", "handlers", "losses", "train", "liver")
+ON_A_DEVICE = ("correctness", "bundles", "training", "handlers", "losses", "train", "liver", "inference")
 """Those that depend on the device, the most telling ones first."""
 
 

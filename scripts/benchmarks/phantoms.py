@@ -4,8 +4,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from custom.data import write_volume
 from custom.data.phantoms import scroll_phantom, write_abdomens
+
+SPL = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], float)
+"""Voxels of 1 mm whose axes need no turning."""
 
 
 @dataclass(frozen=True)
@@ -33,5 +38,5 @@ def _write_scroll(folder: Path, part: str, index: int, size: int) -> dict[str, s
     volumes = zip(("image", "label"), scroll_phantom(seed=0, index=index, size=size), strict=True)
     files = {kind: (f"{part}_{kind}s/{index}.nii.gz", array) for kind, array in volumes}
     for file, array in files.values():
-        write_volume(folder / file, array)
+        write_volume(folder / file, array, SPL)
     return {"id": str(index), **{kind: file for kind, (file, _) in files.items()}}
