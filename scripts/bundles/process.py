@@ -1,6 +1,7 @@
 """Python in a process of its own, as far from this repository as a user of a bundle is."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,5 +24,8 @@ def run_python(arguments: list[str], folder: Path) -> subprocess.CompletedProces
 
 
 def last_line(done: subprocess.CompletedProcess) -> str:
-    """What a process ended with."""
-    return next((line for line in reversed((done.stderr or done.stdout).splitlines()) if line.strip()), "no message")
+    """What a process ended with: the last line that names an error, or else the last one."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr or done.stdout)  # colours
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
+    errors = [line for line in lines if re.match(r"error: |[\w.]+(Error|Exception): \S", line)]
+    return (errors or lines)[-1][:300]

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import stat
+import subprocess
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from monai.bundle import ConfigParser
 
 from scripts.bundles import checks, unpacking
 from scripts.bundles.expressions import unexpected
+from scripts.bundles.process import last_line
 from scripts.export_bundle import export_bundle
 from scripts.verify_bundle import verify_bundle
 
@@ -415,3 +417,15 @@ def test_components_are_the_bundles_own_or_those_of_known_libraries(tmp_path):
         assert unexpected("_target_", known, tmp_path) is None
     for other in ("os.system", "builtins.eval", "scripts.gone.x", "torch.hub.load", "monai.__dict__", "$x", "../x"):
         assert unexpected("_target_", other, tmp_path) is not None
+
+
+def test_what_a_process_ended_with_is_one_line():
+    def said(text: str) -> str:
+        return last_line(subprocess.CompletedProcess([], 1, "", text))
+
+    assert said("Traceback\n  File x\ntorch.ExportError: \x1b[96mno way\x1b[0m out\n- Try this\n(see above)\n") == (
+        "torch.ExportError: no way out"
+    )
+    assert said("error: a: found b, expected c\n\n") == "error: a: found b, expected c"
+    assert said("Killed\n") == "Killed"
+    assert said("") == "no message"
