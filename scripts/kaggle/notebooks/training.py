@@ -128,6 +128,8 @@ for picture in [WORKING / "training" / "curves.png", *sorted(WORKING.glob("train
         display(Image(filename=str(picture)))
 table = WORKING / "training" / "metrics.csv"
 rows = list(csv.DictReader(table.open())) if table.is_file() else []
+if not rows:
+    print("no epoch is complete yet")
 print(*(", ".join(f"{key} {value}" for key, value in row.items() if value) for row in rows[-3:]), sep="\n")
 
 # %% [markdown]
