@@ -1,0 +1,133 @@
+"""The liver's versions and losses, trained alike on phantoms and compared."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from custom.files import write_whole
+from scripts.experiments_page import ABOUT, load_run, table
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLE = ROOT / "bundles" / "liver_tumor_2d"
+FULL_SIZE = 512
+
+VERSIONS = {
+    "v1_baseline": ["v1_baseline"],
+    "v2": [],
+    "v3_context": ["v3_context"],
+    "v4_resnet_elastic": ["v4_resnet_elastic"],
+    **{
+        f"v3_context+{loss}": ["v3_context", loss]
+        for loss in ("loss_tversky", "loss_focal_tversky", "loss_dice_focal", "loss_log_cosh_dice", "loss_lovasz")
+    },
+}
+"""The override files of each version; its folder has its name. The losses are tried on V3, as the cheapest good one."""
+
+
+def experiment(
+    output: str = "experiments/liver",
+    only: Sequence[str] = tuple(VERSIONS),
+    steps: int = 400,
+    size: int = 96,
+    slices: int = 24,
+    n_train: int = 8,
+    n_test: int = 5,
+    batch_size: int = 8,
+    seed: int = 0,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Train each version on the same phantoms, score it on others, and print a Markdown table.
+
+    Steps, batch, learning rate and seed are the same for all; networks, context, augmentation and losses are those of
+    the override files at their real size. A quarter of the training volumes is held back for choosing the weights; the
+    scores are those of n_test other volumes. What is done is not done again: the same command goes on after an
+    interruption. About 20 minutes on 2 CPU cores.
+
+    Example: python scripts/experiments_liver.py --output experiments/liver --only v1_baseline,v2
+
+    Args:
+        output: folder for phantoms and for a folder each version, which scripts/experiments_page.py takes.
+        only: names of the versions, see VERSIONS.
+        steps: optimizer steps of each training, a multiple of 4.
+        size: rows and columns of a slice, a multiple of 32.
+        slices: slices of a volume.
+        n_train: volumes to train on, a quarter of them for validation.
+        n_test: volumes to score.
+        batch_size: slices a step.
+        seed: of weights, slices and augmentation.
+        options: further options of the bundle for all trainings, for example "{learning_rate: 0.002}".
+    """
+    names = only.split(",") if isinstance(only, str) else list(only)
+    if unknown := [name for name in names if name not in VERSIONS]:
+        sys.exit(f"error: found the version {unknown[0]!r}, expected some of {', '.join(VERSIONS)}")
+    out = Path(str(output)).resolve()
+    data = out / "phantoms"
+    phantoms = {"size": size, "slices": slices, "n_train": n_train, "n_test": n_test}
+    _run("scripts/make_phantoms.py", "abdomen", output=data, **phantoms)
+    about = f"""Abdomen phantoms
+{n_train} volumes of {slices} slices of {size} x {size} to train on, {n_train // 4} of them for choosing the weights;
+{n_test} others to score. Computed anatomy, many steps fewer than a real training and slices {FULL_SIZE // size} times
+smaller: this shows that every version works and what it costs, not which is best on patients.
+"""
+    write_whole(out / ABOUT, lambda file: file.write_text(about, encoding="utf-8"))
+    settings = {
+        "epochs": 4,
+        "steps_per_epoch": steps // 4,
+        "batch_size": batch_size,
+        "learning_rate": 0.001,
+        "slice_size": [size, size],
+        "elastic_spacing": 32 * size / FULL_SIZE,
+        "n_folds": 4,
+        "num_workers": 0,
+        "seed": seed,
+        "cache_dir": out / "cache",
+        **(options or {}),
+    }
+    for name in names:
+        _train_and_score(VERSIONS[name], out / name, data, settings)
+    print(f"\n{table([load_run(out / name) for name in names])}\n\nEverything lies in {out}")
+
+
+def _train_and_score(overrides: list[str], folder: Path, data: Path, settings: dict[str, Any]) -> None:
+    options = {**settings, **_scaled_elastic(overrides, settings["slice_size"][0]), "model_dir": folder / "models"}
+    configs = ["train", *overrides]
+    if not (folder / "models" / "model_final.pt").exists():
+        _bundle("training", configs, **options, resume=True, dataset_dir=data, output_dir=folder / "training")
+    if not (folder / "held_out" / "scores.json").exists():
+        held_out = {"dataset_dir": data / "held_out.json", "subset": "all", "output_dir": folder / "held_out"}
+        _bundle("evaluating", [*configs, "evaluate"], **options, **held_out)
+
+
+def _scaled_elastic(overrides: list[str], size: int) -> dict[str, Any]:
+    """The override's elastic deformation, in pixels of a slice, on slices of another size."""
+    changed: dict[str, Any] = {}
+    for name in overrides:
+        changed |= json.loads((BUNDLE / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+    magnitude = changed.get("elastic_magnitude")
+    return {} if magnitude is None else {"elastic_magnitude": [pixels * size / FULL_SIZE for pixels in magnitude]}
+
+
+def _bundle(run_id: str, configs: Sequence[str], **options: Any) -> None:
+    """``python -m monai.bundle run``."""
+    files = [str(BUNDLE / "configs" / f"{name}.json") for name in configs]
+    _run("-m", "monai.bundle", "run", run_id, config_file=files, bundle_root=BUNDLE, **options)
+
+
+def _run(*words: object, **options: Any) -> None:
+    """Print and run a command of this Python; its failure ends the script."""
+    command = [sys.executable, *map(str, words), *(f"--{name}={value}" for name, value in options.items())]
+    print("$ python " + " ".join(command[1:]), flush=True)
+    done = subprocess.run(command, cwd=ROOT)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    import fire
+
+    fire.Fire(experiment)
