@@ -23,6 +23,7 @@ MAY_DIFFER = (
     *("imports", "initialize", "finalize", "run", "training", "plan", "is_main_process"),
     *("bundle_root", "dataset_dir", "cache_dir", "model_dir", "output_dir", "run_name", "device", "num_workers"),
     *("resume", "budget_hours", "checkpoint_minutes", "checkpoints_kept", "bucket"),
+    "cases",  # names the folder of the data; the ids that it finds are compared
     *("save_execute_config", "tracking_uri", "experiment_name", "is_not_rank0"),  # set by MONAI's --tracking
 )
 _SHOWN = 5

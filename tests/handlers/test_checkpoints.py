@@ -203,6 +203,20 @@ def test_what_tracking_adds_is_no_setting(tmp_path, added):
     assert "tracking_uri" not in settings
 
 
+def test_the_folder_of_the_data_is_no_setting(tmp_path):
+    """The ids of the cases are; a dataset may lie elsewhere in the next session."""
+
+    def settings(folder):
+        config = {
+            "dataset_dir": folder,
+            "cases": {"_target_": "custom.data.find_cases", "dataset_dir": "@dataset_dir"},
+            "checkpoints": {"_target_": "custom.handlers.Checkpoints", "folder": str(tmp_path), "objects": {}},
+        }
+        return ConfigParser(config).get_parsed_content("checkpoints")._current_settings()
+
+    assert settings("/first") == settings("/second")
+
+
 def test_an_unfinished_run_is_not_overwritten(tiny_run, tmp_path):
     trainer = tiny_run.build(tmp_path, **SHORT)
     cut(trainer, trainer, Events.ITERATION_COMPLETED, 4)
