@@ -1,0 +1,253 @@
+"""Sliding windows beside MONAI's, with the surface bundle's network; then whole scrolls.
+
+The network has learnt a phantom for a few steps, so that its masks have clear edges. It takes time and memory by the
+voxel, so that ratios hold for any size of window.
+"""
+
+import gc
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from monai.bundle import ConfigParser
+from monai.inferers import Inferer, SlidingWindowInferer
+from monai.utils import set_determinism
+
+from custom.data.phantoms import scroll_phantom
+from custom.inferers import SlidingWindow
+from custom.losses import MaskedDiceCELoss
+
+from . import scrolls
+from .measure import Row, attempt, interleaved, not_measured, once
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIG = REPOSITORY / "bundles" / "vesuvius_surface_3d" / "configs" / "inference.json"
+BATCHES = (1, 2, 4, 8)
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much work is measured; the tests do less of it."""
+
+    filters: int = 40
+    roi: tuple[int, int, int] = (48, 96, 96)
+    stride: tuple[int, int, int] = (24, 72, 72)
+    volume: tuple[int, int, int] = (96, 96, 168)
+    steps: int = 40
+    patch: int = 32
+    repeats: int = 2
+    long: tuple[int, int, int] = (576, 408, 408)
+    """8 of the bundle's windows long."""
+    memory_roi: tuple[int, int, int] = (72, 136, 136)
+    gpu_volume: tuple[int, int, int] = (320, 320, 320)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A network that has learnt something, and what it looks at."""
+
+    network: torch.nn.Module
+    volume: torch.Tensor
+
+    def probabilities(self, windows: torch.Tensor) -> torch.Tensor:
+        """What MONAI's inferer blends: as ours does, probabilities."""
+        return self.network(windows).float().softmax(1)
+
+
+def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
+    """Windows on the device; memory and scrolls on the CPU in any case."""
+    set_determinism(seed=0)
+    on_gpu = device.startswith("cuda")
+    parts = [("windows", lambda: gpu(device, sizes) if on_gpu else [*cpu(sizes), *no_gpu()])]
+    return attempt(
+        [*parts, ("memory of a long volume", lambda: memory(sizes)), ("scrolls", lambda: scrolls.run("cpu"))]
+    )
+
+
+def cpu(sizes: Sizes) -> list[Row]:
+    """Voxels a second, masks, and time outside the network."""
+    setting = _setting("cpu", sizes)
+    ours, theirs = _inferer(sizes.roi, sizes.stride), _monai(sizes.roi, sizes.stride)
+    masks: dict[str, torch.Tensor] = {}
+
+    def our_mask() -> None:
+        masks["ours"] = ours(setting.volume, setting.network)[:, 0] > 0.5
+
+    def their_mask() -> None:
+        masks["theirs"] = theirs(setting.volume, setting.probabilities)[:, 1] > 0.5
+
+    times = interleaved([our_mask, their_mask], repeats=sizes.repeats)
+    outside = _outside(setting, ours)
+    what = f"voxels a second ({sizes.filters} filters, {_by(sizes.volume)}, windows of {_by(sizes.roi)})"
+    dice = _dice(masks["ours"], masks["theirs"])
+    return [
+        _faster(what, sizes.volume, times, "MONAI, fp32", ">= 2.3"),
+        Row("its mask: Dice with MONAI's", f"{dice:.5f}", "1", dice, ">= 0.999"),
+        Row("its time outside the network", f"{outside:.2%}", "all of its time", outside, "<= 0.03"),
+    ]
+
+
+def gpu(device: str, sizes: Sizes) -> list[Row]:
+    """Each at the number of windows at a time that suits it best."""
+    network = _network(sizes.filters).to(device).eval()
+    roi, stride = _bundle_windows()
+    volume = torch.rand(1, 1, *sizes.gpu_volume)
+    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+    def ours(batch: int) -> None:
+        _inferer(roi, stride, batch)(volume, network)
+
+    def theirs(batch: int) -> None:
+        with torch.autocast("cuda", dtype=dtype):
+            _monai(roi, stride, batch)(volume.to(device), network)
+
+    (first, a), (second, b) = (min((_on_gpu(work, batch), batch) for batch in BATCHES) for work in (ours, theirs))
+    what = f"voxels a second ({_by(sizes.gpu_volume)}, {a} and {b} windows at a time, the best for each)"
+    peaks = [peak for _, peak in (first, second)]
+    return [
+        _faster(what, sizes.gpu_volume, [first[0], second[0]], "MONAI, autocast", ">= 1.25"),
+        Row("its peak memory on the GPU", *map(_mib, peaks), peaks[0] / peaks[1], "<= 0.4"),
+    ]
+
+
+def no_gpu() -> list[Row]:
+    """What would be measured there."""
+    goals = {"GPU: voxels a second, beside MONAI with autocast": ">= 1.25", "GPU: peak memory": "<= 0.4"}
+    return [not_measured(what, "no GPU", goal) for what, goal in goals.items()]
+
+
+def memory(sizes: Sizes) -> list[Row]:
+    """Resident memory that a volume 8 windows long adds, result included, each in a process of its own."""
+    roi = sizes.memory_roi
+    cases = {
+        "a network that needs none": (*_bundle_windows(), 0, sizes.long),
+        f"{sizes.filters} filters": (roi, roi, sizes.filters, (8 * roi[0], *roi[1:])),
+    }
+    rows = []
+    for network, case in cases.items():
+        pair = [_in_a_process(_extra_memory, kind, *case) for kind in ("ours", "theirs")]
+        what = f"resident memory that {_by(case[-1])} adds, result included (windows of {_by(case[0])}, {network})"
+        rows.append(Row(what, _mib(pair[0]), f"{_mib(pair[1])} (MONAI, fp32)", pair[0] / pair[1], "<= 0.5"))
+    return rows
+
+
+def _in_a_process(work: Callable[..., int], *args: object) -> int:
+    """Of its own, so that nothing that was used before is at hand."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *args).result()
+
+
+def _extra_memory(kind: str, roi: Sequence[int], stride: Sequence[int], filters: int, shape: Sequence[int]) -> int:
+    """Largest resident memory during a prediction less that before it, in bytes."""
+    network = _network(filters).eval() if filters else _two_classes
+    inferer = (_inferer if kind == "ours" else _monai)(roi, stride)
+    volume = torch.rand(1, 1, *shape)
+    inferer(volume[:, :, : roi[0], : roi[1], : roi[2]], network)  # what libraries set up once is of no account
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _resident("VmRSS")
+    inferer(volume, network)
+    return max(1, _resident("VmHWM") - before)  # nothing, where the warm-up left enough
+
+
+def _two_classes(windows: torch.Tensor) -> torch.Tensor:
+    """A network that needs no memory of its own."""
+    return torch.cat([-windows, windows], dim=1)
+
+
+def _resident(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+
+
+def _setting(device: str, sizes: Sizes) -> Setting:
+    image, label = scroll_phantom(seed=0, index=0, size=max(sizes.volume), ignore=0.0)
+    grey = torch.from_numpy(image)[None, None].to(device) / 127.5 - 1
+    network = _network(sizes.filters).to(device).train()
+    _teach(network, grey, torch.from_numpy(label)[None, None].to(device), sizes)
+    box = tuple(slice(length) for length in sizes.volume)
+    return Setting(network.eval(), grey[(..., *box)].contiguous())
+
+
+def _network(filters: int) -> torch.nn.Module:
+    config = _config()
+    config["network_def#init_filters"] = filters
+    return config.get_parsed_content("network_def")
+
+
+def _teach(network: torch.nn.Module, image: torch.Tensor, label: torch.Tensor, sizes: Sizes) -> None:
+    loss, random = MaskedDiceCELoss(), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, sizes.steps, power=0.9)
+    for _ in range(sizes.steps):
+        starts = [int(torch.randint(length - sizes.patch + 1, (), generator=random)) for length in image.shape[2:]]
+        box = (..., *(slice(start, start + sizes.patch) for start in starts))
+        optimizer.zero_grad()
+        loss(network(image[box])[0], label[box]).backward()
+        optimizer.step()
+        schedule.step()
+
+
+def _outside(setting: Setting, inferer: Inferer) -> float:
+    """Share of the time that the network does not take."""
+    spent = 0.0
+
+    def network(windows: torch.Tensor) -> torch.Tensor:
+        nonlocal spent
+        started = perf_counter()
+        output = setting.network(windows)
+        spent += perf_counter() - started
+        return output
+
+    whole = once(lambda: inferer(setting.volume, network))
+    return 1 - spent / whole
+
+
+def _on_gpu(work: Callable[[int], None], batch: int) -> tuple[float, int]:
+    """Seconds, and bytes beyond what there was before."""
+    work(batch)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    seconds = once(lambda: work(batch), "cuda")
+    return seconds, torch.cuda.max_memory_allocated() - before
+
+
+def _inferer(roi: Sequence[int], stride: Sequence[int], batch: int = 1) -> Inferer:
+    """As the bundle has it."""
+    return SlidingWindow(roi_size=roi, stride=stride, batch_size=batch, activation="softmax", channels=[1])
+
+
+def _monai(roi: Sequence[int], stride: Sequence[int], batch: int = 1) -> Callable[..., torch.Tensor]:
+    overlap = [1 - step / length for step, length in zip(stride, roi, strict=True)]
+    return torch.no_grad()(SlidingWindowInferer(roi, batch, overlap, mode="gaussian"))
+
+
+def _bundle_windows() -> tuple[list[int], list[int]]:
+    return _config()["patch_size"], _config()["stride"]
+
+
+def _dice(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()).clamp_min(1))
+
+
+def _config() -> ConfigParser:
+    return ConfigParser(ConfigParser.load_config_file(CONFIG))
+
+
+def _faster(what: str, shape: Sequence[int], times: Sequence[float], theirs: str, goal: str) -> Row:
+    rates = [f"{prod(shape) / seconds:.3g}" for seconds in times]
+    return Row(what, rates[0], f"{rates[1]} ({theirs})", times[1] / times[0], goal)
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:.0f} MiB"
+
+
+def _by(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))

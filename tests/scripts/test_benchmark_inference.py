@@ -1,0 +1,59 @@
+"""The sections on inference at sizes where timings say nothing, and memory and reads already do."""
+
+import os
+
+import pytest
+
+from scripts.benchmarks import inference, scrolls
+
+TINY = inference.Sizes(
+    filters=8,
+    roi=(16, 32, 32),
+    stride=(8, 24, 24),
+    volume=(24, 32, 40),
+    steps=2,
+    patch=16,
+    repeats=1,
+    long=(576, 272, 272),
+    memory_roi=(16, 32, 32),
+)
+TINY_SCROLLS = scrolls.Sizes(filters=8, roi=(8, 16, 16), stride=(8, 12, 12), width=24, depths=(32, 64, 96), memory=32)
+
+
+def test_windows():
+    fast, dice, outside, *gpu = [*inference.cpu(TINY), *inference.no_gpu()]
+    assert [row.goal for row in (fast, dice, outside)] == [">= 2.3", ">= 0.999", "<= 0.03"]
+    assert fast.ratio > 0 and fast.theirs.endswith("(MONAI, fp32)")
+    assert 0.9 < dice.ratio <= 1
+    assert 0 <= outside.ratio < 1
+    assert [(row.ours, row.ratio, row.goal) for row in gpu] == [
+        ("not measured", None, ">= 1.25"),
+        ("not measured", None, "<= 0.4"),
+    ]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux")
+def test_memory(monkeypatch):
+    monkeypatch.setattr(inference, "_in_a_process", lambda work, *args: work(*args))
+    rows = inference.memory(TINY)
+    assert [row.goal for row in rows] == ["<= 0.5", "<= 0.5"]
+    assert 0.1 < rows[0].ratio < 0.7
+    assert all(row.ours.endswith(" MiB") for row in rows)
+
+
+def test_scrolls(monkeypatch):
+    """In workers of this process, which are there at once."""
+    distributed = pytest.importorskip("distributed", reason="needs requirements-scroll.txt, Python 3.11")
+    cluster = distributed.LocalCluster
+
+    def inside(*, env, **options):
+        return cluster(processes=False, **options)
+
+    monkeypatch.setattr("dask.distributed.LocalCluster", inside)
+    rows = scrolls.run("cpu", TINY_SCROLLS)
+    assert not [row for row in rows if row.ours == "failed"]
+    goals = [row.goal for row in rows]
+    assert goals == ["<= 1.35", "<= 1.2", "<= 1.2", "<= 1.2", "", ">= 1.7", "<= 1", "<= 1.1"]
+    assert rows[0].met
+    assert rows[6].ratio == 1
+    assert int(rows[6].ours) > 0
