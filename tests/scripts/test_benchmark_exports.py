@@ -1,0 +1,32 @@
+"""The section on exports at sizes where timings say nothing."""
+
+import pytest
+
+from scripts.benchmarks import exports
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+TINY = exports.Sizes(
+    shapes={"vesuvius_surface_3d": (1, 1, 16, 24, 16), "liver_tumor_2d": (2, 1, 32, 64)},
+    overrides={
+        "vesuvius_surface_3d": {"network_def#init_filters": 8, "network_def#blocks_down": [1, 1]},
+        "liver_tumor_2d": {"network_def#backbone": "resnet10", "network_def#decoder_channels": [8, 8, 8, 8, 8]},
+    },
+    repeats=1,
+)
+
+
+def test_every_way_is_timed_and_answers_as_eager():
+    rows = exports.run("cpu", TINY)
+    assert len(rows) == 10
+    for name in TINY.shapes:
+        own = [row for row in rows if row.what.startswith(name)]
+        assert [row.goal for row in own] == ["", "", "", "<= 0.0001", "<= 0.0001"]
+        assert all(row.ratio > 0 for row in own[:2])
+        assert all(row.met for row in own[3:])
+
+
+def test_a_gpu_is_no_place_for_it():
+    (row,) = exports.run("cuda")
+    assert row.ratio is None
