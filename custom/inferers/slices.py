@@ -108,7 +108,7 @@ class SliceVolumeInferer(Inferer):
         output = None
         # one context around all batches, since leaving it forgets the converted weights
         with autocast_to(self.amp, device):
-            for start in tqdm(starts, desc="slices", unit="batch", disable=not self.progress):
+            for start in tqdm(starts, desc="slices", unit="batch", leave=False, disable=not self.progress):
                 batch_jobs = jobs[start : start + self.batch_size]
                 batch = torch.stack([_with_context(volumes[b], neighbours[b][z]) for b, z in batch_jobs])
                 batch = batch.to(device, torch.float32, memory_format=torch.channels_last)

@@ -167,7 +167,7 @@ class SlidingWindow(Inferer):
         (first, last), *rows_and_columns = part.inner
         inner = tuple(slice(*span) for span in rows_and_columns)
         slab = None
-        with tqdm(total=part.count, desc="windows", disable=not self.progress) as bar:
+        with tqdm(total=part.count, desc="windows", leave=False, disable=not self.progress) as bar:
             for z, following in pairwise([*part.starts[0], part.size[0]]):
                 layer = read(z, z + depth)
                 if slab is None:

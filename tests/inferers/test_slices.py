@@ -299,11 +299,14 @@ def test_nothing_of_the_volumes_size_is_made_but_the_output():
     assert max(sizes.storages.values()) <= 2 * 3 * 8 * 8 * 4  # batch, channels, rows, columns, bytes
 
 
-def test_progress_is_shown_when_asked(network, volume, capsys):
+def test_progress_is_shown_when_asked_and_then_wiped(network, volume, capsys):
     SliceVolumeInferer(amp=None)(volume, network)
     assert capsys.readouterr().err == ""
     SliceVolumeInferer(amp=None, batch_size=4, progress=True)(volume, network)
-    assert "3/3" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "/3 [" in shown
+    assert "\n" not in shown
+    assert shown.split("\r")[-2].strip() == ""
 
 
 # ------------------------------------------------------------------------------------------------------- with MONAI

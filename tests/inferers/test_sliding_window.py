@@ -261,6 +261,17 @@ def test_ill_options(options, message):
         SlidingWindow(**{"roi_size": ROI, "stride": STRIDE} | options)
 
 
+def test_progress_is_shown_when_asked_and_then_wiped(network, capsys):
+    image = torch.randn(1, 2, 12, 20, 20)
+    SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)(image, network)
+    assert capsys.readouterr().err == ""
+    SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None, progress=True)(image, network)
+    shown = capsys.readouterr().err
+    assert "windows: " in shown
+    assert "\n" not in shown
+    assert shown.split("\r")[-2].strip() == ""
+
+
 def test_refuses_a_slice():
     with pytest.raises(ValueError, match=r"\(B, C, D, H, W\)"):
         SlidingWindow(roi_size=ROI, stride=STRIDE)(torch.zeros(1, 1, 4, 4), torch.nn.Identity())
