@@ -58,6 +58,13 @@ def test_scroll_is_a_function_of_seed_and_index():
         assert (image != other[0]).mean() > 0.5
 
 
+def test_a_scroll_is_computed_in_slabs_without_a_trace(monkeypatch):
+    monkeypatch.setattr("custom.data.phantoms.scroll.SLAB", 1000)
+    whole = scroll_phantom(seed=1, index=0, size=33)
+    monkeypatch.setattr("custom.data.phantoms.scroll.SLAB", 8)  # the last one is a single plane
+    assert all(map(np.array_equal, whole, scroll_phantom(seed=1, index=0, size=33)))
+
+
 def test_scroll_types_and_values(scrolls):
     for image, label in scrolls:
         assert image.shape == label.shape == (64, 64, 64)

@@ -20,6 +20,9 @@ RECTO_THICKNESS = 2.0
 CONTACT_GAP = 1.0
 TEXTURE_SIZE = 512
 
+SLAB = 32
+"""Planes that are computed at a time: a cube of 512 voxels would not fit into memory with all that it follows from."""
+
 
 class _Scroll(NamedTuple):
     """What all cubes of one scroll share."""
@@ -32,6 +35,13 @@ class _Scroll(NamedTuple):
     vectors: np.ndarray  # (M, 3) wave vectors in radians per voxel
     offsets: np.ndarray  # (M,) radians
     amplitudes: np.ndarray  # (M,) turns
+
+
+class _Place(NamedTuple):
+    """Where a cube is cut from its scroll."""
+
+    centre: np.ndarray  # (3,) voxels
+    axes: np.ndarray  # (3, 3) the scroll's directions, one row for each axis of the array
 
 
 def scroll_id(index: int) -> int:
@@ -63,33 +73,21 @@ def scroll_phantom(
     # Streams of random numbers: 0 scrolls, 1 their cubes, 2 abdomens.
     scroll = _make_scroll(np.random.default_rng([seed, 0, index % len(SCROLL_IDS)]), pitch, size)
     rng = np.random.default_rng([seed, 1, index])
-    centre, axes = _place(rng, scroll, size)
+    place = _place(rng, scroll, size)
+    fibres = [_texture(rng, across=1.2, along=25) for _ in ("horizontal", "vertical")]
+    tears = _texture(rng, across=10, along=14)
 
-    z, y, x = _positions(centre, axes, size)
-    angle = np.arctan2(y, x)
-    phase = np.hypot(x, y) / scroll.pitch - angle / (2 * np.pi)
-    phase += _waves(scroll.vectors @ axes.T, scroll.vectors @ centre + scroll.offsets, scroll.amplitudes, size)
-    turn = np.round(phase)
-    slope = _slope(phase)
-    depth = (phase - turn) / slope  # voxels from the middle of the sheet, negative on the side of the core
-    along = np.pi * scroll.pitch * np.square(turn + angle / (2 * np.pi))  # arc length of an even spiral
+    image = np.empty((size, size, size), np.float32)
+    sheet, recto, outside = (np.empty(image.shape, bool) for _ in range(3))
+    for start in range(0, size, SLAB):
+        planes = slice(start, min(start + SLAB, size))
+        material = _material(scroll, place, fibres, tears, planes, size)
+        image[planes], sheet[planes], recto[planes], outside[planes] = material
 
-    horizontal = _look_up(_texture(rng, across=1.2, along=25), z + 0.5 * depth, along)
-    vertical = _look_up(_texture(rng, across=1.2, along=25), along + 0.5 * depth, z)
-    # Where windings are pressed together the sheet gets thinner: neighbours nearly touch, and never merge.
-    half = 0.5 * np.minimum(scroll.thickness + 0.4 * horizontal, 1 / slope - CONTACT_GAP)
-    inside = (turn >= 2) & (turn <= scroll.turns)
-    torn = _look_up(_texture(rng, across=10, along=14), z, along) < -2.5
-    sheet = inside & ~torn & (np.abs(depth) < half)
-    recto = sheet & (depth < RECTO_THICKNESS - half)
-
-    image = np.full_like(depth, AIR)
-    grey = PAPYRUS + np.where(depth < 0, RECTO_EXCESS + FIBRE * horizontal, FIBRE * vertical)
-    grey -= SEAM * np.exp(-np.square(depth))
-    image[sheet] = grey[sheet]
-    image = _scan(rng, scroll, image, sheet) + _rings(rng, x, y, scroll)
-    image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    image[turn > scroll.turns] = 0
+    image = _scan(rng, scroll, image, sheet)
+    _add_rings(rng, image, scroll, place)
+    image = np.clip(np.rint(image, out=image), 0, 255, out=image).astype(np.uint8)
+    image[outside] = 0
     return image, _unlabel(rng, recto.astype(np.uint8), ignore)
 
 
@@ -125,32 +123,73 @@ def _make_scroll(rng: np.random.Generator, pitch: float, size: int) -> _Scroll:
     )
 
 
-def _place(rng: np.random.Generator, scroll: _Scroll, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centre (3,) of a cube in the scroll, and the scroll's directions (3, 3), one row for each axis of the array."""
+def _place(rng: np.random.Generator, scroll: _Scroll, size: int) -> _Place:
     radius = scroll.pitch * scroll.turns * rng.uniform(0.2, 0.95)
     angle = rng.uniform(-np.pi, np.pi)
     centre = np.array([rng.uniform(0, 20 * size), radius * np.sin(angle), radius * np.cos(angle)])
     skew = rng.uniform(-0.2, 0.2, (3, 3))
     skew = skew - skew.T
     axes, _ = np.linalg.qr(np.eye(3) + skew)
-    return centre, axes * np.sign(np.diag(axes))
+    return _Place(centre, axes * np.sign(np.diag(axes)))
 
 
-def _positions(centre: np.ndarray, axes: np.ndarray, size: int) -> list[np.ndarray]:
-    steps = np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)
-    d, h, w = steps[:, None, None], steps[:, None], steps
+def _material(
+    scroll: _Scroll, place: _Place, fibres: list[np.ndarray], tears: np.ndarray, planes: slice, size: int
+) -> tuple[np.ndarray, ...]:
+    """What some planes of a cube are of, ``(n, H, W)`` each: grey values, sheet, recto, and what is off the scroll."""
+    steps = _steps(size)
+    first = max(planes.start - 1, 0)
+    depths = steps[first : planes.stop + 1]  # and the planes next to them, for the slope
+    own = slice(planes.start - first, planes.stop - first)
+    z, y, x = _positions(place, depths, steps)
+    angle = np.arctan2(y, x)
+    phase = np.hypot(x, y) / scroll.pitch - angle / (2 * np.pi)
+    offsets = scroll.vectors @ place.centre + scroll.offsets
+    phase += _waves(scroll.vectors @ place.axes.T, offsets, scroll.amplitudes, depths, steps)
+    slope = _slope(phase)[own]
+    z, angle, phase = z[own], angle[own], phase[own]
+    turn = np.round(phase)
+    depth = (phase - turn) / slope  # voxels from the middle of the sheet, negative on the side of the core
+    along = np.pi * scroll.pitch * np.square(turn + angle / (2 * np.pi))  # arc length of an even spiral
+
+    horizontal = _look_up(fibres[0], z + 0.5 * depth, along)
+    vertical = _look_up(fibres[1], along + 0.5 * depth, z)
+    # Where windings are pressed together the sheet gets thinner: neighbours nearly touch, and never merge.
+    half = 0.5 * np.minimum(scroll.thickness + 0.4 * horizontal, 1 / slope - CONTACT_GAP)
+    inside = (turn >= 2) & (turn <= scroll.turns)
+    torn = _look_up(tears, z, along) < -2.5
+    sheet = inside & ~torn & (np.abs(depth) < half)
+    recto = sheet & (depth < RECTO_THICKNESS - half)
+
+    image = np.full_like(depth, AIR)
+    grey = PAPYRUS + np.where(depth < 0, RECTO_EXCESS + FIBRE * horizontal, FIBRE * vertical)
+    grey -= SEAM * np.exp(-np.square(depth))
+    image[sheet] = grey[sheet]
+    return image, sheet, recto, turn > scroll.turns
+
+
+def _steps(size: int) -> np.ndarray:
+    """Voxels along one axis of a cube, counted from its centre."""
+    return np.arange(size) - (size - 1) / 2
+
+
+def _positions(place: _Place, depths: np.ndarray, steps: np.ndarray) -> list[np.ndarray]:
+    """Where the voxels of some planes of a cube lie in the scroll, float32 ``(n, H, W)`` along each of its axes."""
+    steps = steps.astype(np.float32)
+    d, h, w = depths.astype(np.float32)[:, None, None], steps[:, None], steps
     return [
         np.float32(c) + np.float32(a[0]) * d + np.float32(a[1]) * h + np.float32(a[2]) * w
-        for c, a in zip(centre, axes.T, strict=True)
+        for c, a in zip(place.centre, place.axes.T, strict=True)
     ]
 
 
-def _waves(vectors: np.ndarray, offsets: np.ndarray, amplitudes: np.ndarray, size: int) -> np.ndarray:
-    """Sum of plane waves on a cube; the cosine of a sum splits, so no wave is evaluated voxel by voxel."""
-    steps = np.arange(size) - (size - 1) / 2
-    total = np.zeros((size, size, size), np.float32)
+def _waves(
+    vectors: np.ndarray, offsets: np.ndarray, amplitudes: np.ndarray, depths: np.ndarray, steps: np.ndarray
+) -> np.ndarray:
+    """Sum of plane waves on some planes of a cube; a sum's cosine splits, so no wave is evaluated voxel by voxel."""
+    total = np.zeros((len(depths), len(steps), len(steps)), np.float32)
     for (d, h, w), offset, amplitude in zip(vectors, offsets, amplitudes, strict=True):
-        plane = d * steps[:, None, None] + h * steps[:, None] + offset
+        plane = d * depths[:, None, None] + h * steps[:, None] + offset
         total += (amplitude * np.cos(plane)).astype(np.float32) * np.cos(w * steps).astype(np.float32)
         total -= (amplitude * np.sin(plane)).astype(np.float32) * np.sin(w * steps).astype(np.float32)
     return total
@@ -192,15 +231,19 @@ def _scan(rng: np.random.Generator, scroll: _Scroll, image: np.ndarray, sheet: n
 def _clouds(rng: np.random.Generator, size: int, wavelength: float) -> np.ndarray:
     """Smooth random field of about unit variance."""
     vectors = rng.standard_normal((6, 3)) * 2 * np.pi / wavelength
-    return _waves(vectors, rng.uniform(0, 2 * np.pi, 6), np.full(6, 3**-0.5), size)
+    steps = _steps(size)
+    return _waves(vectors, rng.uniform(0, 2 * np.pi, 6), np.full(6, 3**-0.5), steps, steps)
 
 
-def _rings(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, scroll: _Scroll) -> np.ndarray:
+def _add_rings(rng: np.random.Generator, image: np.ndarray, scroll: _Scroll, place: _Place) -> None:
     """Rings around the axis of the scanner's turntable, which is not quite the scroll's."""
     shift = scroll.pitch * scroll.turns * rng.uniform(-0.5, 0.5, 2)
-    radius = np.hypot(x - np.float32(shift[0]), y - np.float32(shift[1]))
     profile = np.clip(rng.standard_t(2, 4096), -5, 5).astype(np.float32)
-    return np.float32(2.5) * profile[radius.astype(np.int32) % len(profile)]
+    steps = _steps(len(image))
+    for start in range(0, len(image), SLAB):
+        _, y, x = _positions(place, steps[start : start + SLAB], steps)
+        radius = np.hypot(x - np.float32(shift[0]), y - np.float32(shift[1]))
+        image[start : start + SLAB] += np.float32(2.5) * profile[radius.astype(np.int32) % len(profile)]
 
 
 def _unlabel(rng: np.random.Generator, label: np.ndarray, ignore: float) -> np.ndarray:
