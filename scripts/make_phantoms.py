@@ -2,6 +2,7 @@
 """Make a dataset of phantoms in the folder layout of the real one."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,25 @@ def abdomen(output: str, n_train: int = 8, n_test: int = 2, size: int = 96, slic
     return _Order("abdomen", str(output), options)
 
 
+def zarr(output: str, size: int = 512, seed: int = 9, pitch: float = 14.0) -> _Order:
+    """Make one large cube of a papyrus scroll as OME-Zarr, for scripts/predict_scroll.py.
+
+    Writes scroll.zarr and label.zarr (0 background, 1 recto, 2 the unlabelled border). The same arguments give the same
+    files again. 512 voxels take about a minute and 4 GB of memory.
+
+    Example: python scripts/make_phantoms.py zarr --output phantoms/zarr --size 256
+
+    Args:
+        output: a new or an empty folder.
+        size: edge of the cube in voxels, at least 16.
+        seed: another seed makes another scroll; in this one, part of the cube lies outside the scroll.
+        pitch: mean distance between windings in voxels.
+    """
+    _check_numbers(size=size, seed=seed)
+    _check_numbers(float, pitch=pitch)
+    return _Order("zarr", str(output), {"size": size, "seed": seed, "pitch": pitch})
+
+
 def _check_numbers(kind: type = int, /, **values: Any) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, kind)):
@@ -80,17 +100,28 @@ def _check_numbers(kind: type = int, /, **values: Any) -> None:
 
 def main() -> None:
     """Run the command line."""
-    order = fire.Fire({"scroll": scroll, "abdomen": abdomen}, name="make_phantoms.py", serialize=lambda _: None)
+    commands = {"scroll": scroll, "abdomen": abdomen, "zarr": zarr}
+    order = fire.Fire(commands, name="make_phantoms.py", serialize=lambda _: None)
     if not isinstance(order, _Order):
-        sys.exit("error: found no command, expected scroll or abdomen; --help shows how")
-    from custom.data.phantoms import write_abdomens, write_scrolls  # slow to load: not for --help
-
-    write = write_scrolls if order.kind == "scroll" else write_abdomens
+        sys.exit("error: found no command, expected scroll, abdomen or zarr; --help shows how")
     try:
-        folder = write(order.output, **order.options)
+        folder = _writer(order.kind)(order.output, **order.options)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"Phantoms are in {folder}")
+
+
+def _writer(kind: str) -> Callable[..., Path]:
+    """What makes them; slow to load: not for --help."""
+    if kind == "zarr":
+        try:
+            from custom.scroll.phantom import write_zarr_scroll
+        except ModuleNotFoundError as error:
+            sys.exit(f"error: found no module {error.name!r}, expected Python 3.11 with requirements-scroll.txt")
+        return write_zarr_scroll
+    from custom.data.phantoms import write_abdomens, write_scrolls
+
+    return write_scrolls if kind == "scroll" else write_abdomens
 
 
 if __name__ == "__main__":

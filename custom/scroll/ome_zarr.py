@@ -72,28 +72,47 @@ def write_image(
     chunk: int = CHUNK,
     zarr_format: int = 3,
     scale: float = 1.0,
-    unit: str = "micrometer",
+    unit: str | None = "micrometer",
+    mask: bool = False,
 ) -> None:
-    """Write a uint8 volume ``(D, H, W)`` as OME-Zarr of one level: phantoms, and volumes out of TIFF stacks."""
+    """Write a uint8 volume ``(D, H, W)`` with its pyramid as OME-Zarr: phantoms, and volumes out of TIFF stacks.
+
+    Args:
+        url: where to; what is there is replaced.
+        array: the volume.
+        chunk: edge of the chunks of every level, in voxels.
+        zarr_format: 3 makes OME-Zarr 0.5, 2 makes 0.4.
+        scale: edge of a voxel.
+        unit: of the scale; ``None``: unknown.
+        mask: whether coarse voxels are the largest rather than the mean of those that they stand for.
+    """
     store = open_store(url, read_only=False)
     group = zarr.create_group(store, zarr_format=zarr_format, overwrite=True)
     encoding = {"name": "default", "separator": "/"} if zarr_format == 3 else {"name": "v2", "separator": "/"}
     names = ["z", "y", "x"] if zarr_format == 3 else None
-    level = group.create_array(
-        "0",
-        shape=array.shape,
-        chunks=tuple(min(chunk, length) for length in array.shape),
-        dtype=np.uint8,
-        fill_value=0,
-        chunk_key_encoding=encoding,
-        dimension_names=names,
-    )
-    level[...] = array
-    metadata = _metadata("scroll", 1, (scale,) * 3, (0, 0, 0), unit)
+    levels = level_count(array.shape, chunk)
+    metadata = _metadata("scroll", levels, (scale,) * 3, (0, 0, 0), unit)
+    for number in range(levels):
+        level = group.create_array(
+            str(number),
+            shape=array.shape,
+            chunks=tuple(min(chunk, length) for length in array.shape),
+            dtype=np.uint8,
+            fill_value=0,
+            chunk_key_encoding=encoding,
+            dimension_names=names,
+        )
+        level[...] = array
+        array = halve(array, mask=mask)
     if zarr_format == 3:
         group.attrs["ome"] = {"version": VERSION, "multiscales": [metadata]}
     else:
         group.attrs["multiscales"] = [metadata | {"version": "0.4"}]
+
+
+def level_count(shape: Sequence[int], chunk: int) -> int:
+    """Levels of a pyramid: the coarsest fits into two chunks along every axis."""
+    return 1 + max(0, math.ceil(math.log2(max(shape) / (2 * chunk))))
 
 
 class Output:
@@ -122,8 +141,8 @@ class Output:
 
     @property
     def levels(self) -> int:
-        """How many there are: the coarsest fits into two chunks along every axis."""
-        return 1 + max(0, math.ceil(math.log2(max(self.shape) / (2 * self.chunk))))
+        """How many there are."""
+        return level_count(self.shape, self.chunk)
 
     @property
     def inner_levels(self) -> int:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from custom.data.phantoms import scroll_phantom
+
+NUMBERS = ("n_train", "n_test")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_phantoms.py"
 
 
@@ -89,14 +92,27 @@ def test_folder_that_cannot_be_made(run, tmp_path):
 def test_no_command(run):
     code, _, err = run()
     assert code != 0
-    assert err == "error: found no command, expected scroll or abdomen; --help shows how\n"
+    assert err == "error: found no command, expected scroll, abdomen or zarr; --help shows how\n"
 
 
-@pytest.mark.parametrize("kind", ["scroll", "abdomen"])
-def test_help_names_every_argument_and_shows_an_example(run, kind):
+def test_makes_a_scroll_in_zarr(run, tmp_path):
+    zarr = pytest.importorskip("zarr", reason="needs requirements-scroll.txt, Python 3.11")
+    code, out, _ = run("zarr", "--output", tmp_path / "made", "--size=20", "--seed=3")
+    assert code == 0
+    assert out.splitlines()[-1] == f"Phantoms are in {tmp_path / 'made'}"
+    image, label = scroll_phantom(seed=3, index=0, size=20, ignore=0.0)
+    assert (zarr.open_array(str(tmp_path / "made" / "scroll.zarr"), path="0")[...] == image).all()
+    assert (zarr.open_array(str(tmp_path / "made" / "label.zarr"), path="0")[...] == label).all()
+    code, _, err = run("zarr", "--output", tmp_path / "made", "--size=24")
+    assert code != 0
+    assert "found phantoms made with" in err
+
+
+@pytest.mark.parametrize(("kind", "names"), [("scroll", NUMBERS), ("abdomen", NUMBERS), ("zarr", [])])
+def test_help_names_every_argument_and_shows_an_example(run, kind, names):
     code, out, err = run(kind, "--help")
     assert code == 0
     text = out + err
     assert f"Example: python scripts/make_phantoms.py {kind} --output" in " ".join(text.split())
-    for name in ("OUTPUT", "n_train", "n_test", "size", "seed"):
+    for name in ("OUTPUT", "size", "seed", *names):
         assert name in text

@@ -126,6 +126,17 @@ def test_image_there_and_back(tmp_path, values, zarr_format):
     assert image.array.chunks == (8, 8, 8)
 
 
+@pytest.mark.parametrize("mask", [False, True])
+def test_images_have_a_pyramid(tmp_path, values, mask):
+    write_image(str(tmp_path / "a"), values, chunk=5, mask=mask, scale=2.0)
+    group = zarr.open_group(str(tmp_path / "a"), mode="r")
+    paths = [dataset["path"] for dataset in group.attrs["ome"]["multiscales"][0]["datasets"]]
+    assert sorted(paths) == sorted(group.array_keys()) == ["0", "1", "2"]  # 37, 19, 10
+    for path in paths:
+        assert np.array_equal(group[path][...], values)
+        values = halve(values, mask=mask)
+
+
 def test_bad_images_are_refused_in_one_line(tmp_path, values):
     zarr.create_array(str(tmp_path / "float"), data=values.astype(np.float32))
     zarr.create_array(str(tmp_path / "plane"), data=values[0])

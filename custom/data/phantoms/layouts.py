@@ -106,7 +106,7 @@ def _write(
     """Write all cases and the list of the held-out ones; the rows of each part that is not empty."""
     if not (0 < n_train <= FIRST_TEST and 0 <= n_test <= FIRST_TEST):
         raise ValueError(f"n_train must be 1 to {FIRST_TEST} and n_test 0 to {FIRST_TEST}, got {n_train} and {n_test}")
-    _claim(output, {"phantoms": kind, "n_train": n_train, "n_test": n_test, **options})
+    claim(output, {"phantoms": kind, "n_train": n_train, "n_test": n_test, **options})
     indices = [("train", i) for i in range(n_train)] + [("test", FIRST_TEST + i) for i in range(n_test)]
     rows: dict[str, list[Row]] = {}
     for part, index in tqdm(indices, desc=f"{kind} phantoms", unit="case"):
@@ -116,7 +116,7 @@ def _write(
     return rows
 
 
-def _claim(output: Path, plan: dict[str, Any]) -> None:
+def claim(output: Path, plan: dict[str, Any]) -> None:
     """Make the folder and leave the plan in it: phantoms are never mixed with other data or overwrite any."""
     manifest = output / MANIFEST
     try:

@@ -1,0 +1,37 @@
+"""A computed scroll as OME-Zarr, for whole scrolls what other phantoms are for training."""
+
+from pathlib import Path
+
+from ..data.phantoms.layouts import claim
+from ..data.phantoms.scroll import check_scroll, scroll_phantom
+from .blocks import CHUNK
+from .ome_zarr import write_image
+
+IMAGE, LABEL = "scroll.zarr", "label.zarr"
+
+
+def write_zarr_scroll(
+    output: str | Path, *, size: int = 512, seed: int = 9, pitch: float = 14.0, chunk: int = CHUNK
+) -> Path:
+    """Write ``scroll.zarr`` and ``label.zarr``, one cube of a scroll and its surface.
+
+    The label is as :func:`custom.data.phantoms.scroll_phantom` has it, with nothing unlabelled but the border. A cube
+    of 512 voxels takes about 4 GB of memory.
+
+    Args:
+        output: a new or empty folder, or one that the same call has filled before.
+        size, seed, pitch: see :func:`custom.data.phantoms.scroll_phantom`.
+        chunk: edge of the chunks in voxels.
+
+    Raises:
+        ValueError: an argument out of its range, before anything is written.
+        DataError: the folder holds something else or cannot be written.
+    """
+    output = Path(output)
+    options = {"size": size, "seed": seed, "pitch": pitch}
+    check_scroll(**options, ignore=0.0)
+    claim(output, {"phantoms": "zarr", **options, "chunk": chunk})
+    image, label = scroll_phantom(**options, index=0, ignore=0.0)
+    write_image(str(output / IMAGE), image, chunk=chunk, unit=None)
+    write_image(str(output / LABEL), label, chunk=chunk, unit=None, mask=True)
+    return output
