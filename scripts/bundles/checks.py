@@ -206,7 +206,7 @@ def package(source: Source) -> str:
     """The bundle's Python imports only itself, the standard library and packages that the metadata list."""
     content, files = source.metadata, [path for path in files_of(source.folder) if path.suffix == ".py"]
     listed = {"torch", "monai", "numpy", *content["required_packages_version"]}
-    listed |= set(content.get("optional_packages_version", {}))
+    listed |= set(content.get("extra_packages_version", {}))
     for path in files:
         for line, name in _imports(path):
             if name not in sys.stdlib_module_names and DISTRIBUTIONS.get(name, name) not in listed:
