@@ -42,6 +42,8 @@ def predict_scroll(
 
     Paths may be local or URLs: gs://, s3:// (pip install s3fs), https:// (input only).
 
+    Example: python scripts/predict_scroll.py --input s3://bucket/scroll.zarr --output gs://mine/surface.zarr
+
     Args:
         input: OME-Zarr image or zarr array (version 2 or 3), uint8 (z, y, x).
         output: OME-Zarr 0.5 to write.
@@ -59,9 +61,6 @@ def predict_scroll(
         chunk: edge of the output's chunks in voxels.
         shard: edge of the output's shards in voxels; by default 512, less for small volumes.
         json: a file to write the summary to as well.
-
-    Example:
-        python scripts/predict_scroll.py --input s3://bucket/scroll.zarr --output gs://mine/surface.zarr
     """
     try:
         from custom.scroll.engine import predict_scroll as predict

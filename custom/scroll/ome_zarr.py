@@ -65,6 +65,12 @@ def open_image(url: str) -> Image:
     return Image(found, store, scale, unit)
 
 
+def is_mask(url: str) -> bool:
+    """Whether a prediction's voxels are 0 and 1 rather than probabilities from 0 to 255."""
+    attributes = zarr.open(open_store(url, read_only=True), mode="r").attrs.asdict()
+    return attributes.get("prediction", {}).get("kind") == "mask"
+
+
 def write_image(
     url: str,
     array: np.ndarray,

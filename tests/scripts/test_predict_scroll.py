@@ -144,4 +144,6 @@ def test_help():
         [sys.executable, "scripts/predict_scroll.py", "--help"], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert answer.returncode == 0
-    assert "--region" in answer.stdout + answer.stderr
+    text = " ".join((answer.stdout + answer.stderr).split())
+    assert "--region" in text
+    assert "Example: python scripts/predict_scroll.py --input" in text
