@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -18,8 +19,8 @@ KINDS = ("probability", "mask")
 
 
 def predict_scroll(
-    input: str,
-    output: str,
+    input: str | None = None,
+    output: str | None = None,
     bundle: str = "bundles/vesuvius_surface_3d",
     checkpoint: str | Sequence[str] | None = None,
     config: str | Sequence[str] = "inference",
@@ -34,6 +35,10 @@ def predict_scroll(
     chunk: int = 128,
     shard: int | None = None,
     json: str | None = None,
+    plan: bool = False,
+    shape: Sequence[int] | None = None,
+    memory_gb: float | None = None,
+    voxels_per_second: float | None = None,
 ) -> None:
     """Predict the surface in a scroll of any size, on this machine or on a Dask cluster.
 
@@ -41,6 +46,9 @@ def predict_scroll(
     in JSON to stdout. Exits with 1 if a block could not be predicted; the others are finished all the same.
 
     Paths may be local or URLs: gs://, s3:// (pip install s3fs), https:// (input only).
+
+    With --plan True, nothing is predicted: what it would cost is printed, in JSON. Reads no more than the input's
+    metadata, and not even that with --shape; needs no weights.
 
     Example: python scripts/predict_scroll.py --input s3://bucket/scroll.zarr --output gs://mine/surface.zarr
 
@@ -61,6 +69,10 @@ def predict_scroll(
         chunk: edge of the output's chunks in voxels.
         shard: edge of the output's shards in voxels; by default 512, less for small volumes.
         json: a file to write the summary to as well.
+        plan: print blocks, windows, reads, requests, writes and memory instead of predicting.
+        shape: z,y,x of a volume in voxels, instead of an input to plan for; its chunks are taken to be 128^3.
+        memory_gb: of each worker, to plan for; by default its share of this machine's.
+        voxels_per_second: of one worker, to plan for, as progress and summary tell; adds the hours.
     """
     try:
         from custom.scroll.engine import predict_scroll as predict
@@ -69,32 +81,68 @@ def predict_scroll(
         sys.exit(f"error: found no module {error.name!r}, expected Python 3.11 or newer with requirements-scroll.txt")
     if output_kind not in KINDS:
         sys.exit(f"error: output_kind: found {output_kind!r}, expected one of {', '.join(KINDS)}")
-    configs = _listed(config)
+    _check_places(input, output, plan, shape)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("custom").setLevel(logging.INFO)
+    options = {
+        "region": None if region is None else str(region),
+        "block": (block,) * 3 if isinstance(block, int) else block,
+        "chunk": chunk,
+        "shard": shard,
+    }
     try:
-        summary = predict(
-            input=str(input),
-            output=str(output),
-            bundle=Bundle.read(str(bundle), configs=configs, checkpoint=checkpoint and _listed(checkpoint)),
-            region=None if region is None else str(region),
-            threshold=threshold if output_kind == "mask" else None,
-            block=(block,) * 3 if isinstance(block, int) else block,
-            chunk=chunk,
-            shard=shard,
-            scheduler=scheduler,
-            workers=workers,
-            threads=threads,
-            batch_size=batch_size,
-        )
+        checkpoint = checkpoint and _listed(checkpoint)
+        options["bundle"] = Bundle.read(str(bundle), configs=_listed(config), checkpoint=checkpoint, weights=not plan)
+        if plan:
+            summary = _plan(input, shape, workers, memory_gb, voxels_per_second=voxels_per_second, **options)
+        else:
+            summary = predict(
+                input=str(input),
+                output=str(output),
+                threshold=threshold if output_kind == "mask" else None,
+                scheduler=scheduler,
+                workers=workers,
+                threads=threads,
+                batch_size=batch_size,
+                **options,
+            )
     except (DataError, ValueError) as error:
         sys.exit(f"error: {error}")
     text = json_format.dumps(summary, indent=2)
     print(text)
     if json:
         write_whole(json, lambda file: file.write_text(text + "\n", encoding="utf-8"))
-    if summary["failed"]:
+    if not plan and summary["failed"]:
         sys.exit(f"error: {len(summary['failed'])} blocks failed, see the summary; run again to try them again")
+
+
+def _check_places(input: str | None, output: str | None, plan: bool, shape: Sequence[int] | None) -> None:
+    if plan:
+        if (input is None) == (shape is None):
+            sys.exit(
+                "error: plan: found " + ("neither" if shape is None else "both") + ", expected an input or a shape"
+            )
+        if shape is not None and not (isinstance(shape, (list, tuple)) and len(shape) == 3 and min(shape) > 0):
+            sys.exit(f"error: shape: found {shape!r}, expected z,y,x in voxels")
+    elif input is None or output is None:
+        sys.exit(f"error: found no {'input' if input is None else 'output'}, expected one; --help shows how")
+
+
+def _plan(
+    input: str | None, shape: Sequence[int] | None, workers: int | None, memory_gb: float | None, **options: Any
+) -> dict[str, Any]:
+    from custom.scroll.blocks import CHUNK
+    from custom.scroll.costs import plan_scroll
+    from custom.scroll.engine import MEMORY_LIMIT, local_workers
+    from custom.scroll.ome_zarr import open_image
+
+    chunks = (CHUNK,) * 3
+    if shape is None:
+        array = open_image(str(input)).array
+        shape, chunks = array.shape, array.chunks
+    workers = workers or local_workers()
+    memory = MEMORY_LIMIT / workers if memory_gb is None else memory_gb * 1e9
+    return plan_scroll(shape=shape, input_chunk=chunks, workers=workers, memory=memory, **options)
 
 
 def _listed(names: str | Sequence[str]) -> Sequence[str]:

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from ..data.remote import is_url
 from ..errors import DataError
 from ..ops.windows import Box, WindowGrid
-from .blocks import CHUNK, Plan, choose_block, choose_shard, parse_region
+from .blocks import CHUNK
+from .costs import fit, make_plan
 from .model import Bundle
 from .ome_zarr import Output, open_image
 from .worker import EMPTY, Job, Result, predict_block, write_coarse
@@ -31,8 +32,6 @@ CORES = 4
 RETRIES = 3
 """Of a task that raises; one whose worker is lost begins again where that left off, as often."""
 CONNECT_SECONDS = 30
-MEMORY_SHARE = 0.6
-"""Of a worker's memory that a task's planes may take; the rest is for the network."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 logger = logging.getLogger(__name__)
@@ -83,26 +82,17 @@ def predict_scroll(
     image = open_image(input)
     windows = bundle.windows()
     bundle.intensity()  # refuses early
-    box = parse_region(region, image.array.shape)
-    shape = [stop - start for start, stop in box]
-    shard = choose_shard(shape, chunk) if shard is None else shard
-    if shard % chunk or (shard // chunk).bit_count() != 1:
-        raise ValueError(f"shard: found {shard}, expected the chunk, {chunk}, times a power of two")
-    plan = Plan(
-        WindowGrid(image.array.shape, windows.roi_size, windows.stride), box, image.array.chunks, shard, (shard,) * 3
-    )
-    if block is not None:
-        plan = replace(plan, block=tuple(block))
+    grid = WindowGrid(image.array.shape, windows.roi_size, windows.stride)
+    plan = make_plan(grid, image.array.chunks, region=region, chunk=chunk, shard=shard, block=block)
     job = Job(_absolute(input), _absolute(output), bundle, plan, chunk, threshold, threads or 1, batch_size)
 
     with _client(scheduler, workers) as client:
         written = job.open_output()
-        written.create(_settings(job), image.scale, [start for start, _ in box], image.unit)
+        written.create(_settings(job), image.scale, [start for start, _ in plan.region], image.unit)
         resources = _resources(client, started_here=scheduler is None)
         if block is None:
-            memory = MEMORY_SHARE * resources.memory
-            block = choose_block(plan.grid, box, plan.input_chunk, shard, workers=resources.workers, memory=memory)
-        job = replace(job, plan=replace(plan, block=block), threads=threads or resources.threads)
+            plan = fit(plan, workers=resources.workers, memory=resources.memory)
+        job = replace(job, plan=plan, threads=threads or resources.threads)
         run = _Run(client, job, written, resources.spread)
         results, failed = run.blocks()
         if not failed:
@@ -234,7 +224,7 @@ def _client(scheduler: str | None, workers: int | None) -> Iterator[Client]:
             client.wait_for_workers(1)
             yield client
         return
-    workers = workers or torch.cuda.device_count() or max(1, CPU_COUNT // CORES)
+    workers = workers or local_workers()
     path = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": RETRIES}),
@@ -248,6 +238,11 @@ def _client(scheduler: str | None, workers: int | None) -> Iterator[Client]:
         Client(cluster) as client,
     ):
         yield client
+
+
+def local_workers() -> int:
+    """Processes that this machine has room for: one for each GPU, else one for every 4 cores."""
+    return torch.cuda.device_count() or max(1, CPU_COUNT // CORES)
 
 
 def _resources(client: Client, *, started_here: bool) -> _Resources:

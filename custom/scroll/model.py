@@ -41,7 +41,12 @@ class Bundle:
 
     @classmethod
     def read(
-        cls, root: str, *, configs: Sequence[str] = ("inference",), checkpoint: str | Sequence[str] | None = None
+        cls,
+        root: str,
+        *,
+        configs: Sequence[str] = ("inference",),
+        checkpoint: str | Sequence[str] | None = None,
+        weights: bool = True,
     ) -> "Bundle":
         """Read the configurations of a bundle, later ones over earlier ones.
 
@@ -49,6 +54,7 @@ class Bundle:
             root: the bundle's folder.
             configs: names of files in ``configs``, without their ending.
             checkpoint: the weights, one file or several; by default what the configuration names.
+            weights: whether there have to be any; without, all but the network is there.
 
         Raises:
             DataError: a file is missing, is no JSON, or lacks an entry.
@@ -64,7 +70,9 @@ class Bundle:
             if key not in parser.get():
                 raise DataError.of(files[0], f"no entry {key!r}", "the inference configuration of a bundle")
         checkpoint = checkpoint or parser.get_parsed_content("checkpoint")
-        paths = [Path(path) for path in ([checkpoint] if isinstance(checkpoint, str) else checkpoint)]
+        paths = (
+            [Path(path) for path in ([checkpoint] if isinstance(checkpoint, str) else checkpoint)] if weights else []
+        )
         for path in paths:
             if not path.is_file():
                 raise DataError.of(path, "no such file", "trained weights (train first, or give --checkpoint)")

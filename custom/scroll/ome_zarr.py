@@ -4,7 +4,6 @@ Specification: https://ngff.openmicroscopy.org/0.5/
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from zarr.core.sync import sync
 from ..errors import DataError
 from ..ops.windows import Box
 from .blocks import CHUNK, halve
+from .pyramid import Pyramid, level_count
 from .stores import PatientStore, open_store
 
 VERSION = "0.5"
@@ -116,17 +116,8 @@ def write_image(
         group.attrs["multiscales"] = [metadata | {"version": "0.4"}]
 
 
-def level_count(shape: Sequence[int], chunk: int) -> int:
-    """Levels of a pyramid: the coarsest fits into two chunks along every axis."""
-    return 1 + max(0, math.ceil(math.log2(max(shape) / (2 * chunk))))
-
-
-class Output:
+class Output(Pyramid):
     """A prediction on its way: arrays of all levels, and which shards of them are written.
-
-    Shards of level 0 are cubes; a shard of level k holds half of each length of what one of level k - 1 holds, down to
-    one chunk, so that it is known as soon as the shard of level 0 is. Where that ends, levels are made out of the one
-    before.
 
     Args:
         url: of the group.
@@ -137,36 +128,11 @@ class Output:
     """
 
     def __init__(self, url: str, *, shape: Sequence[int], chunk: int, shard: int, mask: bool) -> None:
+        super().__init__(shape, chunk, shard)
         self.url = url
         self.store = open_store(url, read_only=False)
-        self.shape = tuple(shape)
-        self.chunk = chunk
-        self.shard = shard
         self.mask = mask
         self._arrays: dict[int, zarr.Array] = {}
-
-    @property
-    def levels(self) -> int:
-        """How many there are."""
-        return level_count(self.shape, self.chunk)
-
-    @property
-    def inner_levels(self) -> int:
-        """How many of them, level 0 included, are known shard by shard."""
-        return min(self.levels, 1 + (self.shard // self.chunk).bit_length() - 1)
-
-    def level_shape(self, level: int) -> tuple[int, ...]:
-        """(D, H, W) of a level."""
-        return tuple(-(-length // 2**level) for length in self.shape)
-
-    def level_shard(self, level: int) -> int:
-        """Edge of the shards of a level."""
-        return max(self.chunk, self.shard >> level)
-
-    def level_shards(self, level: int) -> list[tuple[int, ...]]:
-        """Positions of the shards of a level, counted in shards."""
-        edge = self.level_shard(level)
-        return list(np.ndindex(*(-(-length // edge) for length in self.level_shape(level))))
 
     def create(self, settings: dict[str, Any], scale: Sequence[float], offset: Sequence[int], unit: str | None) -> None:
         """Write the metadata of all levels, or make sure that those there are of the same prediction.

@@ -71,16 +71,14 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
 
 def plan() -> list[Row]:
     """What would be read of a real scroll, with the bundle's windows and blocks by default."""
-    from custom.scroll.blocks import CHUNK, SHARD, Plan, choose_block
-    from custom.scroll.engine import MEMORY_SHARE
+    from custom.scroll.blocks import CHUNK
+    from custom.scroll.costs import fit, make_plan
 
     config = ConfigParser.load_config_file(CONFIG)
     grid = WindowGrid(SCROLL, tuple(config["patch_size"]), tuple(config["stride"]))
-    box, chunks = tuple((0, size) for size in SCROLL), (CHUNK,) * 3
-    block = choose_block(grid, box, chunks, SHARD, workers=WORKERS, memory=MEMORY_SHARE * WORKER_BYTES)
-    found = Plan(grid, box, chunks, SHARD, block)
+    found = fit(make_plan(grid, (CHUNK,) * 3), workers=WORKERS, memory=WORKER_BYTES)
     what = f"planned reads of a scroll of {_by(SCROLL)} ({WORKERS} workers of {WORKER_BYTES / 1e9:.0f} GB)"
-    return [Row(what, f"{found.reads:.3f} times, in blocks of {_by(block)}", "once", found.reads, "<= 1.35")]
+    return [Row(what, f"{found.reads:.3f} times, in blocks of {_by(found.block)}", "once", found.reads, "<= 1.35")]
 
 
 def linear(scrolls: "Scrolls") -> list[Row]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,6 +136,54 @@ def test_errors_are_one_line(folder, monkeypatch, capsys, options, message):
     defaults = [f"--input={folder / 'scroll'}", f"--bundle={folder / 'bundle'}", f"--output={folder / 'error'}"]
     with pytest.raises(SystemExit) as caught:
         fire.Fire(predict_scroll, [*defaults, *options])
+    assert message in str(caught.value.code)
+    assert "\n" not in str(caught.value.code)
+
+
+def test_plan_reads_nothing_but_metadata(folder, tmp_path, capsys):
+    """The chunks are broken, the weights are not there."""
+    import fire
+
+    from scripts.predict_scroll import predict_scroll
+
+    shutil.copytree(folder / "scroll", tmp_path / "scroll")
+    for chunk in (tmp_path / "scroll").glob("0/c/*/*/*"):
+        chunk.write_bytes(b"broken")
+    write_bundle(tmp_path / "bundle")
+    (tmp_path / "bundle" / "models" / "model.pt").unlink()
+    where = ["--plan=True", f"--bundle={tmp_path / 'bundle'}", f"--json={tmp_path / 'plan.json'}"]
+    options = ["--block=40,32,8", "--chunk=8", "--shard=8", "--workers=2", "--memory_gb=1", "--voxels_per_second=10"]
+    fire.Fire(predict_scroll, [*where, *options, f"--input={tmp_path / 'scroll'}"])
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((tmp_path / "plan.json").read_text())
+    assert (found["shape"], found["blocks"], found["workers"]) == ([40, 28, 26], 4, 2)
+    assert found["hours"] > 40 * 28 * 26 / 10 / 3600 / 2
+
+    fire.Fire(predict_scroll, [*where, *options, "--shape=40,28,26"])
+    on_paper = json.loads(capsys.readouterr().out)
+    assert on_paper["requests"] < found["requests"]  # chunks of 128 voxels instead of 8
+    same = ("shape", "blocks", "windows", "network_voxels", "bytes_written", "objects_written", "hours")
+    assert [on_paper[name] for name in same] == [found[name] for name in same]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "error: found no input, expected one; --help shows how"),
+        (["--input=a"], "error: found no output, expected one"),
+        (["--plan=True"], "error: plan: found neither, expected an input or a shape"),
+        (["--plan=True", "--input=a", "--shape=1,2,3"], "error: plan: found both"),
+        (["--plan=True", "--shape=5"], "error: shape: found 5, expected z,y,x in voxels"),
+        (["--plan=True", "--shape=5,6,7", "--shard=9", "--chunk=2"], "error: shard: found 9, expected the chunk, 2,"),
+    ],
+)
+def test_ill_plans_are_refused_in_one_line(options, message):
+    import fire
+
+    from scripts.predict_scroll import predict_scroll
+
+    with pytest.raises(SystemExit) as caught:
+        fire.Fire(predict_scroll, options)
     assert message in str(caught.value.code)
     assert "\n" not in str(caught.value.code)
 
