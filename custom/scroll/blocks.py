@@ -95,6 +95,10 @@ class Plan:
         """Windows of the task that has most of them."""
         return math.prod(max(len(part.starts[axis]) for part in parts) for axis, parts in self._axis_parts())
 
+    def longest(self, workers: int) -> float:
+        """Windows until all is done, at most, when whoever is idle takes the next block (Graham 1966)."""
+        return (self.windows + (workers - 1) * self.most_windows) / workers
+
     @property
     def memory(self) -> int:
         """Bytes that the largest task keeps, beside the network and what it computes with."""
@@ -135,12 +139,7 @@ def choose_block(
         if plan.memory <= memory or shards[1:] == (1, 1):
             plans.append(plan)
     frugal = [plan for plan in plans if plan.reads <= MOST_READS and plan.count >= workers]
-
-    def longest(plan: Plan) -> float:
-        """Windows until all is done, at most, when whoever is idle takes the next block (Graham 1966)."""
-        return (plan.windows + (workers - 1) * plan.most_windows) / workers
-
-    return min(frugal or plans, key=lambda plan: (longest(plan), plan.reads)).block
+    return min(frugal or plans, key=lambda plan: (plan.longest(workers), plan.reads)).block
 
 
 def choose_shard(shape: Sequence[int], chunk: int = CHUNK, largest: int = SHARD) -> int:

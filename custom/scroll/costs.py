@@ -73,7 +73,7 @@ def plan_scroll(
         options: of :func:`make_plan`.
 
     Returns:
-        numbers by name, those that :func:`cost` gives.
+        numbers by name: those that :func:`cost` gives, ``worker_hours`` in all, and ``hours`` until the end, at most.
 
     Raises:
         ValueError: an option is ill.
@@ -84,8 +84,8 @@ def plan_scroll(
         plan = fit(plan, workers=workers, memory=memory)
     found = cost(plan, chunk=options.get("chunk", CHUNK), views=len(windows.views))
     if voxels_per_second is not None:
-        seconds = found["voxels"] * found["windows"] / plan.grid.part(plan.region).count / voxels_per_second
-        found |= {"worker_hours": seconds / 3600, "hours": seconds / 3600 / workers}
+        hours = found["voxels"] / plan.grid.part(plan.region).count / voxels_per_second / 3600  # for a window
+        found |= {"worker_hours": plan.windows * hours, "hours": plan.longest(workers) * hours}
     return found | {"workers": workers}
 
 
