@@ -71,9 +71,9 @@ def experiment(
     phantoms = {"size": size, "slices": slices, "n_train": n_train, "n_test": n_test}
     _run("scripts/make_phantoms.py", "abdomen", output=data, **phantoms)
     about = f"""Abdomen phantoms
-{n_train} volumes of {slices} slices of {size} x {size} to train on, {n_train // FOLDS} of them for choosing the weights;
-{n_test} others to score. Computed anatomy, many steps fewer than a real training and slices {FULL_SIZE // size} times
-smaller: this shows that every version works and what it costs, not which is best on patients.
+{n_train} volumes of {slices} slices of {size} x {size} to train on, {n_train // FOLDS} of them for choosing the
+weights; {n_test} others to score. Computed anatomy, many steps fewer than a real training and slices
+{FULL_SIZE // size} times smaller: this shows that every version works and what it costs, not which is best on patients.
 """
     write_whole(out / ABOUT, lambda file: file.write_text(about, encoding="utf-8"))
     settings = {
