@@ -72,7 +72,7 @@ def _write_page(found: dict[str, Any], where: str, device: str, folder: Path) ->
     about |= {"versions": versions()}
     name = re.sub(r"[^a-z0-9]+", "-", where.lower()).strip("-")
     used = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
-    command = f"python scripts/benchmark.py --device {device}"
+    command = f"python scripts/benchmark.py {','.join(found)} --device {device}"
     parts = [f"# {where}", f"Made by `{command}` on {about['date']}, commit {about['commit']}; {used}."]
     for section, part in found.items():
         module = sys.modules.get(f"scripts.benchmarks.{section}")

@@ -41,7 +41,7 @@ def test_without_a_section_all_are_run_and_a_page_is_written(sections, tmp_path)
     sections(first=met, second=met)
     script.benchmark(device="cpu", output=str(tmp_path))
     text, content = read(tmp_path)
-    assert text.startswith("# A Card, 16 GB\n\nMade by `python scripts/benchmark.py --device cpu` on ")
+    assert text.startswith("# A Card, 16 GB\n\nMade by `python scripts/benchmark.py first,second --device cpu` on ")
     for part in ("## first\n\nAbout first.\n", "## second\n", "| on cpu | 1 s | 2 s | 0.5 | <= 1 | met |"):
         assert part in text
     assert list(content["sections"]) == ["first", "second"] and content["machine"] == "A Card, 16 GB"
