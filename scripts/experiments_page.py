@@ -74,7 +74,6 @@ class Run:
     seconds: float
     scores: dict[str, Any]
     scored_on: str
-    panels: dict[str, Path]
 
     @property
     def name(self) -> str:
@@ -128,7 +127,6 @@ def load_run(folder: Path) -> Run:
         float(last["seconds"]),
         json.loads((scored / "scores.json").read_text(encoding="utf-8")),
         "held-out volumes" if scored == held_out else "the validation fold",
-        {panel.stem: panel for panel in sorted((scored / "panels").glob("*.png"))},
     )
 
 
@@ -190,11 +188,9 @@ def _section(folder: Path, runs: list[Run], page_path: Path) -> str:
     if shared:
         parts.append(f"Set for all: {_settings(shared)}.")
     parts.append(table(runs))
-    pictures = {"dice": _draw_dice, "overlays": _draw_overlays}
-    for kind, draw in pictures.items():
-        picture = page_path.with_name(f"experiments_{folder.name}_{kind}.png")
-        if draw(runs, picture):
-            parts.append(f"![{kind} of the versions]({picture.name})")
+    picture = page_path.with_name(f"experiments_{folder.name}_dice.png")
+    _draw_dice(runs, picture)
+    parts.append(f"![Dice of the versions]({picture.name})")
     for run in runs:
         own = {key: value for key, value in changed[run.name].items() if key not in shared}
         parts.append(_describe(run, own))
@@ -230,7 +226,7 @@ def _settings(values: dict[str, Any]) -> str:
     return ", ".join(f"`{key.removesuffix('#_target_')}` {json.dumps(value)}" for key, value in values.items())
 
 
-def _draw_dice(runs: list[Run], path: Path) -> bool:
+def _draw_dice(runs: list[Run], path: Path) -> None:
     """A dot per volume and a line at the mean, liver and tumour side by side."""
     from matplotlib.figure import Figure
 
@@ -248,29 +244,6 @@ def _draw_dice(runs: list[Run], path: Path) -> bool:
         axis.set_yticks(range(len(runs)), [run.name for run in runs])
     axis.invert_yaxis()
     write_whole(path, lambda file: figure.savefig(file, dpi=100))
-    return True
-
-
-def _draw_overlays(runs: list[Run], path: Path) -> bool:
-    """The panels of the volume with most lesions that all runs have drawn, one below the other."""
-    from matplotlib.figure import Figure
-    from matplotlib.image import imread
-
-    drawn = set.intersection(*(set(run.panels) for run in runs))
-    if not drawn:
-        return False
-    counts = {name: case["lesions"] for name, case in runs[0].scores["cases"].items()}
-    case = max(sorted(drawn), key=lambda name: sum((counts.get(name) or {}).get(kind) or 0 for kind in ("tp", "fn")))
-    panels = [imread(run.panels[case]) for run in runs]
-    height, width = panels[0].shape[:2]
-    figure = Figure(figsize=(7.2, 7.2 * height / width * len(runs)), layout="constrained")
-    for axis, run, panel in zip(figure.subplots(len(runs), 1, squeeze=False)[:, 0], runs, panels, strict=True):
-        axis.imshow(panel)
-        axis.set_ylabel(run.name, fontsize="small")
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    write_whole(path, lambda file: figure.savefig(file, dpi=90))
-    return True
 
 
 def _number(value: float | None) -> str:

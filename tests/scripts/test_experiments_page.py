@@ -18,7 +18,7 @@ def train() -> dict:
 def make_run(folder: Path, configuration: dict, liver: list[float], tumor: list[float | None]) -> Path:
     """What training and evaluation leave, as far as the page reads it."""
     for part in ("training", "held_out"):
-        (folder / part / "panels").mkdir(parents=True)
+        (folder / part).mkdir(parents=True)
     (folder / "training" / "run.json").write_text(json.dumps({"configuration": configuration, "device": "a machine"}))
     (folder / "training" / "metrics.csv").write_text("epoch,step,seconds\n1,10,60\n2,20,150.4\n")
     cases = {
@@ -69,7 +69,6 @@ def test_the_page_tells_hypothesis_change_cost_and_score(runs, tmp_path):
     assert "none: `train.json` as it is" in text.split("### v2")[1].split("###")[0]
     assert f"![dice of the versions](experiments_{tmp_path.name}_dice.png)" in text
     assert (path.parent / f"experiments_{tmp_path.name}_dice.png").stat().st_size > 1000
-    assert "overlays" not in text  # there are no panels
     assert "whole liver" in text and ".739" in text
 
 
