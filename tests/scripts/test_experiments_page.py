@@ -67,7 +67,7 @@ def test_the_page_tells_hypothesis_change_cost_and_score(runs, tmp_path):
     assert "3 min for 20 steps of 4 slices" in about_other
     assert "liver Dice 0.700 (0.600 to 0.800 over 2 volumes); tumour Dice -;" in about_other
     assert "none: `train.json` as it is" in text.split("### v2")[1].split("###")[0]
-    assert f"![dice of the versions](experiments_{tmp_path.name}_dice.png)" in text
+    assert f"![Dice of the versions](experiments_{tmp_path.name}_dice.png)" in text
     assert (path.parent / f"experiments_{tmp_path.name}_dice.png").stat().st_size > 1000
     assert "whole liver" in text and ".739" in text
 
