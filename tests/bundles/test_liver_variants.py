@@ -204,6 +204,6 @@ def test_an_override_holds_only_what_differs(liver, name):
 
 def test_all_overrides_are_tested(liver):
     known = {"train", "evaluate", "inference", "metadata", "quickstart", "multi_gpu_train", "multi_gpu_evaluate"}
-    known |= {"probabilities", "inference_onnx", "export_onnx"}  # of inference alone
+    known |= {"probabilities", "inference_onnx", "inference_deploy", "export_onnx"}  # of inference alone
     present = {path.stem for path in (liver.root / "configs").glob("*.json")} - known
     assert present == {name for variant in VARIANTS for name in names(variant)}
