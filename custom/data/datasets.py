@@ -5,6 +5,7 @@ has no end, does not depend on the worker that makes an item nor on what was dra
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -47,7 +48,7 @@ class CachedVolume(Protocol):
     """(D, classes): how many voxels of each class each slice has."""
 
 
-class _Stream(Dataset):
+class _Stream(Dataset, ABC):
     """Items drawn from labelled volumes by (seed, k); subclasses say how one is drawn."""
 
     def __init__(self, volumes: Sequence[CachedVolume], seed: int, transform: Callable | None) -> None:
@@ -72,8 +73,9 @@ class _Stream(Dataset):
         # As MetaTensors they would take every operation of the network through Python; no one reads their metadata.
         return {key: value.as_tensor() if isinstance(value, MetaTensor) else value for key, value in item.items()}
 
+    @abstractmethod
     def _draw(self, k: int, rng: np.random.Generator) -> dict[str, Any]:
-        raise NotImplementedError
+        """Item k, before the transform."""
 
 
 class PatchDataset(_Stream):

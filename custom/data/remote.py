@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from ..errors import DataError
 
 _TRIES = 6
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds. The pause doubles from try to try."""
 _BLOCK = 1 << 24
 """Bytes asked for at once: what a download holds in memory, and what a dropped connection costs."""
 
@@ -233,26 +234,37 @@ def _block(system: Any, url: str, start: int, stop: int) -> bytes:
 
 def _patiently(request: Callable[[], Result], url: str) -> Result:
     """The request's result; failures that may pass are repeated, others become a :class:`DataError` at once."""
-    for number in range(1, _TRIES + 1):
+    number = 1
+    while True:
         try:
             return request()
         except FileNotFoundError:
             raise DataError.of(url, "no such object", "a readable object") from None
         except Exception as error:  # every fsspec package has errors of its own
-            if number == _TRIES or not _may_pass(error):
+            if number == _TRIES or not may_pass(error):
                 message = f"no usable answer at try {number} ({type(error).__name__}: {error})".replace("\n", " ")
                 raise DataError.of(url, message, "a readable object") from error
-            pause = min(_FIRST_PAUSE * 2 ** (number - 1), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+            pause = pause_after(number)
             logger.info("%s: %s: %s; again in %.1f s", url, type(error).__name__, error, pause)
             time.sleep(pause)
-    raise AssertionError("unreachable")
+        number += 1
 
 
-def _may_pass(error: Exception) -> bool:
+def pause_after(number: int) -> float:
+    """Seconds to wait after the try of this number, from 1 on; random, so that processes do not come back together."""
+    return min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether a request may succeed when it is made again."""
     code = getattr(error, "code", None) or getattr(error, "status", None)
     if isinstance(code, int):
         return code >= 500 or code in (408, 429)
-    return not isinstance(error, (PermissionError, NotImplementedError, TypeError)) and "Forbidden" not in str(error)
+    lasting = (
+        *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
+        *(NotImplementedError, TypeError, ValueError, KeyError),
+    )
+    return not isinstance(error, lasting) and "Forbidden" not in str(error)
 
 
 def _md5(path: Path) -> str:

@@ -1,5 +1,7 @@
 """What the losses of the surface share: a target of several channels whose ignored voxels count for nothing."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch.nn.modules.loss import _Loss
 
@@ -7,7 +9,7 @@ from ..ops.targets import IGNORE_LABEL, TARGET_CHANNELS
 from .float32 import in_float32
 
 
-class MaskedLoss(_Loss):
+class MaskedLoss(_Loss, ABC):
     """Base of losses on two-class logits that leave out the voxels with the ignore label.
 
     A subclass names the target channels that it reads beside the label in ``reads`` and implements :meth:`compute`.
@@ -51,11 +53,11 @@ class MaskedLoss(_Loss):
         label = target[:, :1]
         return self.compute(input, label, label != self.ignore_index, *(target[:, i : i + 1] for i in indices))
 
+    @abstractmethod
     def compute(
         self, logits: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, *extras: torch.Tensor
     ) -> torch.Tensor:
         """The loss from logits ``(B, 2, ...)``, label, boolean mask and the channels read, each ``(B, 1, ...)``."""
-        raise NotImplementedError
 
 
 def surface_probability(logits: torch.Tensor) -> torch.Tensor:

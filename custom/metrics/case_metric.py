@@ -2,6 +2,7 @@
 
 import csv
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,9 @@ class CaseMetric(CumulativeIterationMetric):
 
     columns: tuple[str, ...] = ()
 
+    @abstractmethod
     def measure(self, prediction: torch.Tensor, label: torch.Tensor, name: str) -> Mapping[str, float]:
         """The ``columns`` of one volume, ``(1, D, H, W)`` twice; NaN where a score is undefined."""
-        raise NotImplementedError
 
     def reset(self) -> None:
         """Forget all volumes."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -12,12 +11,11 @@ from zarr.buffer import cpu, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
-from ..data.remote import is_url
+from ..data.remote import is_url, may_pass, pause_after
 from ..errors import DataError
 
 TRIES = 8
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds. The pause doubles from try to try: 8 of them bridge about a minute and a half."""
+"""With the pauses between them they bridge up to a minute."""
 CONCURRENCY = 64
 """Requests to a server under way at once; it, not the processor, is what a scroll's chunks wait for."""
 
@@ -115,24 +113,7 @@ async def _patiently(request: Callable[[], Awaitable[Result]], key: str) -> Resu
         except Exception as error:  # every fsspec package has errors of its own
             if not may_pass(error):
                 raise
-            pause = min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+            pause = pause_after(number)
             logger.warning("%s: %s: %s; again in %.1f s", key, type(error).__name__, error, pause)
             await asyncio.sleep(pause)
     return await request()
-
-
-def may_pass(error: Exception) -> bool:
-    """Whether a request may succeed when it is made again."""
-    code = getattr(error, "code", None) or getattr(error, "status", None)
-    if isinstance(code, int):
-        return code >= 500 or code in (408, 429)
-    lasting = (
-        FileNotFoundError,
-        PermissionError,
-        NotImplementedError,
-        TypeError,
-        ValueError,
-        KeyError,
-        IsADirectoryError,
-    )
-    return not isinstance(error, lasting) and "Forbidden" not in str(error)

@@ -22,7 +22,8 @@ def unpack(path: Path, folder: Path) -> Path:
 
     Raises:
         DataError: the zip is damaged, or holds what a bundle does not: paths that lead elsewhere, links, several
-            folders, other kinds of files, too many or too large ones. Nothing is written then.
+            folders, other kinds of files, too many or too large ones, before anything is written; or a file in it is
+            damaged, which shows when it is unpacked. Nothing is ever written outside ``folder``.
     """
     try:
         with zipfile.ZipFile(path) as archive:

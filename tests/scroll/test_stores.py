@@ -5,9 +5,11 @@ from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
+from custom.data import remote
+from custom.data.remote import may_pass
 from custom.errors import DataError
 from custom.scroll import stores
-from custom.scroll.stores import PatientStore, may_pass, open_store
+from custom.scroll.stores import PatientStore, open_store
 
 
 class Answer(Exception):
@@ -46,7 +48,7 @@ class BusyStore(MemoryStore):
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    monkeypatch.setattr(stores, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.0)
 
 
 def read(store, key):
