@@ -1,7 +1,6 @@
 """The liver's versions and losses, trained alike on phantoms and compared."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from custom.files import write_whole
+from scripts.experiments.commands import ROOT, chosen, run_bundle, run_python
 from scripts.experiments_page import ABOUT, load_run, table
 
-ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "liver_tumor_2d"
 FULL_SIZE = 512
 FOLDS = 8
@@ -63,13 +62,11 @@ def experiment(
         seed: of weights, slices and augmentation.
         options: further options of the bundle for all trainings, for example "{learning_rate: 0.002}".
     """
-    names = only.split(",") if isinstance(only, str) else list(only)
-    if unknown := [name for name in names if name not in VERSIONS]:
-        sys.exit(f"error: found the version {unknown[0]!r}, expected some of {', '.join(VERSIONS)}")
+    names = chosen(only, list(VERSIONS))
     out = Path(str(output)).resolve()
     data = out / "phantoms"
     phantoms = {"size": size, "slices": slices, "n_train": n_train, "n_test": n_test}
-    _run("scripts/make_phantoms.py", "abdomen", output=data, **phantoms)
+    run_python("scripts/make_phantoms.py", "abdomen", output=data, **phantoms)
     about = f"""Abdomen phantoms
 {n_train} volumes of {slices} slices of {size} x {size} to train on, {n_train // FOLDS} of them for choosing the
 weights; {n_test} others to score. Computed anatomy, many steps fewer than a real training and slices
@@ -98,10 +95,11 @@ def _train_and_score(overrides: list[str], folder: Path, data: Path, settings: d
     options = {**settings, **_scaled_elastic(overrides, settings["slice_size"][0]), "model_dir": folder / "models"}
     configs = ["train", *overrides]
     if not (folder / "models" / "model_final.pt").exists():
-        _bundle("training", configs, **options, resume=True, dataset_dir=data, output_dir=folder / "training")
+        training = {"dataset_dir": data, "output_dir": folder / "training", "resume": True}
+        run_bundle(BUNDLE, "training", configs, **options, **training)
     if not (folder / "held_out" / "scores.json").exists():
         held_out = {"dataset_dir": data / "held_out.json", "subset": "all", "output_dir": folder / "held_out"}
-        _bundle("evaluating", [*configs, "evaluate"], **options, **held_out)
+        run_bundle(BUNDLE, "evaluating", [*configs, "evaluate"], **options, **held_out)
 
 
 def _scaled_elastic(overrides: list[str], size: int) -> dict[str, Any]:
@@ -111,21 +109,6 @@ def _scaled_elastic(overrides: list[str], size: int) -> dict[str, Any]:
         changed |= json.loads((BUNDLE / "configs" / f"{name}.json").read_text(encoding="utf-8"))
     magnitude = changed.get("elastic_magnitude")
     return {} if magnitude is None else {"elastic_magnitude": [pixels * size / FULL_SIZE for pixels in magnitude]}
-
-
-def _bundle(run_id: str, configs: Sequence[str], **options: Any) -> None:
-    """``python -m monai.bundle run``."""
-    files = [str(BUNDLE / "configs" / f"{name}.json") for name in configs]
-    _run("-m", "monai.bundle", "run", run_id, config_file=files, bundle_root=BUNDLE, **options)
-
-
-def _run(*words: object, **options: Any) -> None:
-    """Print and run a command of this Python; its failure ends the script."""
-    command = [sys.executable, *map(str, words), *(f"--{name}={value}" for name, value in options.items())]
-    print("$ python " + " ".join(command[1:]), flush=True)
-    done = subprocess.run(command, cwd=ROOT)
-    if done.returncode:
-        sys.exit(done.returncode)
 
 
 if __name__ == "__main__":

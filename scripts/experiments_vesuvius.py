@@ -1,7 +1,6 @@
 """What the surface's topology losses and post-processing do for the official score, shown on phantoms."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,8 @@ from custom.errors import show_data_errors_as_one_line
 from custom.files import write_whole
 from custom.metrics.vesuvius_score import PARTS, score_volume
 from custom.transforms.postprocessing import PostprocessSurfaced
+from scripts.experiments.commands import ROOT, chosen, run_bundle, run_python
 
-ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "vesuvius_surface_3d"
 
 VARIANTS = {"dice_ce": ["loss_dice_ce"], "topology": []}
@@ -72,11 +71,10 @@ def experiment(
         grid: knobs of the post-processing and the values to try, as for tune_postprocessing.py.
         options: further options of the bundle for all trainings, for example "{betti_interval: 8, seed: 1}".
     """
-    if unknown := set(variants) - set(VARIANTS):
-        sys.exit(f"error: found the variants {', '.join(sorted(unknown))}, expected some of {', '.join(VARIANTS)}")
+    variants = chosen(variants, list(VARIANTS))
     out = Path(str(output)).resolve()
     data = out / "phantoms"
-    _run("scripts/make_phantoms.py", "scroll", output=data, size=size, n_train=n_train, n_test=n_test)
+    run_python("scripts/make_phantoms.py", "scroll", output=data, size=size, n_train=n_train, n_test=n_test)
     options = {**TRAINING, "n_folds": n_train, "steps_per_epoch": steps, **(options or {})}
     options |= {"dataset_dir": data, "cache_dir": out / "cache"}
     validation = [case["image"] for case in fold_cases(find_cases(data), n_folds=n_train, subset="validation")]
@@ -86,7 +84,7 @@ def experiment(
         folder = out / variant
         files = {"model_dir": folder / "models", "output_dir": folder / "training"}
         if not (folder / "models" / "model_final.pt").exists():
-            _bundle("training", ["train", *VARIANTS[variant]], **SMALL | options | files)
+            run_bundle(BUNDLE, "training", ["train", *VARIANTS[variant]], **SMALL | options | files)
         _predict(validation, folder / "models", folder / "validation")
         _predict(data / "test_images", folder / "models", folder / "test")
         tuned = _tune(folder / "validation", data / "train_labels", folder / "postprocessing.json", grid or GRID)
@@ -95,35 +93,20 @@ def experiment(
     print(f"\n{_table(rows)}\n\nMean of {n_test} phantoms of {size}^3 after {steps} steps. Everything lies in {out}")
 
 
-def _bundle(run_id: str, configs: Sequence[str], **options: Any) -> None:
-    """``python -m monai.bundle run``."""
-    files = [str(BUNDLE / "configs" / f"{name}.json") for name in configs]
-    _run("-m", "monai.bundle", "run", run_id, config_file=files, bundle_root=BUNDLE, **options)
-
-
-def _run(*words: object, **options: Any) -> None:
-    """Print and run a command of this Python; its failure ends the script."""
-    command = [sys.executable, *map(str, words), *(f"--{name}={value}" for name, value in options.items())]
-    print("$ python " + " ".join(command[1:]), flush=True)
-    done = subprocess.run(command, cwd=ROOT)
-    if done.returncode:
-        sys.exit(done.returncode)
-
-
 def _predict(images: object, model_dir: Path, folder: Path) -> None:
     """Probabilities of the images as TIFFs of 0 to 255; the folder is whole or absent."""
     if folder.exists():
         return
     unfinished = folder.with_name(f"{folder.name}.part")
-    files = {"dataset_dir": images, "model_dir": model_dir, "output_dir": unfinished}
-    _bundle("inferring", ["inference", "probabilities"], **SMALL | files, checkpoint=model_dir / "model_final.pt")
+    files = {"dataset_dir": images, "checkpoint": model_dir / "model_final.pt", "output_dir": unfinished}
+    run_bundle(BUNDLE, "inferring", ["inference", "probabilities"], **SMALL | files)
     unfinished.rename(folder)
 
 
 def _tune(probabilities: Path, labels: Path, file: Path, grid: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """The post-processing that is best for some probabilities."""
     if not file.exists():
-        _run("scripts/tune_postprocessing.py", probabilities, labels, output=file, rounds=1, grid=dict(grid))
+        run_python("scripts/tune_postprocessing.py", probabilities, labels, output=file, rounds=1, grid=dict(grid))
     return json.loads(file.read_text())
 
 
