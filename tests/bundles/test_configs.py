@@ -11,36 +11,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(path.name for path in (REPOSITORY / "bundles").iterdir())
 OVERRIDES = {"evaluate", "multi_gpu_train", "multi_gpu_evaluate", "quickstart"}
 
-# The fields that the model zoo's schema (meta_schema_20240725) requires.
-METADATA_SCHEMA = {
-    "type": "object",
-    "required": [
-        "schema",
-        "version",
-        "monai_version",
-        "pytorch_version",
-        "numpy_version",
-        "required_packages_version",
-        "task",
-        "description",
-        "authors",
-        "copyright",
-        "network_data_format",
-    ],
-    "properties": {
-        "version": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
-        "network_data_format": {
-            "type": "object",
-            "required": ["inputs", "outputs"],
-            "additionalProperties": {
-                "additionalProperties": {
-                    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"]
-                }
-            },
-        },
-    },
-}
-
 
 @pytest.fixture(autouse=True)
 def _from_the_repository(monkeypatch):
@@ -128,7 +98,8 @@ def test_both_bundles_read_alike():
 def test_metadata(name):
     jsonschema = pytest.importorskip("jsonschema")
     metadata = json.loads((REPOSITORY / "bundles" / name / "configs" / "metadata.json").read_text())
-    jsonschema.validate(metadata, METADATA_SCHEMA)
+    schema = json.loads((REPOSITORY / "scripts" / "schemas" / "metadata.json").read_text())
+    jsonschema.validate(metadata, schema)
     assert metadata["version"] in metadata["changelog"]
     pins = dict(
         line.strip().split("==") for line in (REPOSITORY / "requirements.txt").read_text().splitlines() if "==" in line
