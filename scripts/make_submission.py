@@ -7,8 +7,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import fire
 
+from custom.competition.submission import write_liver, write_vesuvius
 from custom.errors import show_data_errors_as_one_line
-from custom.submission import write_liver, write_vesuvius
 
 
 def liver(

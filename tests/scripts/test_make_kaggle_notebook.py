@@ -194,7 +194,9 @@ def test_surfaces_are_predicted_and_submitted(made, scrolls, tmp_path):
     assert re.search(r"wall time: \d+ s, of 1800 s allowed", text)
     assert len(pictures) == 1
     processes = kaggle.blocked()
-    assert all(any(word in line for line in processes) for word in ("ipykernel", "scripts.timed_worker", "-m pip"))
+    assert all(
+        any(word in line for line in processes) for word in ("ipykernel", "scripts.competition.timed_worker", "-m pip")
+    )
     assert [path.name for path in kaggle.working.iterdir()] == ["submission.zip"]
     assert not list(tmp_path.glob("bundle_*"))
 

@@ -64,8 +64,8 @@ folders = [path for path in find("test") if any(path.rglob("*.nii*"))]
 IMAGES = IMAGES or next((path.parent for folder in folders for path in sorted(folder.rglob("*.nii*"))), None)
 
 # %%
+from scripts.competition.timed_inference import predict_in_time
 from scripts.data import find_images
-from scripts.timed_inference import predict_in_time
 
 if IMAGES is None:
     raise RuntimeError(f"No test volumes below {INPUT}: add the competition's data, or set IMAGES.")
@@ -92,7 +92,7 @@ outcomes = predict_in_time(
 # Written, then read again and compared with the predictions.
 
 # %% only=vesuvius
-from scripts.submission import fill_missing, write_vesuvius
+from scripts.competition.submission import fill_missing, write_vesuvius
 
 unpredicted = fill_missing(cases, PREDICTIONS, ENDING)
 print(f"{len(unpredicted)} of {len(cases)} volumes have an empty entry: {', '.join(unpredicted) or 'none'}")
@@ -100,7 +100,7 @@ SUBMISSION = WORKING / "submission.zip"
 write_vesuvius(PREDICTIONS, SUBMISSION)
 
 # %% only=liver
-from scripts.submission import check_ids, fill_missing, write_liver
+from scripts.competition.submission import check_ids, fill_missing, write_liver
 
 unpredicted = fill_missing(cases, PREDICTIONS, ENDING)
 print(f"{len(unpredicted)} of {len(cases)} volumes have an empty entry: {', '.join(unpredicted) or 'none'}")

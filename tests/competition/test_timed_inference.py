@@ -12,15 +12,15 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from custom import timed_inference
+from custom.competition import timed_inference
+from custom.competition.timed_inference import FAILED, NO_TIME, PREDICTED, gpus, predict_in_time
+from custom.competition.timed_worker import TimedPredictor
 from custom.data.phantoms import write_abdomens, write_scrolls
 from custom.data.volumes import read_volume
 from custom.data.writing import write_volume
 from custom.errors import DataError
-from custom.timed_inference import FAILED, NO_TIME, PREDICTED, gpus, predict_in_time
-from custom.timed_worker import TimedPredictor
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 SCROLL, LIVER = "vesuvius_surface_3d", "liver_tumor_2d"
 OPTIONS = {
     SCROLL: {"patch_size": [16, 32, 32], "stride": [8, 24, 24], "network_def#init_filters": 8},

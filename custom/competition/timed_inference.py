@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ..data.cases import Case, find_images
+from ..data.volumes import read_shape, read_volume
+from ..errors import DataError
 from . import timed_worker
-from .data.cases import Case, find_images
-from .data.volumes import read_shape, read_volume
-from .errors import DataError
 
 BYTES_PER_VOXEL = 64
 """Main memory that a process takes for a volume: image, mean and view, masks and their parts.
@@ -134,7 +134,7 @@ def free_memory() -> int | None:
 
 
 class _Process:
-    """A process of :mod:`custom.timed_worker`, its device and its speed."""
+    """A process of :mod:`custom.competition.timed_worker`, its device and its speed."""
 
     def __init__(self, root: Path, settings: dict[str, Any], device: str, log: Path) -> None:
         self.root, self.settings, self.visible, self.log = root, settings, device, log

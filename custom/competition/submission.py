@@ -11,13 +11,13 @@ import nibabel
 import numpy as np
 from tqdm import tqdm
 
-from .data.cases import Case
-from .data.volumes import NIFTI_SUFFIXES, TIFF_SUFFIXES, read_shape, read_volume, suffix
-from .data.writing import write_volume
-from .errors import DataError
-from .files import write_whole
-from .metrics.pairs import volumes_in
-from .ops.run_length import decode, encode
+from ..data.cases import Case
+from ..data.volumes import NIFTI_SUFFIXES, TIFF_SUFFIXES, read_shape, read_volume, suffix
+from ..data.writing import write_volume
+from ..errors import DataError
+from ..files import write_whole
+from ..metrics.pairs import volumes_in
+from ..ops.run_length import decode, encode
 
 HEADER = ["id", "rle"]
 

@@ -1,4 +1,4 @@
-"""One process of :mod:`custom.timed_inference`: predicts the cases it is told, each within its share of the time.
+"""One process of :mod:`~custom.competition.timed_inference`: predicts what it is told, each case in its share of time.
 
 It reads a line of JSON with its settings, then one for each case, from its standard input, and answers each with a line
 on its standard output; all that is printed goes to the standard error.
@@ -17,11 +17,11 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
-from .data.cases import Case
-from .errors import find_data_error
-from .handlers.weights import load_weights
-from .inferers import SliceVolumeInferer, SlidingWindow
-from .inferers.sliding_window import View
+from ..data.cases import Case
+from ..errors import find_data_error
+from ..handlers.weights import load_weights
+from ..inferers import SliceVolumeInferer, SlidingWindow
+from ..inferers.sliding_window import View
 
 
 class OutOfTimeError(RuntimeError):

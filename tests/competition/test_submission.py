@@ -6,10 +6,10 @@ import nibabel
 import numpy as np
 import pytest
 
-from custom import submission
+from custom.competition import submission
+from custom.competition.submission import check_ids, fill_missing, write_liver, write_vesuvius
 from custom.data.writing import write_volume
 from custom.errors import DataError
-from custom.submission import check_ids, fill_missing, write_liver, write_vesuvius
 
 
 def lumps(seed, shape=(9, 7, 4)):
