@@ -1,12 +1,14 @@
 """What the inferers share: where a network runs, in which precision, and what becomes of its output."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type
 from torch import nn
+
+from .instance_norm import InstanceNormAsGroupNorm
 
 ACTIVATIONS: dict[str | None, Callable[[torch.Tensor], torch.Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -36,12 +38,16 @@ def check_amp(amp: str | None) -> None:
 
 @contextmanager
 def autocast_to(amp: str | None, device: torch.device) -> Iterator[torch.dtype | None]:
-    """Run what is inside in the precision that ``amp`` names; gives the type, or None where nothing is changed."""
+    """Run what is inside in the precision that ``amp`` names; gives the type, or None where nothing is changed.
+
+    Leaving the outermost of these contexts forgets the converted weights.
+    """
     dtype = fast_dtype(device) if amp == "auto" else AMP_DTYPES.get(amp)
     if dtype is None:
         yield None
         return
-    with torch.autocast(device.type, dtype=dtype):
+    on_cpu = device.type == "cpu"
+    with torch.autocast(device.type, dtype=dtype), InstanceNormAsGroupNorm() if on_cpu else nullcontext():
         yield dtype
 
 

@@ -106,7 +106,6 @@ class SliceVolumeInferer(Inferer):
         starts = range(0, len(jobs), self.batch_size)
 
         output = None
-        # one context around all batches, since leaving it forgets the converted weights
         with autocast_to(self.amp, device):
             for start in tqdm(starts, desc="slices", unit="batch", leave=False, disable=not self.progress):
                 batch_jobs = jobs[start : start + self.batch_size]

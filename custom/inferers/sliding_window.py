@@ -175,8 +175,9 @@ class SlidingWindow(Inferer):
                     slab = _Slab(gaussian_weights(self.roi_size), layer.shape[2:], device)
                     _arrange(network, self.amp, device)
                 predict = _Predictor(self, layer, network, device, slab, args, kwargs)
-                for corner, prediction in predict(self._occupied(layer, corners)):
-                    slab.add(corner, prediction)
+                with autocast_to(self.amp, device):  # around all windows of the layer, to convert weights once
+                    for corner, prediction in predict(self._occupied(layer, corners)):
+                        slab.add(corner, prediction)
                 if slab.total is None:  # nothing but empty windows so far: their number of channels is unknown
                     slab.allocate(self._channels_out(predict, corners))
                 slab.weigh(corners)
