@@ -15,7 +15,7 @@ from monai.networks.utils import eval_mode
 
 from .errors import DataError
 from .handlers.budget import process_age
-from .handlers.resources import resident_bytes
+from .memory import resident_bytes
 
 GIB = 2**30
 WARM_UP = 2

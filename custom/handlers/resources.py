@@ -1,13 +1,11 @@
 """What training waits for and how much memory it takes."""
 
-import os
-import resource
-import sys
 import time
-from pathlib import Path
 
 import torch
 from ignite.engine import Engine, Events
+
+from ..memory import resident_bytes
 
 GIB = 2**30
 
@@ -63,23 +61,3 @@ class Resources:
         }
         if torch.cuda.is_available():
             engine.state.resources["gpu_memory_gib"] = round(torch.cuda.max_memory_reserved() / GIB, 3)
-
-
-def resident_bytes() -> int:
-    """Bytes of main memory of this process and all below it, but for mapped files, which the system can drop.
-
-    Where there is no ``/proc``: the most this process has had, files included.
-    """
-    found = _resident_below(os.getpid())
-    return found or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _resident_below(process: int) -> int:
-    folder = Path(f"/proc/{process}")
-    try:
-        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-        own = sum(int(status[key].split()[0]) * 1024 for key in ("RssAnon", "RssShmem") if key in status)
-        children = [child for task in (folder / "task").iterdir() for child in (task / "children").read_text().split()]
-    except OSError:  # it has ended meanwhile
-        return 0
-    return own + sum(_resident_below(int(child)) for child in children)

@@ -1,7 +1,5 @@
 """The work of one task, in whatever process Dask gives it to."""
 
-import resource
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 
 from ..inferers import SlidingWindow
+from ..memory import peak_bytes
 from ..ops.windows import Box
 from .blocks import Plan
 from .model import Bundle, ScrollNetwork
@@ -118,7 +117,7 @@ def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], Non
         result.shards = len(missing)
         result.fetched, result.bytes = image.store.fetched, image.store.bytes
     result.seconds = time.perf_counter() - started
-    result.memory = peak_memory()
+    result.memory = peak_bytes()
     return result
 
 
@@ -183,12 +182,6 @@ class _Run:
 def write_coarse(job: Job, level: int, position: tuple[int, ...]) -> None:
     """Make one shard of a coarse level."""
     job.open_output().write_coarse(level, position)
-
-
-def peak_memory() -> int:
-    """Largest resident memory of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 _loading = threading.Lock()

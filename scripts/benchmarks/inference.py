@@ -5,9 +5,7 @@ voxel, so that ratios hold for any size of window.
 """
 
 import gc
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,9 +19,10 @@ from monai.utils import set_determinism
 from custom.data.phantoms import scroll_phantom
 from custom.inferers import SlidingWindow
 from custom.losses import MaskedDiceCELoss
+from custom.memory import peak_bytes
 
 from . import scrolls
-from .measure import Row, attempt, interleaved, not_measured, once
+from .measure import Row, attempt, in_a_process, interleaved, not_measured, once
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "bundles" / "vesuvius_surface_3d" / "configs" / "inference.json"
@@ -131,16 +130,10 @@ def memory(sizes: Sizes) -> list[Row]:
     }
     rows = []
     for network, case in cases.items():
-        pair = [_in_a_process(_extra_memory, kind, *case) for kind in ("ours", "theirs")]
+        pair = [in_a_process(_extra_memory, kind, *case) for kind in ("ours", "theirs")]
         what = f"resident memory that {_by(case[-1])} adds, result included (windows of {_by(case[0])}, {network})"
         rows.append(Row(what, _mib(pair[0]), f"{_mib(pair[1])} (MONAI, fp32)", pair[0] / pair[1], "<= 0.5"))
     return rows
-
-
-def _in_a_process(work: Callable[..., int], *args: object) -> int:
-    """Of its own, so that nothing that was used before is at hand."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, *args).result()
 
 
 def _extra_memory(kind: str, roi: Sequence[int], stride: Sequence[int], filters: int, shape: Sequence[int]) -> int:
@@ -151,19 +144,14 @@ def _extra_memory(kind: str, roi: Sequence[int], stride: Sequence[int], filters:
     inferer(volume[:, :, : roi[0], : roi[1], : roi[2]], network)  # what libraries set up once is of no account
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _resident("VmRSS")
+    before = peak_bytes()
     inferer(volume, network)
-    return max(1, _resident("VmHWM") - before)  # nothing, where the warm-up left enough
+    return max(1, peak_bytes() - before)  # nothing, where the warm-up left enough
 
 
 def _two_classes(windows: torch.Tensor) -> torch.Tensor:
     """A network that needs no memory of its own."""
     return torch.cat([-windows, windows], dim=1)
-
-
-def _resident(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
 def _setting(device: str, sizes: Sizes) -> Setting:

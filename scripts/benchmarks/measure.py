@@ -7,12 +7,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from multiprocessing import get_context
+from typing import Any, TypeVar
 
 import torch
 
 FAILED = "failed"
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,12 @@ def once(work: Callable[[], Any], device: str = "cpu") -> float:
     work()
     wait(device)
     return time.perf_counter() - started
+
+
+def in_a_process(work: Callable[..., Result], *args: object) -> Result:
+    """What ``work(*args)`` gives in a process of its own, so that no memory that was used before is at hand."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *args).result()
 
 
 def wait(device: str) -> None:

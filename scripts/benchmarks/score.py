@@ -24,7 +24,7 @@ from custom.ops.betti import betti_available
 from custom.ops.betti_counts import match_counts
 from custom.ops.surface_distance import surface_dice
 
-from .measure import Row, not_measured, show_seconds
+from .measure import Row, in_a_process, not_measured, show_seconds
 
 SIZE = 320
 PROCESSES = (1, 2, 4, 8)
@@ -38,28 +38,33 @@ def run(device: str) -> list[Row]:
     started = time.perf_counter()
     expected = score_in_turn(prediction, label)
     in_turn = time.perf_counter() - started
-    rows, one_process, scores = [], None, {}
+    rows, one_process, memory, scores = [], None, math.nan, {}
     for processes in PROCESSES:
         what = f"score of {SIZE}^3, {processes} process{'es' if processes > 1 else ''}"
         if processes > _cores():
             rows.append(not_measured(what, f"{_cores()} cores"))
             continue
-        started = time.perf_counter()
-        scores = score_volume(prediction, label, processes=processes)
-        taken = time.perf_counter() - started
+        taken, memory, scores = in_a_process(score_in_processes, prediction, label, processes)
         one_process = one_process or taken
         theirs = f"{show_seconds(in_turn)} (the parts in turn)"
         rows.append(Row(what, show_seconds(taken), theirs, in_turn / taken, ">= 1.8" if processes == 2 else ""))
         if processes > 1:
             what = f"{processes} processes, beside one of ours"
             rows.append(Row(what, show_seconds(taken), show_seconds(one_process), one_process / taken, ""))
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     difference = abs(scores["score"] - expected)
     return [
         *rows,
-        Row("memory of a process", f"{memory:.2f} GiB", "", None, ""),
+        Row("memory of the largest process", f"{memory:.2f} GiB", "", None, ""),
         Row("difference of the scores", f"{difference:.1e}", "0", difference, "<= 1e-12"),
     ]
+
+
+def score_in_processes(prediction: np.ndarray, label: np.ndarray, processes: int) -> tuple[float, float, dict]:
+    """Seconds, GiB of the largest of the processes, and the scores."""
+    started = time.perf_counter()
+    scores = score_volume(prediction, label, processes=processes)
+    taken = time.perf_counter() - started
+    return taken, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, scores
 
 
 def score_in_turn(prediction: np.ndarray, label: np.ndarray) -> float:

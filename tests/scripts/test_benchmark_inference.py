@@ -34,7 +34,7 @@ def test_windows():
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux")
 def test_memory(monkeypatch):
-    monkeypatch.setattr(inference, "_in_a_process", lambda work, *args: work(*args))
+    monkeypatch.setattr(inference, "in_a_process", lambda work, *args: work(*args))
     rows = inference.memory(TINY)
     assert [row.goal for row in rows] == ["<= 0.5", "<= 0.5"]
     assert 0.1 < rows[0].ratio < 0.7

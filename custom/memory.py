@@ -1,0 +1,47 @@
+"""Main memory of this process: what it takes, and the most that it took."""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+
+def resident_bytes() -> int:
+    """Bytes of main memory of this process and all below it, but for mapped files, which the system can drop.
+
+    Where there is no ``/proc``: the most this process has had, files included.
+    """
+    return _resident_below(os.getpid()) or _peak_by_usage()
+
+
+def peak_bytes() -> int:
+    """The most main memory in bytes that this process had at a time, mapped files included.
+
+    The system's ``getrusage`` says more than that where the process was started by a larger one, whose memory it counts
+    up to the moment at which this program begins; it is asked only where there is no ``/proc``.
+    """
+    return _status(os.getpid()).get("VmHWM") or _peak_by_usage()
+
+
+def _peak_by_usage() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _status(process: int) -> dict[str, int]:
+    """Sizes in bytes of a process, by Linux's names for them; none where it has ended or there is no ``/proc``."""
+    try:
+        lines = [line.split() for line in Path(f"/proc/{process}/status").read_text().splitlines()]
+    except OSError:
+        return {}
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[-1] == "kB"}
+
+
+def _resident_below(process: int) -> int:
+    status = _status(process)
+    try:
+        tasks = list(Path(f"/proc/{process}/task").iterdir())
+        children = [child for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:  # it has ended meanwhile
+        return 0
+    own = status.get("RssAnon", 0) + status.get("RssShmem", 0)
+    return own + sum(_resident_below(int(child)) for child in children)

@@ -1,0 +1,66 @@
+"""Memory, from allocations of known size."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from custom.memory import peak_bytes, resident_bytes
+
+MIB = 2**20
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+
+def test_memory_of_this_process():
+    before = resident_bytes()
+    held = torch.ones(64 * MIB, dtype=torch.uint8)
+    assert 60 * MIB < resident_bytes() - before < 80 * MIB
+    del held
+
+
+@LINUX
+def test_memory_of_workers_counts():
+    before = resident_bytes()
+    code = "data = bytearray(b'1') * 100 * 2**20; print('ready', flush=True); input()"
+    worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert worker.stdout.readline() == b"ready\n"
+    assert resident_bytes() - before > 95 * MIB
+    worker.communicate(b"\n")
+
+
+@LINUX
+def test_mapped_files_do_not_count(tmp_path):
+    np.save(tmp_path / "big.npy", np.ones(64 * MIB, np.uint8))
+    before = resident_bytes()
+    mapped = np.load(tmp_path / "big.npy", mmap_mode="r")
+    assert int(mapped.sum(dtype=np.int64)) == 64 * MIB  # all of it was read
+    assert resident_bytes() - before < 8 * MIB
+
+
+@LINUX
+def test_the_peak_is_this_programs_own():
+    """What was freed counts; what the process that started it holds does not."""
+    held = np.ones(400 * MIB, np.uint8)
+    code = """
+import sys
+from custom.memory import peak_bytes
+before = peak_bytes()
+data = bytearray(b'1') * 100 * 2**20
+del data
+print(before, peak_bytes())
+"""
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=root,
+        env={"PYTHONPATH": str(root)},
+    )
+    before, after = map(int, done.stdout.split())
+    assert before < 400 * MIB <= held.nbytes <= peak_bytes()
+    assert 95 * MIB < after - before < 105 * MIB
