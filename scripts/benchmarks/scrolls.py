@@ -101,12 +101,12 @@ def two_workers(scrolls: "Scrolls") -> list[Row]:
     """The same two blocks on two workers and on one; and what was read."""
     depth, width = 2 * scrolls.sizes.depths[0], scrolls.sizes.width
     shape, half = (depth, width, width), (depth // 2, width, width)
-    summaries = []
-    for workers in (2, 1):
+    found: dict[int, list[dict[str, Any]]] = {2: [], 1: []}
+    for workers in (2, 1) * 2:  # the faster of two runs each: other work on the machine hits both workers at once
         with scrolls.cluster(workers):
-            summaries.append(scrolls.predict(shape, block=half))
-    two, one = (summary["seconds"] for summary in summaries)
-    fetched, planned = summaries[0]["chunks_fetched"], summaries[0]["planned"]["chunks"]
+            found[workers].append(scrolls.predict(shape, block=half))
+    two, one = (min(summary["seconds"] for summary in found[workers]) for workers in (2, 1))
+    fetched, planned = found[2][0]["chunks_fetched"], found[2][0]["planned"]["chunks"]
     return [
         Row(f"two workers, {_by(shape)}", show_seconds(two), f"{show_seconds(one)} (one)", one / two, ">= 1.7"),
         Row("chunks fetched", f"{fetched}", f"{planned} (planned)", fetched / planned, "<= 1"),
