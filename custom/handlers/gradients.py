@@ -87,12 +87,12 @@ class GradientGuard:
     def _before_step(self, engine: Engine) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = get_total_norm([p.grad for p in parameters])
-        if self.max_norm is not None:
-            clip_grads_with_norm_(parameters, self.max_norm, norm)
         # the one moment at which the host waits for the device: all numbers at once
         losses = [*self._losses, engine.state.output["loss"].detach()]
         engine.state.gradient_norm, *values = torch.stack([norm.float(), *(loss.float() for loss in losses)]).tolist()
         self._stepped = _finite([engine.state.gradient_norm])
+        if self.max_norm is not None and engine.state.gradient_norm > self.max_norm:
+            clip_grads_with_norm_(parameters, self.max_norm, norm)
         if any_rank(not _finite(values)):
             self._stepped = False
         if not self._stepped:
