@@ -1,7 +1,9 @@
 """What the training handlers cost: a step with all of them, the average of the weights, a checkpoint."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from types import SimpleNamespace
@@ -89,24 +91,33 @@ def seconds_per_step(trainers: list[SupervisedTrainer], device: str, sizes: Size
     """Shortest time of a step, of trainers that run in turns; what is done once a run does not count.
 
     The shortest, because what other work on the machine adds differs by more than the handlers do. A GPU is waited for
-    after the first step and after the last one only, as in training.
+    after the first step and after the last one only, as in training, and its steps between them are taken together.
     """
-    ends: list[list[float]] = [[] for _ in trainers]
-
-    def note(engine: Engine, times: list[float]) -> None:
-        if engine.state.iteration in (1, sizes.steps):
-            wait(device)
-            times.append(perf_counter())
-
-    for trainer, times in zip(trainers, ends, strict=True):
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, note, times)
+    marks = (1, sizes.steps) if device.startswith("cuda") else range(1, sizes.steps + 1)
+    found: list[list[float]] = []
+    for trainer in trainers:
+        times: list[tuple[int, float]] = []
+        trainer.add_event_handler(Events.STARTED, times.clear)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, note, times, marks, device)
+        found.append([])
+        trainer.add_event_handler(Events.COMPLETED, collect, times, found[-1])
     for _ in range(1 + sizes.repeats):
         for trainer in trainers:
             trainer.run()
-    return [
-        min(last - first for first, last in zip(times[2::2], times[3::2], strict=True)) / (sizes.steps - 1)
-        for times in ends
-    ]
+    counted = [steps[len(steps) // (1 + sizes.repeats) :] for steps in found]  # not the first run
+    return [min(steps) for steps in counted]
+
+
+def note(engine: Engine, times: list[tuple[int, float]], marks: Sequence[int], device: str) -> None:
+    """The moment at which a step is done."""
+    if engine.state.iteration in marks:
+        wait(device)
+        times.append((engine.state.iteration, perf_counter()))
+
+
+def collect(times: list[tuple[int, float]], steps: list[float]) -> None:
+    """Seconds of each step, or of a step on average where the steps between were not noted."""
+    steps += [(after - before) / (last - first) for (first, before), (last, after) in pairwise(times)]
 
 
 def make_trainer(device: str, data: dict, sizes: Sizes, folder: Path | None = None) -> SupervisedTrainer:
