@@ -64,6 +64,17 @@ def test_override_files_hold_only_what_differs(name):
 
 
 @pytest.mark.parametrize("name", BUNDLES)
+def test_every_variant_trains_on_several_gpus(name):
+    """What both override would be lost, whichever comes first."""
+    configs = REPOSITORY / "bundles" / name / "configs"
+    several = set(ConfigParser.load_config_file(configs / "multi_gpu_train.json"))
+    apart = {"train", "inference", "metadata", "multi_gpu_train", "multi_gpu_evaluate"}
+    for path in configs.glob("*.json"):
+        if path.stem not in apart and not path.stem.startswith(("export", "inference")):
+            assert not several & set(ConfigParser.load_config_file(path)), path.name
+
+
+@pytest.mark.parametrize("name", BUNDLES)
 def test_training_and_inference_see_the_same(name):
     """inference.json is self-contained, so it repeats parts of train.json: word for word."""
     configs = REPOSITORY / "bundles" / name / "configs"
