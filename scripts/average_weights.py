@@ -11,7 +11,7 @@ import torch
 
 from custom.errors import DataError, show_data_errors_as_one_line
 from custom.files import write_whole
-from custom.handlers.weights import read_state_dict
+from custom.weights import read_state_dict
 
 
 def average_weights(*paths: str, output: str) -> None:

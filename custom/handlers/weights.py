@@ -7,6 +7,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..errors import DataError
+from ..weights import read_state_dict
 
 
 class LoadWeights:
@@ -53,16 +54,3 @@ def load_weights(path: str | Path | Sequence[str], network: torch.nn.Module) -> 
             f"those of the configured {type(network).__name__}",
         )
     network.load_state_dict(state)
-
-
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Read a flat state dict onto the CPU."""
-    if not path.is_file():
-        raise DataError.of(path, "no such file", "trained weights (train first, or give --checkpoint)")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file and for one that holds more than tensors
-        raise DataError.of(path, f"an unreadable file ({type(error).__name__})", "a state dict of tensors") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise DataError.of(path, "other things than tensors", "a flat state dict")
-    return state

@@ -10,37 +10,25 @@ from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from torch import nn
 
 from ..errors import DataError
+from ..weights import read_state_dict
 
-__all__ = ["imagenet_state_dict", "load_encoder_weights", "read_state_dict", "stem_for_channels"]
+__all__ = ["imagenet_state_dict", "load_encoder_weights", "read_encoder_weights", "stem_for_channels"]
 
 # MONAI numbers the blocks of EfficientNet by stage and block, the published files by block alone.
 _STAGE = re.compile(r"^(_blocks)\.\d+(\.\d+\.)")
 
 
-def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+def read_encoder_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """The encoder's part of a state dict saved by ``torch.save``.
 
     A dict under the key ``state_dict`` is taken for the whole, the prefix ``module.`` of DataParallel is dropped, and
     of a checkpoint of this package's network only the entries under ``encoder.`` are kept, without that prefix.
 
     Raises:
-        DataError: the file is missing, cannot be read with ``weights_only=True``, or holds no state dict.
+        DataError: see :func:`custom.weights.read_state_dict`.
     """
-    expected = "a state dict saved by torch.save"
-    if not Path(path).is_file():
-        raise DataError.of(path, "no file", expected)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is no such archive can fail anywhere in the unpickler
-        raise DataError.of(path, f"a file that torch.load refuses ({type(error).__name__})", expected) from error
-    if isinstance(content, Mapping):
-        content = content.get("state_dict", content)
-    if not isinstance(content, Mapping):
-        raise DataError.of(path, f"a {type(content).__name__}", expected)
-    strangers = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
-    if strangers:
-        raise DataError.of(path, f"no tensor under {strangers[0]!r}", expected)
-    weights = {key.removeprefix("module."): value for key, value in content.items()}
+    state = read_state_dict(path, missing="a state dict of an encoder", below="state_dict")
+    weights = {key.removeprefix("module."): value for key, value in state.items()}
     inside = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
     return inside or weights
 

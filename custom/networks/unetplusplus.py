@@ -13,7 +13,7 @@ from monai.networks.nets.resnet import ResNet
 from torch import nn
 from torch.nn import functional as F
 
-from .encoder_weights import imagenet_state_dict, load_encoder_weights, read_state_dict
+from .encoder_weights import imagenet_state_dict, load_encoder_weights, read_encoder_weights
 
 __all__ = ["FlexibleUNetPlusPlus", "NestedDecoder"]
 
@@ -45,7 +45,7 @@ class FlexibleUNetPlusPlus(nn.Module):
             at last the width at full size: as many numbers as the encoder has feature maps.
         deep_supervision: if true, heads on X^{0,L-1} ... X^{0,1} are trained as well.
         encoder_weights: ``None`` for a random start; ``"imagenet"`` for the weights MONAI downloads (2-D
-            ``efficientnet-b0`` to ``b7``); or the path of a local file, see :func:`.read_state_dict`.
+            ``efficientnet-b0`` to ``b7``); or the path of a local file, see :func:`.read_encoder_weights`.
         spatial_dims: 2 or 3.
         norm: normalisation, MONAI style, of the decoder and of those encoders that let it be chosen (EfficientNet).
             A momentum of 0.1 makes the running statistics usable after some tens of steps; MONAI's EfficientNet has
@@ -99,7 +99,7 @@ class FlexibleUNetPlusPlus(nn.Module):
         self.encoder = _build_encoder(backbone, in_channels, spatial_dims, norm)
         if encoder_weights is not None:
             is_name = encoder_weights == "imagenet"
-            weights = imagenet_state_dict(backbone, spatial_dims) if is_name else read_state_dict(encoder_weights)
+            weights = imagenet_state_dict(backbone, spatial_dims) if is_name else read_encoder_weights(encoder_weights)
             ignored = _classifier_parts(self.encoder)
             load_encoder_weights(self.encoder, weights, source=encoder_weights, ignored=ignored)
 

@@ -17,7 +17,7 @@ from monai.bundle.properties import InferProperties, TrainProperties
 from monai.bundle.workflows import _reject_executable_logging_config
 
 from custom.errors import DataError
-from custom.handlers.weights import read_state_dict
+from custom.weights import read_state_dict
 
 from .archive import SUMS, files_of, sha256
 from .configs import check_version, read_json

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from custom.errors import DataError
 from custom.networks import FlexibleUNetPlusPlus
-from custom.networks.encoder_weights import read_state_dict, stem_for_channels
+from custom.networks.encoder_weights import read_encoder_weights, stem_for_channels
 
 WIDTHS = (24, 16, 12, 8, 6)  # small, and all different
 
@@ -335,7 +335,7 @@ def test_ill_files_are_named(tmp_path, published):
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "missing.pt", tmp_path / "folder", truncated, text, empty):
         with pytest.raises(DataError, match="expected a state dict"):
-            read_state_dict(path)
+            read_encoder_weights(path)
     for content in ([torch.zeros(1)], {"epoch": 3}, torch.nn.Linear(1, 1)):
         with pytest.raises(DataError, match="expected a state dict"):
-            read_state_dict(saved(tmp_path, content))
+            read_encoder_weights(saved(tmp_path, content))
