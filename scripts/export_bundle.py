@@ -18,6 +18,8 @@ from scripts.bundles.configs import check_version, export_configs, read_json
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 LARGE = 25 * 10**6
 """Bytes above which the model zoo wants a file listed in large_files.yml."""
+RUNS = ("models/checkpoints", "models/model_final.pt", "eval", "cache")
+"""What runs leave in a bundle's folder."""
 
 
 def export_bundle(
@@ -59,6 +61,8 @@ def export_bundle(
         raise DataError.of(f"bundle {name}", "no such folder in bundles/", " or ".join(_names()))
     if folder.exists() and not (folder / "configs" / "metadata.json").is_file():
         raise DataError.of(folder, "something that is no bundle", "an earlier export, or nothing")
+    if kept := _not_to_be_lost(folder, source):
+        raise DataError.of(folder, kept, "an earlier export as it was made, or another --output")
     file = _weights_file(source, weights)
     if file is None and (torchscript or onnx):
         raise DataError.of(f"bundle {name}", "no weights", "--weights, to make models/model.ts or model.onnx of")
@@ -78,6 +82,13 @@ def export_bundle(
         made.rename(folder)
     write_sums(folder.parent, [archive, folder])
     return archive
+
+
+def _not_to_be_lost(folder: Path, source: Path) -> str | None:
+    """What a folder holds beside an export, which takes its place."""
+    if folder.resolve() == source.resolve():
+        return "the bundle itself"
+    return next((f"{name}, which no export has" for name in RUNS if (folder / name).exists()), None)
 
 
 def _names() -> list[str]:

@@ -35,7 +35,7 @@ def export_configs(source: Path, folder: Path, variant: Path | None = None) -> C
         source: folder of configurations.
         folder: to write to.
         variant: an override file that becomes part of ``train.json``, and as far as ``inference.json`` has the same
-            entries, of that; the metadata then give the channels of its network.
+            entries, of that; the metadata then give the channels of its network and the sizes that it takes.
     """
     folder.mkdir(parents=True)
     for path in sorted(source.iterdir()):
@@ -46,6 +46,7 @@ def export_configs(source: Path, folder: Path, variant: Path | None = None) -> C
         for name in ("train", "inference"):
             _apply(read_json(variant), folder / f"{name}.json", whole=name == "train")
         _set_channels(metadata, read_json(folder / "inference.json")["network_def"])
+        _set_sizes(metadata, folder / "inference.json")
         _write(folder / "metadata.json", metadata)
     return metadata
 
@@ -89,6 +90,31 @@ def _set_channels(metadata: Config, network: Config) -> None:
             meanings = list(tensor["channel_def"].values())
             tensor["num_channels"] = channels
             tensor["channel_def"] = {str(i): meanings[min(i, len(meanings) - 1)] for i in range(channels)}
+
+
+def _set_sizes(metadata: Config, inference: Path) -> None:
+    """Let the metadata say of what the network takes multiples: of what they say, or of twice or four times that."""
+    import torch  # slow to load: not for --help
+    from monai.bundle import ConfigParser
+
+    image, pred = (
+        metadata["network_data_format"][side][name] for side, name in (("inputs", "image"), ("outputs", "pred"))
+    )
+    if not all(re.fullmatch(r"\d+\*n", str(size)) for size in image["spatial_shape"]):
+        return
+    given = [int(size.partition("*")[0]) for size in image["spatial_shape"]]
+    network = ConfigParser(read_json(inference)).get_parsed_content("network_def").eval()
+    for factor in (1, 2, 4):
+        sizes = [3 * factor * size for size in given]  # three times, which is no multiple of the next factor
+        try:
+            with torch.no_grad():
+                answer = network(torch.zeros(1, image["num_channels"], *sizes))
+        except (RuntimeError, ValueError):  # a size that does not fit shows in the middle of a network
+            continue
+        if list(answer.shape[2:]) == sizes:
+            image["spatial_shape"] = pred["spatial_shape"] = [f"{factor * size}*n" for size in given]
+            return
+    raise DataError.of(inference, "a network that takes none of the sizes in metadata.json", "one that does")
 
 
 def _write(path: Path, config: Config) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -195,6 +196,16 @@ def test_a_variant_changes_the_channels_in_the_metadata(tmp_path):
     assert "hypothesis" not in inference and "batch_size" not in inference
 
 
+@pytest.mark.parametrize(("variant", "multiple"), [("swin_unetr", 32), ("light_unet", 16)])
+def test_a_variant_changes_the_sizes_in_the_metadata(tmp_path, variant, multiple):
+    """SwinUNETR halves its input five times, as MONAI's own check of it says; the others four times at most."""
+    export_bundle("vesuvius_surface_3d", output=str(tmp_path), variant=variant)
+    metadata = json.loads((tmp_path / "vesuvius_surface_3d" / "configs" / "metadata.json").read_text())
+    formats = metadata["network_data_format"]
+    for tensor in (formats["inputs"]["image"], formats["outputs"]["pred"]):
+        assert tensor["spatial_shape"] == [f"{multiple}*n"] * 3
+
+
 def test_without_weights_a_bundle_is_exported_to_be_trained(tmp_path):
     own = REPOSITORY / "bundles" / "vesuvius_surface_3d" / "models" / "model.pt"
     if own.exists():
@@ -238,6 +249,20 @@ def test_weights_of_another_network_are_refused_before_anything_is_written(tmp_p
 def test_what_is_not_there_is_named(options, message, tmp_path):
     with pytest.raises(DataError, match=message):
         export_bundle(**{"name": "liver_tumor_2d", "output": str(tmp_path), **options})
+
+
+def test_nothing_that_was_trained_is_overwritten(tmp_path, monkeypatch):
+    """Neither the bundle itself, nor an export in which runs have left something."""
+    monkeypatch.setattr("scripts.export_bundle.BUNDLES", tmp_path)
+    shutil.copytree(REPOSITORY / "bundles" / "liver_tumor_2d" / "configs", tmp_path / "liver_tumor_2d" / "configs")
+    with pytest.raises(DataError, match=r"liver_tumor_2d: found the bundle itself, expected .* another --output"):
+        export_bundle("liver_tumor_2d", output=str(tmp_path))
+    exported = tmp_path / "dist" / "liver_tumor_2d"
+    shutil.copytree(tmp_path / "liver_tumor_2d", exported)
+    (exported / "models" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"found models/checkpoints, which no export has"):
+        export_bundle("liver_tumor_2d", output=str(tmp_path / "dist"))
+    assert (exported / "models" / "checkpoints").is_dir()
 
 
 def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path):
