@@ -81,15 +81,20 @@ def _opened(path: Path, temporary: Path) -> tuple[Path, dict[str, str]]:
 
     sums = read_sums(path.absolute().parent / SUMS)
     if path.is_dir():
-        folder = path
-    elif zipfile.is_zipfile(path):
+        return path, _below(path, sums)
+    if zipfile.is_zipfile(path):
         if path.name in sums and sha256(path) != sums[path.name]:
             raise DataError.of(path, "another content", f"the checksum in {path.absolute().parent / SUMS}")
         folder = unpack(path, temporary / "bundle")
-    else:
-        raise DataError.of(path, "no folder and no zip", "an exported bundle")
+        # a zip's own checksum says all; those of files may be of a later version's
+        return folder, {} if path.name in sums else _below(folder, sums)
+    raise DataError.of(path, "no folder and no zip", "an exported bundle")
+
+
+def _below(folder: Path, sums: dict[str, str]) -> dict[str, str]:
+    """The checksums of a folder's files, by their path in it."""
     prefix = f"{folder.absolute().name}/"
-    return folder, {name.removeprefix(prefix): value for name, value in sums.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): value for name, value in sums.items() if name.startswith(prefix)}
 
 
 def main() -> None:

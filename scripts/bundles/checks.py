@@ -151,6 +151,8 @@ def official_schema(source: Source) -> str:
     content = source.metadata
     if source.offline:
         return "not asked for"
+    if not str(content["schema"]).startswith("https://"):
+        raise DataError.of(source.folder / "configs" / "metadata.json", content["schema"], "https://... as schema")
     try:
         with urllib.request.urlopen(content["schema"], timeout=REACH_S) as answer:
             schema = json.loads(answer.read(2**20))

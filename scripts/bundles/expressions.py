@@ -7,6 +7,7 @@ is enough to know what they do.
 import ast
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,12 @@ ALLOWED = (
 """What an expression may call or read, beside what ``@`` refers to."""
 
 MODULES = ("os", "time", "monai", "torch")
-TARGETS = ("scripts.", "torch.nn.", "torch.optim.", "monai.", "ignite.")
+COMPONENTS = tuple(
+    f"monai.{name}."
+    for name in ("data", "engines", "handlers", "inferers", "losses", "metrics", "networks", "optimizers", "transforms")
+)
+"""Where MONAI has what configurations are made of; elsewhere it can call anything by its name."""
+TARGETS = ("scripts.", "torch.nn.", "torch.optim.", "ignite.", *COMPONENTS)
 _REFERENCE = re.compile(r"@+\w*(?:(?:#|::)\w+)*")
 _NODES = (
     *(ast.Expression, ast.Constant, ast.Name, ast.Load, ast.Attribute, ast.Subscript, ast.Slice, ast.Call, ast.keyword),
@@ -72,7 +78,20 @@ def _is_known_target(name: str, package: Path) -> bool:
     if name.startswith("scripts."):
         module = package.joinpath(*name.split(".")[1:-1])
         return module.with_suffix(".py").is_file() or (module / "__init__.py").is_file()
-    return "." not in name or name.startswith(TARGETS)
+    return name.startswith(TARGETS) if "." in name else _is_component(name)
+
+
+def _is_component(name: str) -> bool:
+    """Whether MONAI finds a name without dots among its components; it takes others from Python itself."""
+    found = _locator().get_component_module_name(name) or []
+    return any(f"{module}.".startswith(COMPONENTS) for module in ([found] if isinstance(found, str) else found))
+
+
+@lru_cache(1)
+def _locator() -> Any:
+    from monai.bundle.config_item import ComponentLocator  # slow to load: not for --help
+
+    return ComponentLocator()
 
 
 def _is_plain(tree: ast.AST) -> bool:

@@ -15,6 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from scripts.bundles import checks, unpacking
+from scripts.bundles.archive import sha256
 from scripts.bundles.expressions import unexpected
 from scripts.bundles.process import last_line
 from scripts.export_bundle import export_bundle
@@ -219,6 +220,23 @@ def test_a_wrong_hash_of_a_file_is_refused(content, tmp_path, verify):
     assert [line.split(":")[0] for line in failures(lines)] == ["failed  checksums", "failed  running it"]
 
 
+def test_files_of_a_later_version_in_the_same_folder_are_no_fault(content, tmp_path, verify):
+    """Two zips and one folder lie beside one list of checksums, of which the files' are the later version's."""
+    path = write_zip(tmp_path / "bundle_v1.zip", content)
+    sums = f"{sha256(path)}  {path.name}\n{'0' * 64}  {ROOT}/models/model.pt\n"
+    (tmp_path / "SHA256SUMS").write_text(sums)
+    verdict, lines = verify(path, quick=True)
+    assert verdict, lines
+
+
+def test_only_a_web_address_is_opened_as_a_schema(content, tmp_path, verify):
+    change = {
+        f"{ROOT}/configs/metadata.json": changed(content, "metadata", lambda c: c.update(schema="file:///etc/passwd"))
+    }
+    _, lines = verify(write_zip(tmp_path / "bundle.zip", content | change), quick=True, offline=False)
+    assert any(line.startswith("failed  official schema") and "https://" in line for line in failures(lines))
+
+
 # Bundles whose files are unpacked, looked at, and never run.
 
 
@@ -415,7 +433,8 @@ def test_components_are_the_bundles_own_or_those_of_known_libraries(tmp_path):
     (tmp_path / "data" / "__init__.py").touch()
     for known in ("Compose", "torch.optim.AdamW", "scripts.data.find_cases", "monai.networks.nets.UNet"):
         assert unexpected("_target_", known, tmp_path) is None
-    for other in ("os.system", "builtins.eval", "scripts.gone.x", "torch.hub.load", "monai.__dict__", "$x", "../x"):
+    others = ("os.system", "builtins.eval", "scripts.gone.x", "torch.hub.load", "monai.__dict__", "$x", "../x")
+    for other in (*others, "open", "exec", "instantiate", "monai.utils.instantiate"):
         assert unexpected("_target_", other, tmp_path) is not None
 
 
