@@ -98,14 +98,18 @@ def predict_in_time(
         _Process(root, settings, device, output_dir.parent / f"process_{number}.log")
         for number, device in enumerate(wanted)
     ]
+    queue = _Queue(sorted(cases, key=lambda case: sizes[case["id"]]), deadline, log)
     try:
         processes = _ready(processes, chosen=devices is not None, log=log)
-        queue = _Queue(sorted(cases, key=lambda case: sizes[case["id"]]), deadline, len(processes), log)
+        queue.serving = len(processes)
         threads = [threading.Thread(target=queue.serve, args=(process,), daemon=True) for process in processes]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, deadline + GRACE - time.monotonic()))
+    except BaseException:
+        queue.close()  # the threads would start the processes anew
+        raise
     finally:
         for process in processes:
             process.stop()
@@ -203,8 +207,9 @@ class _Queue:
 
     waiting: Sequence[Case]
     deadline: float
-    processes: int
     log: Callable[[str], None]
+    serving: int = 0
+    """Threads that take cases, one for each process."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -212,14 +217,23 @@ class _Queue:
         self.total = len(self.waiting)
         self.lock = threading.Lock()
 
+    def close(self) -> None:
+        """Nothing waits any more."""
+        with self.lock:
+            self.waiting.clear()
+
     def serve(self, process: _Process) -> None:
-        """Let a process predict until nothing waits."""
+        """Let a process predict until nothing waits, or until it cannot go on and another can."""
+        broken = False
         while (taken := self._take()) is not None:
             case, share, left = taken
             if left == 0:
                 self._note(Outcome(case["id"], case["image"], NO_TIME, share=share), process)
                 continue
-            if process.ended and not self._restarted(process):
+            broken = broken or (process.ended and not self._restarted(process))
+            if broken and self._left_to_others(case):
+                return
+            if broken:
                 self._note(Outcome(case["id"], case["image"], FAILED, error="no process is left for it"), process)
                 continue
             started = time.monotonic()
@@ -229,10 +243,20 @@ class _Queue:
     def _take(self) -> tuple[Case, float, float] | None:
         with self.lock:
             if not self.waiting:
+                self.serving -= 1
                 return None
             left = max(0.0, self.deadline - time.monotonic())
-            share = left * min(1.0, self.processes / len(self.waiting))
+            share = left * min(1.0, self.serving / len(self.waiting))
             return self.waiting.popleft(), share, left
+
+    def _left_to_others(self, case: Case) -> bool:
+        """Put a case back, if another thread is still there to take it."""
+        with self.lock:
+            if self.serving == 1:
+                return False
+            self.serving -= 1
+            self.waiting.appendleft(case)
+            return True
 
     def _outcome(self, case: Case, share: float, answer: dict[str, Any], seconds: float) -> Outcome:
         views = answer.get("views", 0)
@@ -257,15 +281,29 @@ class _Queue:
             process.wait_until_ready()
         except (DataError, RuntimeError) as error:
             self.log(str(error))
+            process.stop()
             return False
         return True
 
 
 def _ready(processes: list[_Process], *, chosen: bool, log: Callable[[str], None]) -> list[_Process]:
-    """Wait for the processes; of those that ended up on the CPU for want of a GPU that works, one is enough."""
+    """Wait for the processes; of those that ended up on the CPU for want of a GPU that works, one is enough.
+
+    Raises:
+        DataError, RuntimeError: none can be used, for the reason of the first.
+    """
+    ready, errors = [], []
     for process in processes:
-        process.wait_until_ready()
-    useful = processes if chosen else [process for process in processes if process.about["gpu"]] or processes[:1]
+        try:
+            process.wait_until_ready()
+            ready.append(process)
+        except (DataError, RuntimeError) as error:
+            errors.append(error)
+    if not ready:
+        raise errors[0]
+    for error in errors:
+        log(str(error))
+    useful = ready if chosen else [process for process in ready if process.about["gpu"]] or ready[:1]
     for process in processes:
         if process not in useful:
             process.stop()

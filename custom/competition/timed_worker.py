@@ -10,7 +10,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,7 +59,7 @@ class TimedPredictor:
             parser[key] = value
         parser["device"] = device
         self.network = parser.get_parsed_content("network").eval()
-        load_weights(Path(parser.get_parsed_content("checkpoint")), self.network)
+        load_weights(parser.get_parsed_content("checkpoint"), self.network)
         self.network.register_forward_pre_hook(self._check_time)
         self.preprocessing = parser.get_parsed_content("preprocessing")
         self.postprocessing = parser.get_parsed_content("postprocessing")

@@ -1,8 +1,12 @@
 """Prediction by a deadline, on tiny networks with random weights."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -192,9 +196,11 @@ json.loads(sys.stdin.readline())
 print(json.dumps({ready}), flush=True)
 for line in sys.stdin:
     request = json.loads(line)
-    if request["case"]["id"] == "crash":
+    if request["case"]["id"].startswith("crash") and os.environ["CUDA_VISIBLE_DEVICES"] != "0":
         os.kill(os.getpid(), 9)
-    if request["case"]["id"] == "stuck":
+    if os.environ["CUDA_VISIBLE_DEVICES"] == "0":
+        time.sleep(0.2)
+    if request["case"]["id"].startswith("stuck"):
         time.sleep(600)
     print(json.dumps({{"views": 1, "seconds": 0.0}}), flush=True)
 """
@@ -229,6 +235,49 @@ def test_a_crash_costs_one_case(stand_in, tmp_path):
     outcomes, lines = run(stand_in(READY, "a", "crash", "b"), tmp_path / "p", {}, seconds=60, devices=["cpu"])
     assert {outcome.id: outcome.status for outcome in outcomes} == {"a": PREDICTED, "crash": FAILED, "b": PREDICTED}
     assert "its process ended with -9" in lines[2]
+
+
+def test_a_gpu_that_does_not_start_leaves_its_share_to_the_other(stand_in, tmp_path):
+    ready = f"{{'error': 'broken'}} if os.environ['CUDA_VISIBLE_DEVICES'] == '1' else {READY}"
+    outcomes, lines = run(stand_in(ready, "a", "b"), tmp_path / "p", {}, seconds=60, devices=["0", "1"])
+    assert [outcome.status for outcome in outcomes] == [PREDICTED, PREDICTED]
+    assert lines[0] == "broken"
+
+
+def test_a_gpu_that_does_not_start_again_leaves_its_cases_to_the_other(stand_in, tmp_path):
+    """The second one fails at each case, and once it has started a file is in the way of a second start."""
+    is_second, file = "os.environ['CUDA_VISIBLE_DEVICES'] == '1'", str(tmp_path / "started")
+    ready = f"{{'error': 'broken'}} if {is_second} and os.path.exists({file!r}) else {READY}"
+    ready = f"({ready}, {is_second} and open({file!r}, 'w'))[0]"
+    names = [f"crash{number}" for number in range(5)]
+    outcomes, lines = run(stand_in(ready, *names), tmp_path / "p", {}, seconds=60, devices=["0", "1"])
+    assert sorted(outcome.status for outcome in outcomes) == [FAILED] + [PREDICTED] * 4
+    assert "broken" in lines
+
+
+def test_an_interrupt_ends_all_processes(stand_in, tmp_path, monkeypatch):
+    """As the stop button of a notebook does, while a case is at work."""
+    started = []
+    start = timed_inference._Process.start
+    monkeypatch.setattr(timed_inference._Process, "start", lambda self: (start(self), started.append(self.process)))
+
+    def interrupt(line):
+        if "predicting on" not in line:
+            return
+        threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+    images = stand_in(READY, "stuck", "stuck2", "stuck3")
+    with pytest.raises(KeyboardInterrupt):
+        predict_in_time(
+            bundle_root=tmp_path,
+            dataset_dir=images,
+            output_dir=tmp_path / "p",
+            seconds=60,
+            devices=["cpu"],
+            log=interrupt,
+        )
+    time.sleep(0.5)  # in which a thread would start another
+    assert len(started) == 1 and started[0].poll() is not None
 
 
 def test_a_process_that_hangs_is_stopped(stand_in, tmp_path, monkeypatch):
