@@ -132,6 +132,9 @@ class _Run:
         self.threshold = job.threshold
         self.part = job.plan.part(box)
         self.step = job.plan.grid.stride[0]
+        self.overlaps = [step < length for step, length in zip(job.plan.grid.stride, job.plan.grid.roi, strict=True)]
+        self.before: np.ndarray | None = None
+        """The plane before those that are predicted."""
         size = [stop - start for start, stop in box]
         self.layer = np.empty((min(output.shard, size[0]), *size[1:]), np.uint8)
 
@@ -147,11 +150,26 @@ class _Run:
 
             for blended in inferer.planes(read, self.part, network):
                 values = self._as_bytes(blended[0])
-                values *= planes(at, at + len(values))[inner] != EMPTY  # no surface where nothing was scanned
+                values *= self._scanned(planes, at, len(values))[inner]
                 self._collect(z, values)
                 at += len(values)
                 z += len(values)
                 yield values.size
+
+    def _scanned(self, planes: Planes, at: int, count: int) -> np.ndarray:
+        """Where something was scanned: voxels that are not empty, and those that touch one, also at a corner.
+
+        Elsewhere there is no surface; but a dark voxel of the CT punctures none. An axis whose windows do not overlap
+        is not looked along: a block may not know the voxels beside it.
+        """
+        if self.before is None:
+            self.before = planes(at - 1, at + 1)[:1]
+        grey = np.concatenate([self.before, planes(at, at + count + 1)])
+        self.before = grey[-2:-1]
+        for axis, overlaps in enumerate(self.overlaps):
+            if overlaps:
+                grey = _largest_of_three(grey, axis)
+        return grey[1:-1] != EMPTY
 
     def _as_bytes(self, probability: torch.Tensor) -> np.ndarray:
         if self.threshold is None:
@@ -177,6 +195,15 @@ class _Run:
             if position in self.missing:
                 y, x = position[1] * edge - first_y, position[2] * edge - first_x
                 self.output.write(position, self.layer[: top - bottom, y : y + edge, x : x + edge])
+
+
+def _largest_of_three(values: np.ndarray, axis: int) -> np.ndarray:
+    """Each voxel's largest value among itself and its two neighbours along an axis."""
+    values = np.moveaxis(values, axis, 0)
+    largest = values.copy()
+    np.maximum(largest[1:], values[:-1], out=largest[1:])
+    np.maximum(largest[:-1], values[1:], out=largest[:-1])
+    return np.moveaxis(largest, 0, axis)
 
 
 def write_coarse(job: Job, level: int, position: tuple[int, ...]) -> None:

@@ -25,10 +25,11 @@ def pytest_pycollect_makemodule(module_path, parent):
 
 @pytest.fixture(scope="session")
 def volume() -> np.ndarray:
-    """Smooth noise, with nothing scanned in one corner."""
+    """Smooth noise, with nothing scanned in one corner, and single dark voxels."""
     noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(SHAPE), 1)
     volume = np.clip(120 + 300 * noise, 1, 255).astype(np.uint8)
     volume[:14, :20, :14] = 0
+    volume[15::5, ::7, 16::4] = 0
     return volume
 
 
