@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..ops.windows import Part, WindowGrid, gaussian_weights
-from .common import ACTIVATIONS, autocast_to, check_amp, check_option, device_of, with_metadata_of
+from .common import ACTIVATIONS, autocast_to, check_amp, check_finite, check_option, device_of, with_metadata_of
 
 AXES = (-3, -2, -1)
 
@@ -122,7 +122,9 @@ class SlidingWindow(Inferer):
         # Metadata is put aside: every operation on a MetaTensor costs, and the network needs none of it.
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         predicted = [self._volume(volume, network, args, kwargs) for volume in volumes]
-        return with_metadata_of(inputs, torch.stack(predicted) if len(predicted) > 1 else predicted[0][None])
+        output = torch.stack(predicted) if len(predicted) > 1 else predicted[0][None]
+        check_finite(output)
+        return with_metadata_of(inputs, output)
 
     def _volume(self, volume: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
         """Predict ``(C, D, H, W)``."""
@@ -284,6 +286,8 @@ class _Slab:
         """Make room for predictions."""
         self.total = self._zeros(channels, self.weight.device)
 
+        if self.total.device != self.weight.device:
+            self._leave_gpu()
     def add(self, corner: Sequence[int], prediction: torch.Tensor) -> None:
         """Add the prediction ``(C, *roi_size)`` of a window whose rows and columns start at ``corner``."""
         if self.total is None:
@@ -317,6 +321,10 @@ class _Slab:
         """Leave the GPU's memory to the network."""
         logger.warning("out of GPU memory: predictions are summed up in main memory from now on")
         self.total = None if self.total is None else self.total.cpu()
+        self._leave_gpu()
+
+    def _leave_gpu(self) -> None:
+        """All three in main memory, however little of them would not fit elsewhere."""
         self.weight, self.weights = self.weight.cpu(), self.weights.cpu()
         torch.cuda.empty_cache()
 

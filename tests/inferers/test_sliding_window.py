@@ -225,6 +225,19 @@ def test_sums_begin_in_main_memory_when_the_gpu_has_no_room(network, caplog, mon
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_sums_and_weights_stay_together_when_the_gpu_has_room_for_some(monkeypatch):
+    """The device ``meta`` stands in for the GPU: it is another one than the CPU, if without values."""
+    slab = sliding_window._Slab(torch.ones(2, 3, 3), (5, 5), torch.device("meta"))
+    assert slab.on_gpu
+    zeros = torch.zeros
+    monkeypatch.setattr(slab, "_zeros", lambda channels, device: zeros(channels, *slab.size))
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: zeros(self.shape) if self.is_meta else self)
+    slab.add((1, 2), torch.ones(4, 2, 3, 3))
+    slab.weigh([(1, 2)])
+    assert slab.blended(1).shape == (4, 1, 5, 5)
+    assert {sums.device.type for sums in (slab.total, slab.weight, slab.weights)} == {"cpu"}
+
+
 @pytest.mark.parametrize("output_device", ["cpu", "cuda"])
 def test_on_a_gpu(network, output_device):
     image = torch.randn(1, 2, 21, 30, 23)
