@@ -8,6 +8,7 @@ from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type
 from torch import nn
 
+from ..errors import DataError
 from .instance_norm import InstanceNormAsGroupNorm
 
 ACTIVATIONS: dict[str | None, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -66,6 +67,17 @@ def device_of(network: Callable, inputs: torch.Tensor) -> torch.device:
     """Where the network's parameters are; where the input is, for a network without any."""
     parameter = next(network.parameters(), None) if isinstance(network, nn.Module) else None
     return inputs.device if parameter is None else parameter.device
+
+
+def check_finite(output: torch.Tensor) -> None:
+    """
+    Raises:
+        DataError: a value is not finite. Thresholds would take it for background without a word.
+    """
+    if not output.sum().isfinite():
+        raise DataError.of(
+            "the network's prediction", "values that are not finite", "finite ones; float16 may be too narrow: amp None"
+        )
 
 
 def with_metadata_of(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | MetaTensor:

@@ -9,7 +9,7 @@ from monai.inferers import Inferer
 from tqdm import tqdm
 
 from ..ops.slices import context_offsets, slice_neighbours
-from .common import ACTIVATIONS, autocast_to, check_amp, check_option, device_of, with_metadata_of
+from .common import ACTIVATIONS, autocast_to, check_amp, check_finite, check_option, device_of, with_metadata_of
 
 _FLIPS = {"horizontal": (-1,), "vertical": (-2,), "both": (-2, -1)}
 
@@ -53,6 +53,7 @@ class SliceVolumeInferer(Inferer):
     Raises:
         ValueError: an option that is unknown, an input of another number of dimensions or without slices,
             ``context_mm`` without a known distance between slices, or a prediction of another size than its slice.
+        DataError: a prediction that is not finite.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class SliceVolumeInferer(Inferer):
                     output[b, :, z] = prediction
 
         output = output.squeeze(2) if inputs.ndim == 4 else output
+        check_finite(output)
         return with_metadata_of(inputs, output)
 
     def _predict(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:

@@ -72,6 +72,7 @@ class SlidingWindow(Inferer):
 
     Raises:
         ValueError: an unknown option, or ``tta`` turns with a window whose rows and columns differ in number.
+        DataError: a prediction that is not finite.
     """
 
     def __init__(
@@ -285,9 +286,9 @@ class _Slab:
     def allocate(self, channels: int) -> None:
         """Make room for predictions."""
         self.total = self._zeros(channels, self.weight.device)
-
         if self.total.device != self.weight.device:
             self._leave_gpu()
+
     def add(self, corner: Sequence[int], prediction: torch.Tensor) -> None:
         """Add the prediction ``(C, *roi_size)`` of a window whose rows and columns start at ``corner``."""
         if self.total is None:
@@ -320,11 +321,11 @@ class _Slab:
     def retreat(self) -> None:
         """Leave the GPU's memory to the network."""
         logger.warning("out of GPU memory: predictions are summed up in main memory from now on")
-        self.total = None if self.total is None else self.total.cpu()
         self._leave_gpu()
 
     def _leave_gpu(self) -> None:
         """All three in main memory, however little of them would not fit elsewhere."""
+        self.total = None if self.total is None else self.total.cpu()
         self.weight, self.weights = self.weight.cpu(), self.weights.cpu()
         torch.cuda.empty_cache()
 

@@ -14,6 +14,7 @@ from monai.transforms import AsDiscreted, Compose, EnsureChannelFirstd, Invertd,
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from custom.errors import DataError
 from custom.inferers import SliceVolumeInferer
 
 
@@ -242,8 +243,9 @@ def test_automatic_precision_without_the_question(network, volume, monkeypatch):
     )
 
 
-def test_batches_go_to_the_network_and_the_result_to_the_output_device(volume):
-    """The meta device stands for an accelerator."""
+def test_batches_go_to_the_network_and_the_result_to_the_output_device(volume, monkeypatch):
+    """The meta device stands for an accelerator, whose values cannot be asked for."""
+    monkeypatch.setattr("custom.inferers.slices.check_finite", lambda output: None)
 
     class OnMeta(torch.nn.Module):
         def __init__(self):
@@ -381,6 +383,11 @@ def test_ill_options(options, message):
 def test_ill_shapes(shape):
     with pytest.raises(ValueError, match="expected"):
         SliceVolumeInferer()(torch.zeros(shape), Recorder())
+
+
+def test_a_prediction_that_is_not_finite_is_an_error(volume):
+    with pytest.raises(DataError, match="values that are not finite, expected finite ones"):
+        SliceVolumeInferer()(volume, lambda x: x * torch.nan)
 
 
 def test_prediction_of_another_size(volume):

@@ -5,6 +5,7 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 
+from custom.errors import DataError
 from custom.inferers import SlidingWindow, sliding_window
 from custom.ops.windows import WindowGrid
 
@@ -224,7 +225,6 @@ def test_sums_begin_in_main_memory_when_the_gpu_has_no_room(network, caplog, mon
     assert "summed up in main memory" in caplog.text
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_sums_and_weights_stay_together_when_the_gpu_has_room_for_some(monkeypatch):
     """The device ``meta`` stands in for the GPU: it is another one than the CPU, if without values."""
     slab = sliding_window._Slab(torch.ones(2, 3, 3), (5, 5), torch.device("meta"))
@@ -238,6 +238,7 @@ def test_sums_and_weights_stay_together_when_the_gpu_has_room_for_some(monkeypat
     assert {sums.device.type for sums in (slab.total, slab.weight, slab.weights)} == {"cpu"}
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("output_device", ["cpu", "cuda"])
 def test_on_a_gpu(network, output_device):
     image = torch.randn(1, 2, 21, 30, 23)
@@ -283,6 +284,14 @@ def test_progress_is_shown_when_asked_and_then_wiped(network, capsys):
     assert "windows: " in shown
     assert "\n" not in shown
     assert shown.split("\r")[-2].strip() == ""
+
+
+def test_a_prediction_that_is_not_finite_is_an_error():
+    """Of one voxel, which thresholds would take for background."""
+    image = torch.zeros(1, 1, *ROI)
+    image[0, 0, 3, 4, 5] = torch.nan
+    with pytest.raises(DataError, match="values that are not finite, expected finite ones"):
+        SlidingWindow(roi_size=ROI, stride=STRIDE)(image, torch.nn.Identity())
 
 
 def test_refuses_a_slice():
