@@ -22,7 +22,7 @@ from .ranks import gather, rank, unwrapped, world_size
 MAY_DIFFER = (
     *("imports", "initialize", "finalize", "run", "training", "plan", "is_main_process"),
     *("bundle_root", "dataset_dir", "cache_dir", "model_dir", "output_dir", "run_name", "device", "num_workers"),
-    *("resume", "budget_hours", "checkpoint_minutes", "checkpoints_kept", "bucket"),
+    *("resume", "budget_hours", "checkpoint_minutes", "checkpoints_kept", "bucket", "results_dir"),
     "cases",  # names the folder of the data; the ids that it finds are compared
     *("save_execute_config", "tracking_uri", "experiment_name", "is_not_rank0"),  # set by MONAI's --tracking
 )
@@ -42,8 +42,7 @@ class Checkpoints:
 
     Files are written every ``minutes``, before and after each validation, and when the run is stopped; between two
     optimizer steps, in a thread of their own, beside their name, and renamed. They hold the configuration, and a run
-    with another one does not continue them. List this handler as the last of the trainer's, so that the state is that
-    after all others have acted.
+    with another one does not continue them. List this handler after all those of the trainer that change the state.
 
     Args:
         folder: of the files; one run at a time can be in it.

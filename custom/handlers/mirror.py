@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ logger = logging.getLogger(__name__)
 class Mirror:
     """Keeps copies of a run's folders at a URL: ``<url>/<name>/...`` for each folder.
 
-    When training starts, files that are there and not here are fetched; :class:`Checkpoints` then finds what a machine
-    that is gone has left. From then on new and changed files are uploaded by a thread, checkpoints as the last of each
-    round: with a checkpoint in the bucket the best weights of its time are there too. Files whose name begins with a
-    dot, which are being written, stay here. A lost connection is reported, and the files go with a later round.
+    When training starts, files that are there and not here are fetched, and all of them if the newest checkpoint is
+    there: :class:`Checkpoints` then finds what another machine has left. From then on new and changed files are
+    uploaded by a thread, checkpoints as the last of each round: with a checkpoint in the bucket the best weights of its
+    time are there too. Files whose name begins with a dot, which are being written, stay here. A lost connection is
+    reported, and the files go with a later round.
 
     List it as the first of the trainer's handlers.
 
@@ -61,31 +62,27 @@ class Mirror:
         gather(None)  # the other ranks look for checkpoints after that
 
     def download(self) -> None:
-        """Fetch the files that are there and not here."""
+        """Fetch the files that are there and not here; all of them, if the run has gone further there."""
         system = filesystem(self.url)
         system.invalidate_cache()
         root = system._strip_protocol(self.url).rstrip("/")
-        for remote in sorted(system.find(root)):
-            name, _, relative = remote[len(root) :].lstrip("/").partition("/")
-            if name not in self.folders or not relative:
-                continue
+        there = {remote[len(root) :].lstrip("/"): remote for remote in sorted(system.find(root))}
+        there = {key: remote for key, remote in there.items() if "/" in key and key.partition("/")[0] in self.folders}
+        further = _newest(there) > _newest(self._here())
+        for key, remote in there.items():
+            name, _, relative = key.partition("/")
             local = self.folders[name] / relative
-            if not local.exists():
+            if further or not local.exists():
                 logger.info("fetching %s", remote)
                 fetch: Callable[[Path], Any] = lambda file, remote=remote: system.get_file(remote, str(file))  # noqa: E731
                 write_whole(local, fetch)
-                self._there[f"{name}/{relative}"] = _version(local)
+                self._there[key] = _version(local)
 
     def upload(self) -> None:
         """Upload what is new or has changed since, and delete checkpoints that are no longer kept here."""
         system = filesystem(self.url)
         root = system._strip_protocol(self.url).rstrip("/")
-        files = {
-            f"{name}/{path.relative_to(folder).as_posix()}": path
-            for name, folder in self.folders.items()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and not path.name.startswith(".")
-        }
+        files = self._here()
         for key in sorted(files, key=_is_checkpoint):
             try:
                 version = _version(files[key])
@@ -97,6 +94,15 @@ class Mirror:
         for key in [key for key in self._there if _is_checkpoint(key) and key not in files]:
             system.rm_file(f"{root}/{key}")
             del self._there[key]
+
+    def _here(self) -> dict[str, Path]:
+        """The files of the folders by their path below the URL."""
+        return {
+            f"{name}/{path.relative_to(folder).as_posix()}": path
+            for name, folder in self.folders.items()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and not path.name.startswith(".")
+        }
 
     def _run(self) -> None:
         while not self._ended.wait(self.interval_s):
@@ -123,6 +129,11 @@ class Mirror:
 def _version(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
+
+
+def _newest(keys: Iterable[str]) -> str:
+    """Name of the newest checkpoint among files, empty if there is none."""
+    return max((key.rsplit("/", 1)[-1] for key in keys if _is_checkpoint(key)), default="")
 
 
 def _is_checkpoint(key: str) -> bool:

@@ -26,6 +26,7 @@ class RunRecord:
     """Writes ``run.json`` when training starts: configuration, cases, versions, commit, machine and command line.
 
     The configuration is complete, with all overrides and with the values of the knobs at its top, and can be run again.
+    List it after :class:`Checkpoints`: a run that is refused there leaves the record of the one before.
 
     Args:
         folders: where to write it: the run's folder, and that of the weights.

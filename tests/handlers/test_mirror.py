@@ -116,6 +116,20 @@ def test_what_is_here_is_not_fetched(tmp_path, bucket):
     assert (tmp_path / "here" / "sub" / "one").read_text() == "old"
 
 
+def test_all_is_fetched_where_the_run_has_gone_further(tmp_path, bucket):
+    """A machine comes back that has the best weights of its time, after another one has gone on."""
+    for folder, step in (("there", 5), ("here", 3)):
+        (tmp_path / folder / "checkpoints").mkdir(parents=True)
+        (tmp_path / folder / "checkpoints" / f"step_{step:08d}.pt").write_text(folder)
+        (tmp_path / folder / "model.pt").write_text(folder)
+    Mirror(folders={"a": str(tmp_path / "there")}, url=bucket).upload()
+    mirror = Mirror(folders={"a": str(tmp_path / "here")}, url=bucket)
+    mirror.download()
+    assert (tmp_path / "here" / "model.pt").read_text() == "there"
+    mirror.upload()
+    assert fsspec.filesystem("memory").cat("/bucket/run/a/model.pt") == b"there"
+
+
 def run(mirror, step=lambda *_: None):
     engine = Engine(step)
     mirror.attach(engine)
