@@ -81,7 +81,7 @@ def test_training_and_inference_see_the_same(name):
     train = ConfigParser(ConfigParser.load_config_file(configs / "train.json"))
     inference = ConfigParser(ConfigParser.load_config_file(configs / "inference.json"))
     assert inference["network_def"] == train["network_def"]
-    assert inference["inferer"] == train["validate#inferer"]
+    assert inference["inferer"] | {"amp": None} == train["validate#inferer"] | {"amp": None}  # precision is training's
     assert inference["preprocessing#transforms"][-1] == train["normalize"]
     assert inference["postprocessing#transforms"][0] == train["validate#postprocessing#transforms"][0]
     for knob in set(inference.get()) & set(train.get()) - {
