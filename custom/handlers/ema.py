@@ -16,7 +16,7 @@ class EMA:
     short run. The average starts as the weights after the first step. Integer buffers (a count of batches) are copied.
 
     The averaged network is :attr:`network`; evaluate and save that one. Its keys are the network's own, also under
-    ``DistributedDataParallel``, where every rank keeps the same average.
+    ``DistributedDataParallel``, where every rank keeps the same average of the weights, and of its own buffers.
 
     Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the growing decay is that of
     TensorFlow's ``ExponentialMovingAverage``.

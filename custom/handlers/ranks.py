@@ -41,6 +41,13 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def share_buffers(network: torch.nn.Module) -> None:
+    """Give every rank the first one's buffers of a network; every rank has to call this."""
+    if _several():
+        for buffer in network.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def control_group() -> "dist.ProcessGroup | None":
     """Channel for decisions that does not wait for the GPUs' work; every rank has to call this, once."""
     return dist.new_group(backend="gloo") if _several() and dist.get_backend() == "nccl" else None

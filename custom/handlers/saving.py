@@ -7,7 +7,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..files import write_whole
-from .ranks import rank, unwrapped
+from .ranks import rank, share_buffers, unwrapped
 
 
 class SaveBestWeights:
@@ -18,7 +18,8 @@ class SaveBestWeights:
 
     Args:
         path: the file, a flat state dict with the network's own keys.
-        network: what the evaluator evaluates, on any device.
+        network: what the evaluator evaluates, on any device. Of several ranks, all evaluate it with the buffers
+            (statistics of batch norm) of the first, which are the ones that are written.
     """
 
     def __init__(self, *, path: str, network: torch.nn.Module) -> None:
@@ -27,6 +28,7 @@ class SaveBestWeights:
 
     def attach(self, engine: Engine) -> None:
         """Register with the evaluator."""
+        engine.add_event_handler(Events.STARTED, lambda _: share_buffers(self.network))
         engine.add_event_handler(Events.COMPLETED, self._save)
 
     def _save(self, engine: Engine) -> None:

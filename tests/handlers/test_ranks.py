@@ -1,10 +1,12 @@
 """Two processes train as one would, and decide together."""
 
+import csv
 import json
 import os
 import signal
 import time
 
+import pytest
 import torch
 
 from custom.handlers.ranks import any_rank, gather, rank, unwrapped, world_size
@@ -40,6 +42,20 @@ def test_gradients_of_two_ranks_are_those_of_one_with_twice_the_batch(processes,
     assert list(one) == list(two)  # the network's own names
     for key in one:
         torch.testing.assert_close(one[key], two[key], atol=1e-5, rtol=0)
+
+
+def test_every_rank_evaluates_what_is_saved(processes, tiny_run, tmp_path):
+    """Each has seen other batches, and so has other statistics of them."""
+    processes.start(folder=tmp_path, ranks=2, **OPTIONS)
+    finish(processes)
+    network = tiny_run.Network().eval()
+    network.load_state_dict(weights(tmp_path / "model.pt"))
+    items = [tiny_run.Items()[k] for k in range(1000, 1004)]
+    with torch.no_grad():
+        errors = [float((network(item["image"][None]) - item["label"]).square()) for item in items]
+    with (tmp_path / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert min(float(row["mse"]) for row in rows) == pytest.approx(sum(errors) / 4, rel=1e-5)
 
 
 def test_a_signal_to_one_rank_stops_both_and_the_run_continues(processes, tmp_path):
