@@ -59,6 +59,7 @@ class Budget:
         self._stopped = False
         self._previous: dict[int, Any] = {}
         self._group: Any = None
+        self._size: int | None = None
         self._steps: deque[float] = deque(maxlen=_REMEMBERED)
         self._step_started = 0.0
         self._validation = 0.0
@@ -129,14 +130,19 @@ class Budget:
 
     def _stop_unless_fits(self, engine: Engine, seconds: float) -> bool:
         left = self._deadline - time.monotonic()
-        stop = any_rank(bool(self._signal) or left < seconds + self._seconds_of_checkpoint(), self._group)
+        short = self.hours is not None and left < seconds + self._seconds_of_checkpoint()
+        stop = any_rank(bool(self._signal) or short, self._group)
         if stop:
             self._stopped = True
             engine.terminate(skip_completed=True)
         return stop
 
     def _seconds_of_checkpoint(self) -> float:
-        return 1.5 * self.checkpoints.seconds or self.checkpoints.size / _FIRST_WRITE
+        if self.checkpoints.seconds:
+            return 1.5 * self.checkpoints.seconds
+        if not self._steps or self._size is None:  # the optimizer has its state after its first step
+            self._size = self.checkpoints.size
+        return self._size / _FIRST_WRITE
 
     def _say_how_to_continue(self, engine: Engine) -> None:
         if rank() != 0 or not self._stopped:
