@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import queue
 import shutil
+import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
@@ -108,6 +109,7 @@ class StreamLoader:
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             multiprocessing_context=start_method(self.multiprocessing_context) if workers else None,
+            worker_init_fn=_leave_interrupts_to_the_trainer if workers else None,
             timeout=self.timeout_s if workers else 0,
             pin_memory=self.pin_memory,
             generator=torch.Generator(),  # else a seed is drawn from the global one, and the training changes
@@ -246,6 +248,11 @@ class _Batches(Dataset):
 
 def _unchanged(batch: Any) -> Any:
     return batch
+
+
+def _leave_interrupts_to_the_trainer(_: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the trainer still needs batches up to its next optimizer step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _from_workers(loader: DataLoader, timeout_s: float) -> Iterator[dict[str, Any]]:

@@ -329,6 +329,17 @@ def test_bytes_of_an_item():
     assert tensor_bytes([item, item]) == 2 * (24 + 5)
 
 
+def test_workers_leave_ctrl_c_to_the_trainer():
+    """A terminal sends it to all processes, and the trainer still needs batches."""
+    batches = iter(StreamLoader(dataset=Numbers(), batch_size=1, num_workers=1, prefetch_factor=1))
+    next(batches)
+    workers = workers_alive()
+    assert workers
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGINT)
+    assert numbers(batches, 6) == [[1], [2], [3], [4], [5], [6]]
+
+
 # the thread
 
 
