@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from monai.data import Dataset
 
 from ..errors import DataError, one_line
+from .remote import is_url
 from .volumes import read_shape, read_volume
 
 DONE, FAILED = "done", "failed"
@@ -37,7 +38,7 @@ class InferenceDataset(Dataset):
         ..., "failed": message}`` for one that cannot be read.
 
     Raises:
-        DataError: two predictions would go to the same file, or one to its own image.
+        DataError: two predictions would go to the same file, or one to its own image; an image is a URL.
     """
 
     def __init__(
@@ -49,6 +50,9 @@ class InferenceDataset(Dataset):
         weights: str | Sequence[str],
         overwrite: bool = False,
     ) -> None:
+        for case in data:
+            if is_url(case["image"]):
+                raise DataError.of(case["image"], "a URL", "files on this machine")
         super().__init__(list(data), transform)
         self.weights = [weights] if isinstance(weights, str) else list(weights)
         self.overwrite = overwrite

@@ -36,6 +36,12 @@ def make(tmp_path):
     return dataset
 
 
+def test_urls_are_refused(tmp_path):
+    saver = SaveVolumed("pred", output_dir=str(tmp_path))
+    with pytest.raises(DataError, match=r"gs://bucket/a.tif: found a URL, expected files on this machine"):
+        InferenceDataset([{"id": "a", "image": "gs://bucket/a.tif"}], dict, saver=saver, weights="model.pt")
+
+
 @pytest.mark.parametrize("output_ext", [None, ".nii.gz", ".mha"])
 def test_a_whole_prediction_is_done(make, tmp_path, output_ext):
     dataset = make(output_ext=output_ext)
