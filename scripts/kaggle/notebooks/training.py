@@ -48,7 +48,10 @@ OPTIONS = {"batch_size": 8, "num_workers": 2}
 
 # %%
 checkpoints = sorted(find("models/checkpoints/step_*.pt"), key=lambda path: path.name)
-if checkpoints:
+here = sorted(path.name for path in WORKING.glob("models/checkpoints/step_*.pt"))  # when the notebook is run again
+if here and (not checkpoints or checkpoints[-1].name <= here[-1]):
+    print(f"going on after step {int(here[-1][5:-3])}, from {WORKING}")
+elif checkpoints:
     before = checkpoints[-1].parents[2]
     for folder in ("models", "training"):
         if (before / folder).is_dir():
