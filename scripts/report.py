@@ -41,8 +41,10 @@ def report(*runs: str, output: str = "report.html", goals: dict[str, float] | No
     write_whole(output, lambda file: file.write_text(text, encoding="utf-8"))
     _print_table(required or scores)
     print(f"Report: {output}")
-    if sum(row["met"] == "met" for row in required) < max(len(goals), len(required)):
-        sys.exit("error: a goal was missed, or its score was not found: see the table")
+    missed = [f"{row['run']} {row['score']}" for row in required if row["met"] != "met"]
+    missed += [f"no score is called {name}" for name in goals if not any(_is_for(name, row) for row in scores)]
+    if missed:
+        sys.exit(f"error: goals were missed ({', '.join(missed)}): see the table")
 
 
 def _mean_scores(run: Run, goals: dict[str, float]) -> list[dict[str, str]]:
@@ -50,11 +52,11 @@ def _mean_scores(run: Run, goals: dict[str, float]) -> list[dict[str, str]]:
     rows = []
     for score, values in run.scores().items():
         found = spread(values)
-        goal = next((least for name, least in goals.items() if f"{run.folder}/{score}".endswith(f"/{name}")), None)
+        row = {"run": run.name, "score": score}
+        goal = next((least for name, least in goals.items() if _is_for(name, row)), None)
         rows.append(
             {
-                "run": run.name,
-                "score": score,
+                **row,
                 **{name: f"{found[name]:.3f}" for name in ("mean", "lowest", "highest")},
                 "cases": str(len(values)),
                 "goal": "" if goal is None else f"{goal:.2f}",
@@ -62,6 +64,11 @@ def _mean_scores(run: Run, goals: dict[str, float]) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _is_for(goal: str, row: dict[str, str]) -> bool:
+    """Whether a goal's name, that of a score or of a run and a score, is for a row."""
+    return f"/{row['run']}/{row['score']}".endswith(f"/{goal}")
 
 
 def _print_table(rows: Sequence[dict[str, str]]) -> None:

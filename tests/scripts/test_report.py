@@ -105,10 +105,12 @@ def test_page_and_table(request, runs, tmp_path):
     assert set(re.findall(r'(?:src|href)="(\w+):', text)) == {"data"} and "http" not in text  # nothing is fetched
 
 
-@pytest.mark.parametrize("goals", [{"held_out/dice": 0.61}, {"unknown": 0.1}])
+@pytest.mark.parametrize(
+    "goals", [{"held_out/dice": 0.61}, {"unknown": 0.1}, {"held_out/dice": 0.1, "unknown": 0.1}, {"dice": 0.1, "x": 0}]
+)
 def test_a_missed_goal_ends_with_1_and_the_page_is_written(runs, tmp_path, goals):
     file = tmp_path / "report.html"
-    with pytest.raises(SystemExit, match="goal was missed"):
+    with pytest.raises(SystemExit, match="goals were missed"):
         report(*map(str, runs), output=str(file), goals=goals)
     assert file.exists()
 
