@@ -177,8 +177,8 @@ class Plan:
             rows.append(
                 (
                     "a validation",
-                    f"{_duration(validation['seconds'])} ({validation['volumes']:.0f} volumes,"
-                    f" {validation['windows']:.0f} calls of the network for the first)",
+                    f"{_duration(validation['seconds'])} (volumes: {validation['volumes']:.0f},"
+                    f" calls of the network for the first: {validation['windows']:.0f})",
                 )
             )
         return rows, numbers

@@ -102,7 +102,7 @@ def test_the_numbers(clock, capsys):
         "| batch | 2 x 1 x 4 x 4 x 4, 1 in an optimizer step |",
         "| seconds a step | 4 (from 4 to 4 in 10 steps) |",
         "| waiting for data | 25% |",
-        "| a validation | 7.8 min (3 volumes, 27 calls of the network for the first) |",
+        "| a validation | 7.8 min (volumes: 3, calls of the network for the first: 27) |",
         "| an epoch of 100 steps | 10.5 min |",
         "| the run of 4 epochs | 43.2 min |",
         "| within budget_hours 1 | 158 steps_per_epoch for 4 epochs |",
