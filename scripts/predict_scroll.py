@@ -57,7 +57,7 @@ def predict_scroll(
         output: OME-Zarr 0.5 to write.
         bundle: folder of the bundle.
         checkpoint: the weights, or several with commas between, whose mean is taken; by default models/model.pt.
-        config: names of configurations in the bundle, later ones over earlier ones: inference,quickstart_inference.
+        config: names of configurations in the bundle, later ones over earlier ones: inference,quickstart.
         region: z0:z1,y0:y1,x0:x1 in voxels: predict this part alone, with the values that it has in the whole.
         output_kind: probability (0 to 255) or mask (0 and 1).
         threshold: probability above which a voxel of a mask is 1.
