@@ -40,8 +40,8 @@ class Sizes:
 
     patch: tuple[int, int, int, int] | None = None
     filters: int = 40
-    steps: int = 5
-    repeats: int = 4
+    steps: int = 3
+    repeats: int = 10
 
 
 def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
