@@ -83,4 +83,5 @@ def _print_table(rows: Sequence[dict[str, str]]) -> None:
 if __name__ == "__main__":
     import fire
 
-    fire.Fire(report)
+    as_given = fire.decorators.SetParseFn(str)(report)  # a run's name, 20260101_120000, is a number to Python
+    fire.Fire(fire.decorators.SetParseFns(goals=fire.parser.DefaultParseValue)(as_given), name="report.py")

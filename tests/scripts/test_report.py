@@ -105,6 +105,15 @@ def test_page_and_table(request, runs, tmp_path):
     assert set(re.findall(r'(?:src|href)="(\w+):', text)) == {"data"} and "http" not in text  # nothing is fetched
 
 
+def test_a_run_is_found_by_its_name_alone(request, runs):
+    """A time stamp, which Python takes for a number."""
+    folder = runs[0].rename(runs[0].with_name("20260101_120000"))
+    command = [sys.executable, str(request.config.rootpath / "scripts" / "report.py"), folder.name]
+    done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (folder.parent / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     "goals", [{"held_out/dice": 0.61}, {"unknown": 0.1}, {"held_out/dice": 0.1, "unknown": 0.1}, {"dice": 0.1, "x": 0}]
 )
