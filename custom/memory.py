@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -38,10 +39,15 @@ def _status(process: int) -> dict[str, int]:
 
 def _resident_below(process: int) -> int:
     status = _status(process)
-    try:
-        tasks = list(Path(f"/proc/{process}/task").iterdir())
-        children = [child for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:  # it has ended meanwhile
-        return 0
     own = status.get("RssAnon", 0) + status.get("RssShmem", 0)
-    return own + sum(_resident_below(int(child)) for child in children)
+    return own + sum(_resident_below(child) for child in _children(process))
+
+
+def _children(process: int) -> list[int]:
+    """Processes that the threads of a process have started; threads and processes may end meanwhile."""
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            with suppress(OSError):
+                found += map(int, (thread / "children").read_text().split())
+    return found
