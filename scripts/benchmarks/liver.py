@@ -35,11 +35,11 @@ class Sizes:
     repeats: int = 3
     crop: int = 128
     crops: int = 8
-    warm_up_steps: int = 100
+    warm_up_steps: int = 200
     step_size: int = 256
     step_batch: int = 2
     steps: int = 6
-    blocks: int = 3
+    blocks: int = 4
     gpu_batches: tuple[int, ...] = (8, 16, 32)
     gpu_steps: int = 30
 
@@ -130,11 +130,12 @@ def _overhead(
 
 
 def _trained(network: torch.nn.Module, volumes: VolumeCache, device: str, sizes: Sizes) -> torch.nn.Module:
-    """The network after a short training on crops: a random one is undecided everywhere, and any rounding shows."""
+    """The network after a training on crops: one that is undecided about many voxels shows any rounding."""
     crop = (1, sizes.crop, sizes.crop)
     patches = PatchDataset(volumes=volumes, patch_size=crop, seed=0, foreground_share=0.7, transform=_windowed)
     network = network.to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, sizes.warm_up_steps, power=0.9)
     loss = _config_loss()
     with closing(iter(StreamLoader(dataset=patches, batch_size=sizes.crops))) as batches:
         for batch in tqdm(islice(batches, sizes.warm_up_steps), total=sizes.warm_up_steps, desc="training"):
@@ -142,6 +143,7 @@ def _trained(network: torch.nn.Module, volumes: VolumeCache, device: str, sizes:
             optimizer.zero_grad()
             loss(logits, batch["label"][:, :, 0].to(device)).backward()
             optimizer.step()
+            schedule.step()
     return network.eval()
 
 
@@ -180,7 +182,7 @@ def _training(parser: ConfigParser, device: str, sizes: Sizes) -> list[Row]:
         held.append(_block(step, (resident for _ in range(sizes.steps)), device))
         with closing(iter(loader)) as batches:  # the first batch is waited for
             fed.append(_block(step, islice(batches, sizes.steps), device))
-    ours, theirs = median(fed) / sizes.steps, median(held) / sizes.steps
+    ours, theirs = min(fed) / sizes.steps, min(held) / sizes.steps  # what other work on the machine adds is left out
     what = f"training step, {sizes.step_size}x{sizes.step_size}, batch {sizes.step_batch}: from the cache, resident"
     rows = [Row(what, show_seconds(ours), show_seconds(theirs), ours / theirs, "<= 1.05")]
     return rows + (_throughput(step, device, sizes) if on_gpu else [_no_gpu("training, 512x512, bf16, batch 8 to 32")])
