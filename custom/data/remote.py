@@ -256,7 +256,11 @@ def pause_after(number: int) -> float:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether a request may succeed when it is made again."""
+    """Whether a request may succeed when it is made again; whoever asks raises the error if not.
+
+    Errors of a status tell by that. Of the others, those last that say what is wrong with the request, or that the
+    fsspec package cannot make it.
+    """
     code = getattr(error, "code", None) or getattr(error, "status", None)
     if isinstance(code, int):
         return code >= 500 or code in (408, 429)
