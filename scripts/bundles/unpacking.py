@@ -3,6 +3,7 @@
 import shutil
 import stat
 import zipfile
+import zlib
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
@@ -38,7 +39,11 @@ def unpack(path: Path, folder: Path) -> Path:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(entry) as source, target.open("xb") as file:
                         shutil.copyfileobj(source, file)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except OSError as error:  # of the zip, or of the disk it is unpacked to
+        raise DataError.of(
+            error.filename or path, error.strerror or error, "room and a right to read and write"
+        ) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:  # the last: a compression of later
         raise DataError.of(path, f"{type(error).__name__}: {error}", "the zip of a bundle") from None
     return folder / name
 

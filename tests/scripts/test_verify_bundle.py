@@ -1,7 +1,9 @@
 """Both exported bundles pass; bundles that are not what they should be are refused without being run."""
 
+import errno
 import io
 import json
+import os
 import pickle
 import stat
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from custom.errors import DataError
 from scripts.bundles import checks, unpacking
 from scripts.bundles.archive import sha256
 from scripts.bundles.expressions import unexpected
@@ -188,6 +191,27 @@ def test_a_size_that_is_a_lie_is_found(content, tmp_path, verify):
     verdict, lines = verify(path)
     assert not verdict
     assert "BadZipFile" in lines[0] and len(lines) == 2
+
+
+def test_a_stream_that_cannot_be_decompressed_is_a_damaged_zip(tmp_path):
+    path = tmp_path / "bundle.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{ROOT}/a.txt", "".join(map(str, range(2000))))
+    data = bytearray(path.read_bytes())
+    start = 30 + len(f"{ROOT}/a.txt") + 8  # behind the file's header in the zip
+    data[start : start + 10] = b"\xff" * 10
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"bundle\.zip: found error: .*decompress.*, expected the zip of a bundle"):
+        unpacking.unpack(path, tmp_path / "out")
+
+
+def test_a_full_disk_is_no_fault_of_the_zip(content, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(unpacking.shutil, "copyfileobj", full)
+    with pytest.raises(DataError, match="found No space left on device, expected room and a right to read and write"):
+        unpacking.unpack(write_zip(tmp_path / "bundle.zip", content), tmp_path / "out")
 
 
 def test_a_damaged_zip_is_refused(exported, tmp_path, verify):
