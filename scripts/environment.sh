@@ -7,14 +7,14 @@ requirements=$1
 
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
     if [ ! -x .venv/bin/python ]; then
-        for python in python3.12 python3.11 python3.13 python3.10 python3; do
-            if "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+        for python in python3.12 python3.13 python3.11 python3.14 python3; do
+            if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
                 break
             fi
             python=
         done
         if [ -z "${python:-}" ]; then
-            echo "error: found no Python from 3.10 to 3.13 on the PATH" >&2
+            echo "error: found no Python from 3.11 to 3.14 on the PATH" >&2
             exit 1
         fi
         echo "Making .venv with $("$python" --version)"

@@ -72,7 +72,7 @@ def betti_extension() -> ModuleType:
     if path is None:
         raise BettiUnavailableError(
             f"Betti matching needs the compiled part of {PACKAGE}, which is not here: {INSTALL} "
-            "(Linux on x86-64, Python 3.10 to 3.13)"
+            "(Linux on x86-64, Python 3.11 to 3.13)"
         )
     return _load(path)
 
