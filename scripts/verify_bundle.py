@@ -19,8 +19,8 @@ def verify_bundle(path: str, quick: bool = False, offline: bool = False) -> bool
 
     First come the checks that run nothing of the bundle: paths in the zip, checksums, metadata, configurations,
     weights. Only if all of these pass is the bundle's code run: it predicts, trains and evaluates on phantoms, from an
-    empty folder without a PYTHONPATH, and its network is made, exported and compared. A zip is unpacked into a
-    temporary folder, and nothing is written elsewhere.
+    empty folder without a PYTHONPATH, and its network is checked against the metadata and exported. A zip is unpacked
+    into a temporary folder, and nothing is written elsewhere.
 
     The code of a bundle can do whatever you can do. Look at its scripts/ first if you do not know whom it is from.
 

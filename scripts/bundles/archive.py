@@ -15,11 +15,8 @@ _PACKED = {".json", ".md", ".py", ".txt", ".conf", ".yml", ""}
 
 def sha256(path: Path) -> str:
     """Of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_of(folder: Path) -> list[Path]:
