@@ -18,9 +18,8 @@ from scripts import benchmarks
 from scripts.benchmarks.measure import Row, attempt, machine
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
-NO_SECTIONS = {"measure", "phantoms"}
-SECTIONS = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - NO_SECTIONS)
-ON_A_DEVICE = ("correctness", "bundles", "training", "handlers", "losses", "train", "liver", "inference")
+SECTIONS = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - {"measure"})
+ON_A_DEVICE = ("correctness", "handlers", "losses", "train", "liver", "inference")
 """Those that depend on the device, the most telling ones first."""
 
 
@@ -41,7 +40,7 @@ def benchmark(
     Example: python scripts/benchmark.py --device cuda
 
     Args:
-        section: name of a file in scripts/benchmarks, or several: correctness,bundles. Default: all that depend on the
+        section: name of a file in scripts/benchmarks, or several: correctness,train. Default: all that depend on the
             device.
         device: cpu or cuda.
         json: a file to write the table of one section to as well.

@@ -1,26 +1,21 @@
-"""Whether losses, networks, inferers and handlers give on this device what they give on the CPU in float32."""
+"""Whether losses, networks and inferers give on this device what they give on the CPU in float32.
+
+Decides whether a device and its version of torch can be trusted with a run.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
-from monai.engines import SupervisedTrainer
 
-from custom.handlers import EMA, GradientGuard
 from custom.inferers import AutocastInferer, SliceVolumeInferer, SlidingWindow
 from custom.networks import checkpoint_activations
 
 from .losses import example
-from .measure import Row, attempt
-
-BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
-SURFACE, LIVER = "vesuvius_surface_3d", "liver_tumor_2d"
+from .measure import BUNDLES, LIVER, SURFACE, Row, attempt, read_config
 
 Work = Callable[[str], Sequence[torch.Tensor]]
 """From the name of a device to what was computed there."""
@@ -44,7 +39,6 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
         ("the liver's losses and their gradients", lambda: _liver_losses(device, sizes)),
         *((f"network of {name}", lambda name=name: _networks(name, device, sizes)) for name in (SURFACE, LIVER)),
         ("inferers", lambda: _inferers(device, sizes)),
-        ("training", lambda: [compare("5 steps: gradient norm, weights, EMA", _training, device, 1e-3)]),
     ]
     with full_float32():
         return attempt(parts)
@@ -85,12 +79,9 @@ def full_float32() -> Iterator[None]:
             kind.allow_tf32 = value
 
 
-# ------------------------------------------------------------------------------------------------------------- losses
-
-
 def _surface_losses(device: str, sizes: Sizes) -> list[Row]:
     logits, target = (torch.from_numpy(array) for array in example(sizes.patch))
-    whole = _config(SURFACE, "train").get_parsed_content("loss")
+    whole = read_config(SURFACE, "train").get_parsed_content("loss")
     whole.terms.pop("betti")  # computed on the CPU in any case
     whole.weights.pop("betti")
     rows = [
@@ -107,7 +98,7 @@ def _liver_losses(device: str, sizes: Sizes) -> list[Row]:
     logits = 3 * torch.randn(batch, 2, *space, generator=random)
     target = (torch.rand(batch, 2, *space, generator=random) > 0.8).float()
     names = ["train", *sorted(path.stem for path in (BUNDLES / LIVER / "configs").glob("loss_*.json"))]
-    losses = {name: _config(LIVER, *dict.fromkeys(["train", name])).get_parsed_content("loss") for name in names}
+    losses = {name: read_config(LIVER, *dict.fromkeys(["train", name])).get_parsed_content("loss") for name in names}
     return [
         compare(f"{name}: value and gradient", _with_gradient(loss, [logits], target), device, 1e-3)
         for name, loss in losses.items()
@@ -121,9 +112,6 @@ def _with_gradient(loss: torch.nn.Module, logits: list[torch.Tensor], target: to
         return [value, *torch.autograd.grad(value, inputs)]
 
     return work
-
-
-# ----------------------------------------------------------------------------------------------- networks, inferers
 
 
 def _networks(bundle: str, device: str, sizes: Sizes) -> list[Row]:
@@ -148,7 +136,7 @@ def _networks(bundle: str, device: str, sizes: Sizes) -> list[Row]:
         compare(f"{bundle}: probabilities in bf16, in float32 on the CPU", bf16, device, 0.05),
     ]
     if bundle == SURFACE:
-        names = _config(SURFACE, "train", "low_memory")["checkpoint_levels"]
+        names = read_config(SURFACE, "train", "low_memory")["checkpoint_levels"]
         rows.append(
             compare(f"{bundle}: the same with checkpoint_levels", lambda name: gradients(name, names), device, 2e-3)
         )
@@ -174,39 +162,7 @@ def _inferers(device: str, sizes: Sizes) -> list[Row]:
 
 def _network(bundle: str, sizes: Sizes) -> torch.nn.Module:
     """In evaluation mode, with random weights that are always the same."""
-    config = _config(bundle, "train")
+    config = read_config(bundle, "train")
     config["network_def"].update((sizes.options or {}).get(bundle, {}))
     torch.manual_seed(0)
     return config.get_parsed_content("network_def").eval()
-
-
-# ----------------------------------------------------------------------------------------------------------- training
-
-
-def _training(device: str) -> list[torch.Tensor]:
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1)).to(device)
-    random = torch.Generator().manual_seed(0)
-    batches = [{key: torch.randn(8, n, generator=random) for key, n in (("image", 16), ("label", 1))} for _ in range(5)]
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    ema = EMA(network=network, optimizer=optimizer, decay=0.9)
-    with TemporaryDirectory() as folder:
-        trainer = SupervisedTrainer(
-            device=device,
-            max_epochs=1,
-            epoch_length=len(batches),
-            train_data_loader=batches,
-            network=network,
-            optimizer=optimizer,
-            loss_function=torch.nn.MSELoss(),
-            decollate=False,
-            train_handlers=[GradientGuard(optimizer=optimizer, network=network, output_dir=folder, max_norm=0.1)],
-        )
-        trainer.run()
-    norm = torch.tensor(trainer.state.gradient_norm)
-    return [norm, *network.parameters(), *ema.network.parameters()]
-
-
-def _config(bundle: str, *names: str) -> ConfigParser:
-    files = [str(BUNDLES / bundle / "configs" / f"{name}.json") for name in names]
-    return ConfigParser(ConfigParser.load_config_files(files))

@@ -1,19 +1,17 @@
 """The cache, the datasets, the loader and the warp, beside what they replace.
 
 Files are read many times over, so that all of them are in the page cache: what is compared is the work of decoding,
-copying and converting, not the disk.
+copying and converting, not the disk. Decides that volumes are kept in a cache and in which form, that a thread or two
+workers feed a training, and that patches are warped by our own transform. The device plays no part.
 """
 
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import count, repeat
+from itertools import count
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -21,10 +19,7 @@ import nibabel
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.bundle import ConfigParser
 from monai.transforms import Compose, Rand3DElasticd, RandAffined
-from torch.utils.data import default_collate
-from tqdm import tqdm
 
 from custom.data import PatchDataset, StreamLoader, VolumeCache, read_volume, write_volume
 from custom.data.phantoms import abdomen_phantom, scroll_phantom
@@ -33,10 +28,21 @@ from custom.files import write_whole
 from custom.ops.warp import sample_linear, sample_nearest, warp_coordinates
 from custom.transforms import RandWarpd
 
-from .measure import Row, interleaved, not_measured, once, seconds, show_seconds
+from .measure import (
+    BUNDLES,
+    LIVER,
+    SURFACE,
+    Row,
+    attempt,
+    in_a_process,
+    interleaved,
+    not_measured,
+    once,
+    read_config,
+    show_seconds,
+)
 
-BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
-PLOT = BUNDLES / "liver_tumor_2d" / "docs" / "memory.png"
+PLOT = BUNDLES / LIVER / "docs" / "memory.png"
 
 WINDOW = (-100, 200)
 """HU kept by the float16 slices, scaled to [0, 1], as is usual for the liver."""
@@ -58,8 +64,7 @@ class Sizes:
     slices: int = 64
     repeats: int = 5
     step_seconds: float = 1.0
-    steps: int = 6
-    rounds: int = 2
+    steps: int = 12
     volumes: tuple[int, ...] = (5, 20, 80)
     volume: int = 96
 
@@ -71,17 +76,12 @@ def run(device: str, sizes: Sizes = Sizes(), plot: Path = PLOT) -> list[Row]:  #
         parts: list[tuple[str, Callable[[], list[Row]]]] = [
             ("patches", lambda: patches(scroll, sizes)),
             ("slices", lambda: slices(ct, sizes)),
-            ("steps on patches", lambda: steps("vesuvius_surface_3d", scroll, device, sizes)),
-            ("steps on slices", lambda: steps("liver_tumor_2d", ct, device, sizes)),
-            ("warp", lambda: warp(device, sizes)),
+            ("steps on patches", lambda: steps(SURFACE, scroll, sizes)),
+            ("steps on slices", lambda: steps(LIVER, ct, sizes)),
+            ("warp", lambda: warp(sizes)),
             ("memory", lambda: memory(Path(folder), sizes, plot)),
         ]
-        rows: list[Row] = []
-        bar = tqdm(parts, unit="part")
-        for name, part in bar:
-            bar.set_description(name)
-            rows += part()
-        return rows
+        return attempt(parts)
 
 
 def patches(case: dict[str, str], sizes: Sizes) -> list[Row]:
@@ -119,19 +119,11 @@ def slices(case: dict[str, str], sizes: Sizes) -> list[Row]:
     def npy() -> np.ndarray:
         return np.load(files[rng.integers(n)]).astype(np.float32)
 
-    def cached_as_stored() -> np.ndarray:
-        return np.array(volume.image[rng.integers(n)])
-
-    def npy_as_stored() -> np.ndarray:
-        return np.load(files[rng.integers(n)])
-
     what, r = f"random {sizes.ct}x{sizes.ct} slice", sizes.repeats
     float32 = _beside(cached, npy, repeats=r, calls=20)
-    stored = _beside(cached_as_stored, npy_as_stored, repeats=r, calls=20)
     compressed = _beside(cached, nibabel_slice, repeats=r)
     return [
         _times_faster(f"{what} as float32: cache, float16 .npy per slice", *float32, ">= 5"),
-        _times_faster(f"{what} as it is stored: cache, float16 .npy per slice", *stored, ""),
         _times_faster(f"{what} as float32: cache, nibabel on a .nii.gz of {n} slices", *compressed, ">= 100"),
         _bytes_per_slice(volume, case, files),
     ]
@@ -154,50 +146,45 @@ def _bytes_per_slice(volume: Any, case: dict[str, str], files: list[Path]) -> Ro
     )
 
 
-def steps(bundle: str, case: dict[str, str], device: str, sizes: Sizes) -> list[Row]:
-    """A training step on batches of a bundle's own dataset, augmented and with its targets, as the loader feeds it."""
-    parser = ConfigParser()
-    parser.read_config(str(BUNDLES / bundle / "configs" / "train.json"))
+def steps(bundle: str, case: dict[str, str], sizes: Sizes) -> list[Row]:
+    """A training step on batches of a bundle's own dataset, augmented and with its targets, as the loader feeds it.
+
+    The step is a pause: as with a GPU, it leaves the cores to the loader.
+    """
+    parser = read_config(bundle, "train")
     cases = [{**case, "id": str(i), "group": str(i)} for i in range(2)]
     options = {"cases": cases, "cache_dir": str(Path(case["image"]).parent / "steps"), "n_folds": 1, "num_workers": 0}
-    parser.update({**options, "train#volumes#progress": False, **_smaller_items(bundle, sizes)})
+    items = {"patch_size": list(sizes.patch)} if bundle == SURFACE else {"slice_size": [sizes.ct, sizes.ct]}
+    parser.update({**options, "train#volumes#progress": False, **items})
     dataset, batch_size = parser.get_parsed_content("train#dataset"), parser.get_parsed_content("batch_size")
     # A copy each: what draws an item's random numbers serves one loader at a time.
     loaders = [StreamLoader(dataset=deepcopy(dataset), batch_size=batch_size, num_workers=n) for n in (0, 2)]
-    with _cores_left_free(2), closing(iter(loaders[0])) as zero, closing(iter(loaders[1])) as two:
-        resident = next(zero)
-        step = _training_step(resident, device, sizes.step_seconds)
-        alone, by_thread, by_processes = _seconds_per_step(step, [repeat(resident), zero, two], device, sizes)
+    by_thread, by_processes = (_seconds_per_step(loader, sizes) for loader in loaders)
     what = f"step of {sizes.step_seconds:g} s on batches of {bundle}"
     return [
-        _times_as_long(f"{what}: num_workers=2, resident batch", by_processes, alone, "<= 1.05"),
+        _times_as_long(f"{what}: num_workers=2, resident batch", by_processes, sizes.step_seconds, "<= 1.05"),
         _times_as_long(f"{what}: num_workers=0, num_workers=2", by_thread, by_processes, "<= 1.05"),
     ]
 
 
-def warp(device: str, sizes: Sizes) -> list[Row]:
+def _seconds_per_step(loader: StreamLoader, sizes: Sizes) -> float:
+    """Mean of some steps, once the loader has made batches ahead."""
+    with closing(iter(loader)) as batches:
+        next(batches)
+        time.sleep(2 * sizes.step_seconds)
+        return once(lambda: [(next(batches), time.sleep(sizes.step_seconds)) for _ in range(sizes.steps)]) / sizes.steps
+
+
+def warp(sizes: Sizes) -> list[Row]:
     """Rotation, scaling, elastic deformation and slice shifts: in one resampling, and one after another."""
     image, label = scroll_phantom(seed=0, index=0, size=max(sizes.patch))
     item = {
         key: torch.from_numpy(array[: sizes.patch[0], : sizes.patch[1], : sizes.patch[2]].copy())[None]
         for key, array in {"image": image, "label": label}.items()
     }
-    ours, surface, chain = _our_warp("nearest"), _our_warp("surface"), _monai_chain()
-    taken = interleaved(
-        [lambda: ours(dict(item)), lambda: surface(dict(item)), lambda: chain(dict(item))], repeats=sizes.repeats
-    )
-    what = f"warp of a {_by(sizes.patch)} patch"
-    rows = [
-        _times_faster(f"{what}: RandWarpd, MONAI's chain", taken[0], taken[2], ">= 3"),
-        _times_faster(f"{what}, label as a surface: RandWarpd, MONAI's chain", taken[1], taken[2], ""),
-    ]
-    if not device.startswith("cuda"):
-        return rows
-    deferred = _our_warp("nearest", deferred=True)
-    batch = default_collate([deferred(dict(item)) for _ in range(2)])
-    on_device = {key: value.to(device) for key, value in batch.items() if key != "warp"} | {"warp": batch["warp"]}
-    gpu = seconds(lambda: deferred.apply(on_device), repeats=20, device=device)
-    return [*rows, _times_faster("deferred warp of a batch of 2: GPU, CPU", gpu, 2 * taken[0], "")]
+    ours, chain = _our_warp(), _monai_chain()
+    taken = interleaved([lambda: ours(dict(item)), lambda: chain(dict(item))], repeats=sizes.repeats)
+    return [_times_faster(f"warp of a {_by(sizes.patch)} patch: RandWarpd, MONAI's chain", *taken, ">= 3")]
 
 
 def memory(folder: Path, sizes: Sizes, plot: Path) -> list[Row]:
@@ -209,11 +196,7 @@ def memory(folder: Path, sizes: Sizes, plot: Path) -> list[Row]:
     case = _scroll_case(folder, sizes.volume, "small")
     cases = [{**case, "id": str(i), "group": str(i)} for i in range(many)]
     cache = VolumeCache(cases=cases, cache_dir=folder / "memory", modality="scroll", progress=False)
-    spawn = multiprocessing.get_context("spawn")
-    held = []
-    for n in sizes.volumes:
-        with ProcessPoolExecutor(1, mp_context=spawn) as process:
-            held.append(process.submit(train_and_weigh, cases[:n], str(folder / "memory"), many).result())
+    held = [in_a_process(train_and_weigh, cases[:n], str(folder / "memory"), many) for n in sizes.volumes]
     arrays = [sum(volume.bytes for volume in cache[:n]) for n in sizes.volumes]
     _plot(sizes.volumes, held, arrays, plot)
     shown = [f"{held[i] / 2**20:.0f} MiB ({arrays[i] / 2**20:.0f} MiB of arrays)" for i in (-1, 0)]
@@ -226,10 +209,13 @@ def train_and_weigh(cases: list[dict[str, str]], cache_dir: str, n_steps: int) -
     volumes = VolumeCache(cases=cases, cache_dir=cache_dir, modality="scroll", progress=False)
     size = [max(8, n * 2 // 3) for n in volumes[0].shape]
     loader = StreamLoader(dataset=PatchDataset(volumes=volumes, patch_size=size, seed=0), batch_size=2)
+    network = torch.nn.Conv3d(1, 8, 3, stride=2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     with closing(iter(loader)) as batches:
-        step = _training_step(next(batches), "cpu", 0)
         for _ in range(n_steps):
-            step(next(batches))
+            optimizer.zero_grad()
+            network(next(batches)["image"].float()).square().mean().backward()
+            optimizer.step()
         line = next(line for line in SMAPS.read_text().splitlines() if line.startswith("Anonymous:"))
     return int(line.split()[1]) * 1024
 
@@ -275,73 +261,16 @@ def _write_float16(image: np.ndarray, folder: Path) -> list[Path]:
     return files
 
 
-def _smaller_items(bundle: str, sizes: Sizes) -> dict[str, Any]:
-    if bundle == "vesuvius_surface_3d":
-        return {"patch_size": list(sizes.patch)}
-    return {"slice_size": [sizes.ct, sizes.ct]}
-
-
-def _training_step(batch: dict[str, Any], device: str, length: float) -> Callable[[dict[str, Any]], float]:
-    """Forward, backward and update of a small network on the batch's image, repeated to last about ``length`` seconds.
-
-    A network of the real size would take minutes on a CPU, and as long on any GPU as the GPU is slow; what the loader
-    has to keep up with is the length of a step.
-    """
-    image = batch["image"]
-    convolution = getattr(torch.nn, f"Conv{image.ndim - 2}d")
-    layers = [convolution(image.shape[1], 8, 3, stride=2), torch.nn.ReLU(), convolution(8, 1, 3)]
-    network = torch.nn.Sequential(*layers).to(device)
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
-
-    def passes(batch: dict[str, Any], n: int) -> float:
-        image = batch["image"].to(device, torch.float32)
-        for _ in range(n):
-            optimizer.zero_grad()
-            loss = network(image).square().mean()
-            loss.backward()
-            optimizer.step()
-        return loss.item()
-
-    n = max(1, round(length / seconds(lambda: passes(batch, 1), repeats=5, device=device))) if length else 1
-    return lambda batch: passes(batch, n)
-
-
-def _seconds_per_step(
-    step: Callable[[dict[str, Any]], float], sources: list[Iterator[dict[str, Any]]], device: str, sizes: Sizes
-) -> list[float]:
-    """Median over rounds of the mean step of each source, which takes its turn when the others have filled up."""
-    taken: list[list[float]] = [[] for _ in sources]
-    for turn in range(sizes.rounds + 1):
-        for source, times in zip(sources, taken, strict=True):
-            time.sleep(sizes.step_seconds)
-            block = once(lambda source=source: [step(next(source)) for _ in range(sizes.steps)], device)
-            if turn:  # in the first, workers start
-                times.append(block / sizes.steps)
-    return [median(times) for times in taken]
-
-
-@contextmanager
-def _cores_left_free(n: int) -> Iterator[None]:
-    """As on a machine with a GPU, where the step leaves the cores to the loader."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - n))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _our_warp(label_mode: str, *, deferred: bool = False) -> RandWarpd:
+def _our_warp() -> RandWarpd:
     return RandWarpd(
         keys=["image", "label"],
-        mode=["bilinear", label_mode],
+        mode=["bilinear", "nearest"],
         prob=1.0,
         rotate_range=ROTATE,
         scale_range=SCALE,
         elastic_spacing=32,
         elastic_magnitude=[ELASTIC_VOXELS, ELASTIC_VOXELS],
         slice_shift=SLICE_SHIFT,
-        deferred=deferred,
     ).set_random_state(0)
 
 

@@ -1,4 +1,7 @@
-"""Seconds on a CPU of both bundles' networks as they are, as TorchScript and in ONNX Runtime."""
+"""Seconds on a CPU of both bundles' networks as they are, as TorchScript and in ONNX Runtime.
+
+Decides which of them is worth exporting for a machine without a GPU, and that inference uses bfloat16 where it can.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -8,15 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser, ckpt_export, onnx_export
+from monai.bundle import ckpt_export, onnx_export
 from torch import nn
 
 from custom.inferers.common import autocast_to, fast_dtype
 from custom.networks import OnnxNetwork
 
-from .measure import Row, interleaved, not_measured, show_seconds
+from .measure import BUNDLES, LIVER, SURFACE, Row, by, interleaved, not_measured, read_config, show_seconds
 
-BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 TOLERANCE = 1e-4
 
 
@@ -25,7 +27,7 @@ class Sizes:
     """One window of the scroll, one slice of the abdomen; tests take less of both."""
 
     shapes: Mapping[str, tuple[int, ...]] = field(
-        default_factory=lambda: {"vesuvius_surface_3d": (1, 1, 72, 136, 136), "liver_tumor_2d": (1, 1, 512, 512)}
+        default_factory=lambda: {SURFACE: (1, 1, 72, 136, 136), LIVER: (1, 1, 512, 512)}
     )
     overrides: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     repeats: int = 3
@@ -44,7 +46,7 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
 
 def _network(name: str, shape: tuple[int, ...], overrides: dict[str, Any], folder: Path, repeats: int) -> list[Row]:
     configs = BUNDLES / name / "configs"
-    config = ConfigParser(ConfigParser.load_config_file(configs / "inference.json"))
+    config = read_config(name, "inference")
     config.update(overrides)
     network = _with_statistics(config.get_parsed_content("network_def"), len(shape) - 2)
     exported = _export(network, configs, overrides, folder)
@@ -64,7 +66,7 @@ def _network(name: str, shape: tuple[int, ...], overrides: dict[str, Any], folde
 
     taken = interleaved([work(kind) for kind in networks], repeats=repeats)
     times = dict(zip(networks, taken, strict=True))
-    where = f"{name}, {' x '.join(map(str, shape))}"
+    where = f"{name}, {by(shape)}"
 
     def against_eager(kind: str, what: str) -> Row:
         shown = f"{show_seconds(times['eager'])} (eager, fp32)"

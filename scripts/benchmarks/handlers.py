@@ -1,16 +1,18 @@
-"""What the training handlers cost: a step with all of them, the average of the weights, a checkpoint."""
+"""What the training handlers cost: a step with all of them, the average of the weights, a checkpoint.
+
+Decides that all of them are on by default, and that checkpoints are written beside the training.
+"""
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from types import SimpleNamespace
 
 import torch
-from ignite.engine import Engine, Events
-from monai.bundle import ConfigParser
+from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 
 from custom.handlers import (
@@ -27,9 +29,8 @@ from custom.handlers import (
 from custom.inferers import AutocastInferer
 from custom.schedules import build_schedule
 
-from .measure import Row, once, show_seconds, wait
+from .measure import SURFACE, Row, by, once, read_config, show_seconds, wait
 
-CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "vesuvius_surface_3d" / "configs"
 PATCHES = {"cpu": (1, 16, 48, 48), "cuda": (2, 72, 136, 136)}
 """Batch and patch: the default ones on a GPU, smaller on a CPU, where the handlers weigh more."""
 
@@ -54,76 +55,49 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
     }
     with tempfile.TemporaryDirectory() as folder:
         plain = make_trainer(device, data, sizes)
-        full = make_trainer(device, data, sizes, Path(folder))
-        step = seconds_per_step([plain, full], device, sizes)
-        ema = EMA(network=full.network, optimizer=torch.optim.SGD(full.network.parameters()))
+        trainer = make_trainer(device, data, sizes, Path(folder))
+        step = seconds_per_step([plain, trainer], device, sizes.repeats)
+        ema = EMA(network=trainer.network, optimizer=torch.optim.SGD(trainer.network.parameters()))
         ema._update()
         average = min(once(ema._update, device) for _ in range(5))
-        stalls, writes = checkpoint_times(full, Path(folder) / "checkpoints", device)
-    size = " x ".join(map(str, (batch, *patch)))
+        stalls, writes = checkpoint_times(trainer, Path(folder) / "checkpoints", device)
     weights = sum(parameter.numel() for parameter in plain.network.parameters()) / 1e6
+    what = f"a step with all handlers, {weights:.1f} million weights, {by((batch, *patch))}"
+    none, full, mean, stall = map(show_seconds, (*step, average, stalls))
     return [
-        Row(
-            f"a step with all handlers, {weights:.1f} million weights, {size}",
-            show_seconds(step[1]),
-            f"{show_seconds(step[0])} (none)",
-            step[1] / step[0],
-            "<= 1.03",
-        ),
-        Row(
-            "the average of the weights",
-            show_seconds(average),
-            f"{show_seconds(step[0])} (a step)",
-            average / step[0],
-            "<= 0.03",
-        ),
-        Row(
-            "training stalled by a checkpoint, seconds",
-            show_seconds(stalls),
-            f"{show_seconds(writes)} (written)",
-            stalls,
-            "<= 1",
-        ),
+        Row(what, full, f"{none} (none)", step[1] / step[0], "<= 1.03"),
+        Row("the average of the weights", mean, f"{none} (a step)", average / step[0], "<= 0.03"),
+        Row("training stalled by a checkpoint, seconds", stall, f"{show_seconds(writes)} (written)", stalls, "<= 1"),
     ]
 
 
-def seconds_per_step(trainers: list[SupervisedTrainer], device: str, sizes: Sizes) -> list[float]:
+def seconds_per_step(trainers: list[SupervisedTrainer], device: str, repeats: int) -> list[float]:
     """Shortest time of a step, of trainers that run in turns; what is done once a run does not count.
 
-    The shortest, because what other work on the machine adds differs by more than the handlers do. A GPU is waited for
-    after the first step and after the last one only, as in training, and its steps between them are taken together.
+    The shortest, because what other work on the machine adds differs by more than the handlers do.
     """
-    marks = (1, sizes.steps) if device.startswith("cuda") else range(1, sizes.steps + 1)
-    found: list[list[float]] = []
-    for trainer in trainers:
-        times: list[tuple[int, float]] = []
-        trainer.add_event_handler(Events.STARTED, times.clear)
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, note, times, marks, device)
-        found.append([])
-        trainer.add_event_handler(Events.COMPLETED, collect, times, found[-1])
-    for _ in range(1 + sizes.repeats):
-        for trainer in trainers:
-            trainer.run()
-    counted = [steps[len(steps) // (1 + sizes.repeats) :] for steps in found]  # not the first run
-    return [min(steps) for steps in counted]
+    stamps: list[float] = []
 
-
-def note(engine: Engine, times: list[tuple[int, float]], marks: Sequence[int], device: str) -> None:
-    """The moment at which a step is done."""
-    if engine.state.iteration in marks:
+    def note() -> None:
         wait(device)
-        times.append((engine.state.iteration, perf_counter()))
+        stamps.append(perf_counter())
 
-
-def collect(times: list[tuple[int, float]], steps: list[float]) -> None:
-    """Seconds of each step, or of a step on average where the steps between were not noted."""
-    steps += [(after - before) / (last - first) for (first, before), (last, after) in pairwise(times)]
+    for trainer in trainers:
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, note)
+    shortest = [inf] * len(trainers)
+    for turn in range(1 + repeats):
+        for number, trainer in enumerate(trainers):
+            stamps.clear()
+            trainer.run()
+            steps = [after - before for before, after in pairwise(stamps)]
+            if turn:  # not the first run
+                shortest[number] = min(shortest[number], *steps)
+    return shortest
 
 
 def make_trainer(device: str, data: dict, sizes: Sizes, folder: Path | None = None) -> SupervisedTrainer:
     """A trainer of a few steps; with all handlers, writing into ``folder``, or with none."""
-    files = [str(CONFIGS / name) for name in ("train.json", "loss_dice_ce.json")]
-    config = ConfigParser(ConfigParser.load_config_files(files))
+    config = read_config(SURFACE, "train", "loss_dice_ce")
     config["network_def"]["init_filters"] = sizes.filters
     network = config.get_parsed_content("network_def").to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)

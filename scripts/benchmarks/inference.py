@@ -1,7 +1,8 @@
 """Sliding windows beside MONAI's, with the surface bundle's network; then whole scrolls.
 
 The network has learnt a phantom for a few steps, so that its masks have clear edges. It takes time and memory by the
-voxel, so that ratios hold for any size of window.
+voxel, so that ratios hold for any size of window. Decides that windows are blended by an inferer of our own, and that
+scrolls are shared among workers.
 """
 
 import gc
@@ -9,10 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from time import perf_counter
 
 import torch
-from monai.bundle import ConfigParser
 from monai.inferers import Inferer, SlidingWindowInferer
 from monai.utils import set_determinism
 
@@ -22,10 +21,8 @@ from custom.losses import MaskedDiceCELoss
 from custom.memory import peak_bytes
 
 from . import scrolls
-from .measure import Row, attempt, in_a_process, interleaved, not_measured, once
+from .measure import SURFACE, Row, attempt, by, dice, in_a_process, interleaved, once, read_config, share_outside
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-CONFIG = REPOSITORY / "bundles" / "vesuvius_surface_3d" / "configs" / "inference.json"
 BATCHES = (1, 2, 4, 8)
 MIB = 2**20
 
@@ -63,7 +60,7 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
     """Windows on the device; memory and scrolls on the CPU in any case."""
     set_determinism(seed=0)
     on_gpu = device.startswith("cuda")
-    parts = [("windows", lambda: gpu(device, sizes) if on_gpu else [*cpu(sizes), *no_gpu()])]
+    parts = [("windows", lambda: gpu(device, sizes) if on_gpu else cpu(sizes))]
     return attempt(
         [*parts, ("memory of a long volume", lambda: memory(sizes)), ("scrolls", lambda: scrolls.run("cpu"))]
     )
@@ -82,12 +79,12 @@ def cpu(sizes: Sizes) -> list[Row]:
         masks["theirs"] = theirs(setting.volume, setting.probabilities)[:, 1] > 0.5
 
     times = interleaved([our_mask, their_mask], repeats=sizes.repeats)
-    outside = _outside(setting, ours)
-    what = f"voxels a second ({sizes.filters} filters, {_by(sizes.volume)}, windows of {_by(sizes.roi)})"
-    dice = _dice(masks["ours"], masks["theirs"])
+    outside = share_outside(lambda network: ours(setting.volume, network), setting.network)
+    what = f"voxels a second ({sizes.filters} filters, {by(sizes.volume)}, windows of {by(sizes.roi)})"
+    alike = dice(masks["ours"], masks["theirs"])
     return [
         _faster(what, sizes.volume, times, "MONAI, fp32", ">= 2.3"),
-        Row("its mask: Dice with MONAI's", f"{dice:.5f}", "1", dice, ">= 0.999"),
+        Row("its mask: Dice with MONAI's", f"{alike:.5f}", "1", alike, ">= 0.999"),
         Row("its time outside the network", f"{outside:.2%}", "all of its time", outside, "<= 0.03"),
     ]
 
@@ -107,18 +104,12 @@ def gpu(device: str, sizes: Sizes) -> list[Row]:
             _monai(roi, stride, batch)(volume.to(device), network)
 
     (first, a), (second, b) = (min((_on_gpu(work, batch), batch) for batch in BATCHES) for work in (ours, theirs))
-    what = f"voxels a second ({_by(sizes.gpu_volume)}, {a} and {b} windows at a time, the best for each)"
+    what = f"voxels a second ({by(sizes.gpu_volume)}, {a} and {b} windows at a time, the best for each)"
     peaks = [peak for _, peak in (first, second)]
     return [
         _faster(what, sizes.gpu_volume, [first[0], second[0]], "MONAI, autocast", ">= 1.25"),
         Row("its peak memory on the GPU", *map(_mib, peaks), peaks[0] / peaks[1], "<= 0.4"),
     ]
-
-
-def no_gpu() -> list[Row]:
-    """What would be measured there."""
-    goals = {"GPU: voxels a second, beside MONAI with autocast": ">= 1.25", "GPU: peak memory": "<= 0.4"}
-    return [not_measured(what, "no GPU", goal) for what, goal in goals.items()]
 
 
 def memory(sizes: Sizes) -> list[Row]:
@@ -131,7 +122,7 @@ def memory(sizes: Sizes) -> list[Row]:
     rows = []
     for network, case in cases.items():
         pair = [in_a_process(_extra_memory, kind, *case) for kind in ("ours", "theirs")]
-        what = f"resident memory that {_by(case[-1])} adds, result included (windows of {_by(case[0])}, {network})"
+        what = f"resident memory that {by(case[-1])} adds, result included (windows of {by(case[0])}, {network})"
         rows.append(Row(what, _mib(pair[0]), f"{_mib(pair[1])} (MONAI, fp32)", pair[0] / pair[1], "<= 0.5"))
     return rows
 
@@ -164,7 +155,7 @@ def _setting(device: str, sizes: Sizes) -> Setting:
 
 
 def _network(filters: int) -> torch.nn.Module:
-    config = _config()
+    config = read_config(SURFACE, "inference")
     config["network_def#init_filters"] = filters
     return config.get_parsed_content("network_def")
 
@@ -180,21 +171,6 @@ def _teach(network: torch.nn.Module, image: torch.Tensor, label: torch.Tensor, s
         loss(network(image[box])[0], label[box]).backward()
         optimizer.step()
         schedule.step()
-
-
-def _outside(setting: Setting, inferer: Inferer) -> float:
-    """Share of the time that the network does not take."""
-    spent = 0.0
-
-    def network(windows: torch.Tensor) -> torch.Tensor:
-        nonlocal spent
-        started = perf_counter()
-        output = setting.network(windows)
-        spent += perf_counter() - started
-        return output
-
-    whole = once(lambda: inferer(setting.volume, network))
-    return 1 - spent / whole
 
 
 def _on_gpu(work: Callable[[int], None], batch: int) -> tuple[float, int]:
@@ -217,15 +193,8 @@ def _monai(roi: Sequence[int], stride: Sequence[int], batch: int = 1) -> Callabl
 
 
 def _bundle_windows() -> tuple[list[int], list[int]]:
-    return _config()["patch_size"], _config()["stride"]
-
-
-def _dice(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()).clamp_min(1))
-
-
-def _config() -> ConfigParser:
-    return ConfigParser(ConfigParser.load_config_file(CONFIG))
+    config = read_config(SURFACE, "inference")
+    return config["patch_size"], config["stride"]
 
 
 def _faster(what: str, shape: Sequence[int], times: Sequence[float], theirs: str, goal: str) -> Row:
@@ -235,7 +204,3 @@ def _faster(what: str, shape: Sequence[int], times: Sequence[float], theirs: str
 
 def _mib(size: int) -> str:
     return f"{size / MIB:.0f} MiB"
-
-
-def _by(size: Sequence[int]) -> str:
-    return " x ".join(map(str, size))

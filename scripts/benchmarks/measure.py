@@ -1,4 +1,4 @@
-"""Timing two ways of doing the same work side by side."""
+"""What the sections share: rows, timing two ways of doing the same work, the bundles' configurations."""
 
 import gc
 import platform
@@ -6,14 +6,20 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+SURFACE, LIVER = "vesuvius_surface_3d", "liver_tumor_2d"
 FAILED = "failed"
 
 Result = TypeVar("Result")
@@ -92,6 +98,19 @@ def once(work: Callable[[], Any], device: str = "cpu") -> float:
     return time.perf_counter() - started
 
 
+def share_outside(work: Callable[[Callable], Any], network: Callable, device: str = "cpu") -> float:
+    """Share of the time of ``work(network)`` that the network does not take."""
+    inside: list[float] = []
+
+    def timed(batch: torch.Tensor) -> torch.Tensor:
+        outputs: list[torch.Tensor] = []
+        inside.append(once(lambda: outputs.append(network(batch)), device))
+        return outputs[0]
+
+    whole = once(lambda: work(timed), device)
+    return 1 - sum(inside) / whole
+
+
 def in_a_process(work: Callable[..., Result], *args: object) -> Result:
     """What ``work(*args)`` gives in a process of its own, so that no memory that was used before is at hand."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -124,3 +143,21 @@ def show_seconds(value: float) -> str:
     if value < 1e-3:
         return f"{value * 1e6:.0f} us"
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+
+
+def by(sizes: Sequence[int]) -> str:
+    """``2 x 72 x 136``."""
+    return " x ".join(map(str, sizes))
+
+
+def dice(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Of two masks."""
+    return 2 * float((a & b).sum()) / max(float(a.sum() + b.sum()), 1.0)
+
+
+def read_config(bundle: str, *names: str) -> "ConfigParser":
+    """Configurations of a bundle, later ones over earlier ones."""
+    from monai.bundle import ConfigParser  # slow to load: not for --help
+
+    files = [str(BUNDLES / bundle / "configs" / f"{name}.json") for name in names]
+    return ConfigParser(ConfigParser.load_config_files(files))

@@ -17,19 +17,15 @@ TINY = inference.Sizes(
     long=(576, 272, 272),
     memory_roi=(16, 32, 32),
 )
-TINY_SCROLLS = scrolls.Sizes(filters=8, roi=(8, 16, 16), stride=(8, 12, 12), width=24, depths=(32, 64, 96), memory=32)
+TINY_SCROLLS = scrolls.Sizes(filters=8, roi=(8, 16, 16), stride=(8, 12, 12), width=24, depths=(32, 96), memory=32)
 
 
 def test_windows():
-    fast, dice, outside, *gpu = [*inference.cpu(TINY), *inference.no_gpu()]
+    fast, dice, outside = inference.cpu(TINY)
     assert [row.goal for row in (fast, dice, outside)] == [">= 2.3", ">= 0.999", "<= 0.03"]
     assert fast.ratio > 0 and fast.theirs.endswith("(MONAI, fp32)")
     assert 0.9 < dice.ratio <= 1
     assert 0 <= outside.ratio < 1
-    assert [(row.ours, row.ratio, row.goal) for row in gpu] == [
-        ("not measured", None, ">= 1.25"),
-        ("not measured", None, "<= 0.4"),
-    ]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux")
@@ -52,8 +48,5 @@ def test_scrolls(monkeypatch):
     monkeypatch.setattr("dask.distributed.LocalCluster", inside)
     rows = scrolls.run("cpu", TINY_SCROLLS)
     assert not [row for row in rows if row.ours == "failed"]
-    goals = [row.goal for row in rows]
-    assert goals == ["<= 1.35", "<= 1.2", "<= 1.2", "<= 1.2", "", ">= 1.7", "<= 1", "<= 1.1"]
-    assert rows[0].met
-    assert rows[6].ratio == 1
-    assert int(rows[6].ours) > 0
+    assert [row.goal for row in rows] == ["<= 1.2", ">= 1.7", "<= 1.1"]
+    assert all(row.ratio > 0 for row in rows)
