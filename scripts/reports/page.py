@@ -8,31 +8,20 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from .pictures import colour, learning_curves, resource_curves, score_spread
-from .runs import Run, comparable, differing, duration, is_growing, settings, spread
+from .pictures import colour, learning_curves
+from .runs import Run, comparable, differing, duration, settings, spread
 
 STYLE = """
-:root { color-scheme: light; --ink: #1f2933; --soft: #52606d; --line: #d9e2ec; --back: #f5f7fa; }
-* { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 0 auto; padding: 1.5rem 1.5rem 4rem;
-  color: var(--ink); background: white; }
-h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.35rem; margin: 2.6rem 0 .6rem; }
-h3 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; padding-bottom: .2rem; border-bottom: 1px solid var(--line); }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 0 auto; padding: 1.5rem; color: #1f2933; }
+h3 { margin: 1.8rem 0 .4rem; border-bottom: 1px solid #d9e2ec; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; margin: .5rem 0; font-size: .88rem; }
-th, td { padding: .28rem .8rem .28rem 0; text-align: left; vertical-align: top; }
-th { border-bottom: 2px solid #9fb3c8; font-weight: 600; white-space: nowrap; }
-td { border-bottom: 1px solid var(--line); max-width: 34rem; overflow-wrap: anywhere; }
-.number td:not(:first-child), .number th:not(:first-child) { text-align: right; white-space: nowrap;
-  font-variant-numeric: tabular-nums; }
-td:first-child { white-space: nowrap; } .sd { color: var(--soft); } b { font-weight: 650; } .best { color: #0a7c42; }
-code { font-size: .85em; } .note { color: var(--soft); margin: .3rem 0; max-width: 60rem; }
-.met { color: #0a7c42; } .missed { color: #c81e1e; font-weight: 600; }
+th, td { padding: .28rem .8rem .28rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #d9e2ec; }
+td { max-width: 34rem; overflow-wrap: anywhere; }
+.number td:not(:first-child), .number th:not(:first-child) { text-align: right; white-space: nowrap; }
+.note, .sd, figcaption { color: #52606d; } .met { color: #0a7c42; } .missed { color: #c81e1e; font-weight: 600; }
 .dot { display: inline-block; width: .75em; height: .75em; border-radius: 50%; margin-right: .45em; }
-img { max-width: 100%; display: block; } details { margin: .6rem 0; }
-summary { cursor: pointer; color: #0b5394; } .panels { display: grid; gap: .4rem 1.2rem; margin: .6rem 0 1.4rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 32rem), 1fr)); }
-figure { margin: 0; } figcaption { font-size: .85rem; color: var(--soft); }
-@media print { details:not([open]) { display: none; } h3 { break-after: avoid; } img, table { break-inside: avoid; } }
+img { max-width: 100%; } figure { margin: 0; }
+.panels { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 32rem), 1fr)); }
 """
 
 # A cell of a table: text, or HTML made here.
@@ -66,17 +55,13 @@ def _group(runs: list[Run]) -> list[str]:
         ("Curves", [_image(learning_curves(runs), "learning curves")]),
         ("Scores", _scores(runs)),
         ("Pictures", _panels(runs)),
-        ("Time and memory", [_image(resource_curves(runs), "time and memory by step")]),
-        ("How they were made", [_versions(runs), *map(_details_of, enumerate(runs))]),
+        ("How they were made", [_versions(runs), *map(_command, runs)]),
     ]
     parts = []
     for title, found in sections:
         if any(found):
             parts += [f"<h3>{title}</h3>", *found]
     return parts
-
-
-# ----------------------------------------------------------------------------------------------------------- the runs
 
 
 def _overview(runs: list[Run]) -> str:
@@ -101,13 +86,11 @@ def _overview(runs: list[Run]) -> str:
         )
     kept = [n for n in range(len(head)) if n == 0 or any(row[n] for row in rows)]
     table = _table([head[n] for n in kept], [[row[n] for n in kept] for row in rows], "number")
-    hypotheses = [run.configuration.get("hypothesis") for run in runs]
-    if len(runs) > 1 and len(set(hypotheses)) == 1:  # it belongs to the defaults, and tells nothing here
+    hypotheses = {run.name: run.configuration.get("hypothesis") for run in runs}
+    if len(runs) > 1 and len(set(hypotheses.values())) == 1:  # it belongs to the defaults, and tells nothing here
         return table
     notes = [
-        _note(f"<b>{html.escape(run.name)}</b>: {html.escape(str(hypothesis))}")
-        for run, hypothesis in zip(runs, hypotheses, strict=True)
-        if hypothesis
+        _note(f"<b>{html.escape(name)}</b>: {html.escape(str(text))}") for name, text in hypotheses.items() if text
     ]
     return table + "".join(notes)
 
@@ -149,15 +132,8 @@ def _versions(runs: list[Run]) -> str:
         | {f"{name} volumes": len(cases) for name, cases in run.record.get("cases", {}).items()}
         for run in known
     ]
-    unlike = differing(columns)
     keys = dict.fromkeys(key for column in columns for key in column)
-    rows = [
-        [
-            key,
-            *((f"<b>{html.escape(_value(c.get(key)))}</b>",) if key in unlike else _value(c.get(key)) for c in columns),
-        ]
-        for key in sorted(keys, key=lambda key: key not in unlike)
-    ]
+    rows = [[key, *(_value(column.get(key)) for column in columns)] for key in keys]
     return _table(["", *(_named(runs.index(run), run) for run in known)], rows)
 
 
@@ -166,20 +142,9 @@ def _commit(run: Run) -> str | None:
     return None if text is None else text[:12] + ("+changes" if text.endswith("+changes") else "")
 
 
-def _details_of(numbered: tuple[int, Run]) -> str:
-    """Command and all settings of a run, folded away."""
-    number, run = numbered
-    if not run.record:
-        return ""
-    command = html.escape(shlex.join(run.record.get("command", [])))
-    rows = [[(f"<code>{html.escape(key)}</code>",), _value(v)] for key, v in settings(run.configuration).items()]
-    return (
-        f"<details><summary>Command and all settings of {html.escape(run.name)}</summary>"
-        f"<p><code>{command}</code></p>{_table(['setting', _named(number, run)], rows)}</details>"
-    )
-
-
-# --------------------------------------------------------------------------------------------------------- the scores
+def _command(run: Run) -> str:
+    words = run.record.get("command")
+    return "" if not words else _note(f"{html.escape(run.name)}: <code>{html.escape(shlex.join(words))}</code>")
 
 
 def _scores(runs: list[Run]) -> list[str]:
@@ -188,42 +153,28 @@ def _scores(runs: list[Run]) -> list[str]:
         return []
     names = dict.fromkeys(name for _, run in scored for name in run.scores())
     head: list[Cell] = ["score", *(_named(number, run) for number, run in scored)]
-    rows = []
-    for name in names:
-        columns = [run.scores().get(name, []) for _, run in scored]
-        means = {statistics.fmean(values) for values in columns if values}
-        best = max(means) if len(means) > 1 and is_growing(name, columns) else None
-        rows.append([name.replace("_", " "), *(_spread(values, best) for values in columns)])
+    rows = [[name.replace("_", " "), *(_spread(run.scores().get(name, [])) for _, run in scored)] for name in names]
     note = (
         "Mean ± standard deviation, lowest to highest and number of volumes for which the score is defined;"
-        " of a training: its last validation. In the picture a dot is a volume, a line the mean."
+        " of a training: its last validation."
     )
-    if len(scored) > 1:
-        note += " Green: the best mean."
     if len({frozenset(run.cases) for _, run in scored}) > 1:
         note += " <b>Not all were scored on the same volumes.</b>"
-    return [
-        _table(head, rows, "number"),
-        _note(note),
-        _image(score_spread(runs), "scores by volume"),
-        *(_cases(run, len(runs) == 1) for _, run in scored),
-    ]
+    return [_table(head, rows, "number"), _note(note), *(_cases(run, len(runs) == 1) for _, run in scored)]
 
 
-def _spread(values: list[float], best: float | None) -> Cell:
+def _spread(values: list[float]) -> Cell:
     if not values:
         return "–"
     found = {name: f"{value:.3f}" for name, value in spread(values).items()}
-    mark = ' class="best"' if best is not None and statistics.fmean(values) == best else ""
     rest = f"± {found['sd']} ({found['lowest']} to {found['highest']}, n {len(values)})"
-    return (f"<b{mark}>{found['mean']}</b> <span class=sd>{rest}</span>",)
+    return (f"<b>{found['mean']}</b> <span class=sd>{rest}</span>",)
 
 
 def _cases(run: Run, opened: bool) -> str:
     """A row a volume, folded away where there are several runs."""
     names = list(run.scores())
     rows = [[case, *(_short(scores.get(name)) for name in names)] for case, scores in run.cases.items()]
-    rows.append([("<b>mean</b>",), *((f"<b>{spread(run.scores()[name])['mean']:.3f}</b>",) for name in names)])
     table = _table(["case", *(name.replace("_", " ") for name in names)], rows, "number")
     mark = " open" if opened else ""
     return f"<details{mark}><summary>Volume by volume: {html.escape(run.name)}</summary>{table}</details>"
@@ -231,9 +182,6 @@ def _cases(run: Run, opened: bool) -> str:
 
 def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}" if value % 1 else f"{value:.0f}"
-
-
-# ------------------------------------------------------------------------------------------------------- the pictures
 
 
 def _panels(runs: list[Run]) -> list[str]:
@@ -248,9 +196,6 @@ def _panels(runs: list[Run]) -> list[str]:
         ]
         parts.append(f'<div class="panels">{"".join(figures)}</div>')
     return parts
-
-
-# --------------------------------------------------------------------------------------------------------------- HTML
 
 
 def _named(number: int, run: Run) -> tuple[str]:

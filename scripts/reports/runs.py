@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from custom.handlers.checkpoints import MAY_DIFFER
-from custom.handlers.history import NOT_METRICS, TABLE, metric_names
+from custom.handlers.history import NOT_METRICS, TABLE
 from custom.handlers.run_record import RECORD
 from custom.metrics.case_metric import CASES_CSV
 
@@ -141,12 +141,6 @@ def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in items:
         found |= leaves(value, f"{prefix}#{key}" if prefix else str(key))
     return found
-
-
-def is_growing(name: str, columns: Sequence[Sequence[float]]) -> bool:
-    """Whether a score goes from 0 to 1 as a network gets better."""
-    values = [float(value) for column in columns for value in column]
-    return bool(metric_names([{name: value} for value in values]))
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -100,7 +100,7 @@ def test_page_and_table(request, runs, tmp_path):
     row = next(line.split() for line in done.stdout.splitlines() if line.startswith("held_out"))
     assert row == ["held_out", "dice", "0.600", "0.500", "0.700", "2", "0.60", "met"]
     text = file.read_text()
-    assert text.count("data:image/png;base64,") == 3  # curves of one run, scores and a panel of the other
+    assert text.count("data:image/png;base64,") == 2  # curves of one run, a panel of the other
     assert "b&lt;i&gt;" in text and "b<i>" not in text
     assert set(re.findall(r'(?:src|href)="(\w+):', text)) == {"data"} and "http" not in text  # nothing is fetched
 
@@ -151,7 +151,7 @@ def test_two_runs_side_by_side(tmp_path):
     assert "python -m monai.bundle run --config_file &#x27;[&#x27;" in text
     panels = re.findall(r'<div class="panels">(.*?)</div>', text)
     assert [part.count("<figure>") for part in panels] == [2]
-    assert text.count("data:image/png;base64,") == 5  # curves, scores, two panels, time and memory
+    assert text.count("data:image/png;base64,") == 3  # curves, two panels
     assert "same volumes" not in text
 
 
@@ -159,12 +159,6 @@ def test_runs_scored_on_other_volumes_are_told_apart(tmp_path):
     a = make_training(tmp_path / "a")
     b = make_training(tmp_path / "b", cases="case,dice\na,0.5\nz,0.75\n")
     assert "Not all were scored on the same volumes." in page(load_runs([a, b]), [])
-
-
-def test_the_best_mean_is_marked_where_more_is_better(tmp_path):
-    a = make_training(tmp_path / "a", cases="case,dice,hd95\na,0.5,0.1\n")
-    b = make_training(tmp_path / "b", cases="case,dice,hd95\na,0.75,0.2\n")
-    assert re.findall(r'class="best">([^<]*)', page(load_runs([a, b]), [])) == ["0.750"]
 
 
 def test_runs_without_a_common_score_are_told_about_one_after_the_other(tmp_path, runs):
