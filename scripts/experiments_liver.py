@@ -8,9 +8,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from custom.files import write_whole
 from scripts.experiments.commands import ROOT, chosen, run_bundle, run_python
-from scripts.experiments_page import ABOUT, load_run, table
+from scripts.reports.runs import duration, read_csv
 
 BUNDLE = ROOT / "bundles" / "liver_tumor_2d"
 FULL_SIZE = 512
@@ -51,7 +50,7 @@ def experiment(
     Example: python scripts/experiments_liver.py --output experiments/liver --only v1_baseline,v2
 
     Args:
-        output: folder for phantoms and for a folder each version, which scripts/experiments_page.py takes.
+        output: folder for phantoms and for a folder each version; scripts/report.py takes the training/ in these.
         only: names of the versions, see VERSIONS.
         steps: optimizer steps of each training, a multiple of 4.
         size: rows and columns of a slice, a multiple of 32.
@@ -67,12 +66,6 @@ def experiment(
     data = out / "phantoms"
     phantoms = {"size": size, "slices": slices, "n_train": n_train, "n_test": n_test}
     run_python("scripts/make_phantoms.py", "abdomen", output=data, **phantoms)
-    about = f"""Abdomen phantoms
-{n_train} volumes of {slices} slices of {size} x {size} to train on, {n_train // FOLDS} of them for choosing the
-weights; {n_test} others to score. Computed anatomy, many steps fewer than a real training and slices
-{FULL_SIZE // size} times smaller: this shows that every version works and what it costs, not which is best on patients.
-"""
-    write_whole(out / ABOUT, lambda file: file.write_text(about, encoding="utf-8"))
     settings = {
         "epochs": 4,
         "steps_per_epoch": steps // 4,
@@ -88,7 +81,7 @@ weights; {n_test} others to score. Computed anatomy, many steps fewer than a rea
     }
     for name in names:
         _train_and_score(VERSIONS[name], out / name, data, settings)
-    print(f"\n{table([load_run(out / name) for name in names])}\n\nEverything lies in {out}")
+    print(f"\n{table([out / name for name in names])}\n\nEverything lies in {out}")
 
 
 def _train_and_score(overrides: list[str], folder: Path, data: Path, settings: dict[str, Any]) -> None:
@@ -100,6 +93,18 @@ def _train_and_score(overrides: list[str], folder: Path, data: Path, settings: d
     if not (folder / "held_out" / "scores.json").exists():
         held_out = {"dataset_dir": data / "held_out.json", "subset": "all", "output_dir": folder / "held_out"}
         run_bundle(BUNDLE, "evaluating", [*configs, "evaluate"], **options, **held_out)
+
+
+def table(folders: Sequence[Path]) -> str:
+    """Scores on the held-out volumes and costs of the training, in Markdown."""
+    lines = ["| version | liver Dice | tumour Dice | lesion F1 | training |", "|" + " --- |" * 5]
+    for folder in folders:
+        mean = json.loads((folder / "held_out" / "scores.json").read_text(encoding="utf-8"))["mean"]
+        scores = (mean["liver"]["dice"], mean["tumor"]["dice"], mean["lesions"]["f1"])
+        seconds = float(read_csv(folder / "training" / "metrics.csv")[-1]["seconds"])
+        cells = [folder.name, *("-" if score is None else f"{score:.3f}" for score in scores), duration(seconds)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _scaled_elastic(overrides: list[str], size: int) -> dict[str, Any]:
