@@ -24,12 +24,10 @@ from monai.transforms import Compose, Rand3DElasticd, RandAffined
 from custom.data import PatchDataset, StreamLoader, VolumeCache, read_volume, write_volume
 from custom.data.phantoms import abdomen_phantom, scroll_phantom
 from custom.data.volumes import to_canonical
-from custom.files import write_whole
 from custom.ops.warp import sample_linear, sample_nearest, warp_coordinates
 from custom.transforms import RandWarpd
 
 from .measure import (
-    BUNDLES,
     LIVER,
     SURFACE,
     Row,
@@ -41,8 +39,6 @@ from .measure import (
     read_config,
     show_seconds,
 )
-
-PLOT = BUNDLES / LIVER / "docs" / "memory.png"
 
 WINDOW = (-100, 200)
 """HU kept by the float16 slices, scaled to [0, 1], as is usual for the liver."""
@@ -65,12 +61,12 @@ class Sizes:
     repeats: int = 5
     step_seconds: float = 1.0
     steps: int = 12
-    volumes: tuple[int, ...] = (5, 20, 80)
+    volumes: tuple[int, int] = (5, 80)
     volume: int = 96
 
 
-def run(device: str, sizes: Sizes = Sizes(), plot: Path = PLOT) -> list[Row]:  # noqa: B008
-    """Measure everything; draws resident memory by number of volumes to ``plot``."""
+def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
+    """Measure everything."""
     with TemporaryDirectory(prefix="benchmark-data-") as folder:
         scroll, ct = _scroll_case(Path(folder), sizes.scroll), _ct_case(Path(folder), sizes)
         parts: list[tuple[str, Callable[[], list[Row]]]] = [
@@ -79,7 +75,7 @@ def run(device: str, sizes: Sizes = Sizes(), plot: Path = PLOT) -> list[Row]:  #
             ("steps on patches", lambda: steps(SURFACE, scroll, sizes)),
             ("steps on slices", lambda: steps(LIVER, ct, sizes)),
             ("warp", lambda: warp(sizes)),
-            ("memory", lambda: memory(Path(folder), sizes, plot)),
+            ("memory", lambda: memory(Path(folder), sizes)),
         ]
         return attempt(parts)
 
@@ -187,20 +183,19 @@ def warp(sizes: Sizes) -> list[Row]:
     return [_times_faster(f"warp of a {_by(sizes.patch)} patch: RandWarpd, MONAI's chain", *taken, ">= 3")]
 
 
-def memory(folder: Path, sizes: Sizes, plot: Path) -> list[Row]:
+def memory(folder: Path, sizes: Sizes) -> list[Row]:
     """Memory that a training process holds beside the page cache, by number of volumes."""
-    few, many = sizes.volumes[0], sizes.volumes[-1]
+    few, many = sizes.volumes
     what = f"memory of a training process, page cache apart: {many} volumes, {few} volumes"
     if not SMAPS.exists():
         return [not_measured(what, f"needs {SMAPS}", "<= 1.05")]
     case = _scroll_case(folder, sizes.volume, "small")
     cases = [{**case, "id": str(i), "group": str(i)} for i in range(many)]
     cache = VolumeCache(cases=cases, cache_dir=folder / "memory", modality="scroll", progress=False)
-    held = [in_a_process(train_and_weigh, cases[:n], str(folder / "memory"), many) for n in sizes.volumes]
-    arrays = [sum(volume.bytes for volume in cache[:n]) for n in sizes.volumes]
-    _plot(sizes.volumes, held, arrays, plot)
-    shown = [f"{held[i] / 2**20:.0f} MiB ({arrays[i] / 2**20:.0f} MiB of arrays)" for i in (-1, 0)]
-    return [Row(what, *shown, held[-1] / held[0], "<= 1.05")]
+    held = [in_a_process(train_and_weigh, cases[:n], str(folder / "memory"), many) for n in (many, few)]
+    arrays = [sum(volume.bytes for volume in cache[:n]) for n in (many, few)]
+    shown = [f"{size / 2**20:.0f} MiB ({n / 2**20:.0f} MiB of arrays)" for size, n in zip(held, arrays, strict=True)]
+    return [Row(what, *shown, held[0] / held[1], "<= 1.05")]
 
 
 def train_and_weigh(cases: list[dict[str, str]], cache_dir: str, n_steps: int) -> int:
@@ -218,18 +213,6 @@ def train_and_weigh(cases: list[dict[str, str]], cache_dir: str, n_steps: int) -
             optimizer.step()
         line = next(line for line in SMAPS.read_text().splitlines() if line.startswith("Anonymous:"))
     return int(line.split()[1]) * 1024
-
-
-def _plot(volumes: tuple[int, ...], held: list[int], arrays: list[int], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 3), dpi=90, layout="constrained")
-    axes = figure.add_subplot(xlabel="volumes", ylabel="MiB", title="Memory of a training process")
-    axes.plot(volumes, [value / 2**20 for value in held], "o-", label="measured, page cache apart")
-    axes.plot(volumes, [(held[0] + array) / 2**20 for array in arrays], ":", label="with the volumes in memory")
-    axes.set_ylim(0)
-    axes.legend()
-    write_whole(path, lambda file: figure.savefig(file))
 
 
 def _scroll_case(folder: Path, size: int, name: str = "scroll") -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the training handlers cost: a step with all of them, the average of the weights, a checkpoint.
+"""What the training handlers cost: a step with all of them, a checkpoint.
 
 Decides that all of them are on by default, and that checkpoints are written beside the training.
 """
@@ -57,16 +57,12 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
         plain = make_trainer(device, data, sizes)
         trainer = make_trainer(device, data, sizes, Path(folder))
         step = seconds_per_step([plain, trainer], device, sizes.repeats)
-        ema = EMA(network=trainer.network, optimizer=torch.optim.SGD(trainer.network.parameters()))
-        ema._update()
-        average = min(once(ema._update, device) for _ in range(5))
         stalls, writes = checkpoint_times(trainer, Path(folder) / "checkpoints", device)
     weights = sum(parameter.numel() for parameter in plain.network.parameters()) / 1e6
     what = f"a step with all handlers, {weights:.1f} million weights, {by((batch, *patch))}"
-    none, full, mean, stall = map(show_seconds, (*step, average, stalls))
+    none, full, stall = map(show_seconds, (*step, stalls))
     return [
         Row(what, full, f"{none} (none)", step[1] / step[0], "<= 1.03"),
-        Row("the average of the weights", mean, f"{none} (a step)", average / step[0], "<= 0.03"),
         Row("training stalled by a checkpoint, seconds", stall, f"{show_seconds(writes)} (written)", stalls, "<= 1"),
     ]
 

@@ -1,12 +1,12 @@
-"""Sliding windows beside MONAI's, with the surface bundle's network; then whole scrolls.
+"""Sliding windows beside MONAI's, with the surface bundle's network.
 
 The network has learnt a phantom for a few steps, so that its masks have clear edges. It takes time and memory by the
-voxel, so that ratios hold for any size of window. Decides that windows are blended by an inferer of our own, and that
-scrolls are shared among workers.
+voxel, so that ratios hold for any size of window. Decides that windows are blended by an inferer of our own. What a
+whole scroll takes: ``scripts/predict_scroll.py --plan True``, and the summary of each of its runs.
 """
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,8 +20,19 @@ from custom.inferers import SlidingWindow
 from custom.losses import MaskedDiceCELoss
 from custom.memory import peak_bytes
 
-from . import scrolls
-from .measure import SURFACE, Row, attempt, by, dice, in_a_process, interleaved, once, read_config, share_outside
+from .measure import (
+    SURFACE,
+    Row,
+    attempt,
+    by,
+    dice,
+    in_a_process,
+    interleaved,
+    once,
+    read_config,
+    share_outside,
+    taught,
+)
 
 BATCHES = (1, 2, 4, 8)
 MIB = 2**20
@@ -44,42 +55,27 @@ class Sizes:
     gpu_volume: tuple[int, int, int] = (320, 320, 320)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A network that has learnt something, and what it looks at."""
-
-    network: torch.nn.Module
-    volume: torch.Tensor
-
-    def probabilities(self, windows: torch.Tensor) -> torch.Tensor:
-        """What MONAI's inferer blends: as ours does, probabilities."""
-        return self.network(windows).float().softmax(1)
-
-
 def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
-    """Windows on the device; memory and scrolls on the CPU in any case."""
+    """Windows on the device; memory on the CPU in any case."""
     set_determinism(seed=0)
-    on_gpu = device.startswith("cuda")
-    parts = [("windows", lambda: gpu(device, sizes) if on_gpu else cpu(sizes))]
-    return attempt(
-        [*parts, ("memory of a long volume", lambda: memory(sizes)), ("scrolls", lambda: scrolls.run("cpu"))]
-    )
+    windows = (lambda: gpu(device, sizes)) if device.startswith("cuda") else (lambda: cpu(sizes))
+    return attempt([("windows", windows), ("memory of a long volume", lambda: memory(sizes))])
 
 
 def cpu(sizes: Sizes) -> list[Row]:
     """Voxels a second, masks, and time outside the network."""
-    setting = _setting("cpu", sizes)
+    network, volume = _taught(sizes)
     ours, theirs = _inferer(sizes.roi, sizes.stride), _monai(sizes.roi, sizes.stride)
     masks: dict[str, torch.Tensor] = {}
 
     def our_mask() -> None:
-        masks["ours"] = ours(setting.volume, setting.network)[:, 0] > 0.5
+        masks["ours"] = ours(volume, network)[:, 0] > 0.5
 
     def their_mask() -> None:
-        masks["theirs"] = theirs(setting.volume, setting.probabilities)[:, 1] > 0.5
+        masks["theirs"] = theirs(volume, lambda windows: network(windows).float().softmax(1))[:, 1] > 0.5
 
     times = interleaved([our_mask, their_mask], repeats=sizes.repeats)
-    outside = share_outside(lambda network: ours(setting.volume, network), setting.network)
+    outside = share_outside(lambda timed: ours(volume, timed), network)
     what = f"voxels a second ({sizes.filters} filters, {by(sizes.volume)}, windows of {by(sizes.roi)})"
     alike = dice(masks["ours"], masks["theirs"])
     return [
@@ -145,32 +141,26 @@ def _two_classes(windows: torch.Tensor) -> torch.Tensor:
     return torch.cat([-windows, windows], dim=1)
 
 
-def _setting(device: str, sizes: Sizes) -> Setting:
-    image, label = scroll_phantom(seed=0, index=0, size=max(sizes.volume), ignore=0.0)
-    grey = torch.from_numpy(image)[None, None].to(device) / 127.5 - 1
-    network = _network(sizes.filters).to(device).train()
-    _teach(network, grey, torch.from_numpy(label)[None, None].to(device), sizes)
-    box = tuple(slice(length) for length in sizes.volume)
-    return Setting(network.eval(), grey[(..., *box)].contiguous())
-
-
 def _network(filters: int) -> torch.nn.Module:
     config = read_config(SURFACE, "inference")
     config["network_def#init_filters"] = filters
     return config.get_parsed_content("network_def")
 
 
-def _teach(network: torch.nn.Module, image: torch.Tensor, label: torch.Tensor, sizes: Sizes) -> None:
+def _taught(sizes: Sizes) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A network that has learnt something of a phantom, and what it looks at."""
+    image, label = scroll_phantom(seed=0, index=0, size=max(sizes.volume), ignore=0.0)
+    grey, label = torch.from_numpy(image)[None, None] / 127.5 - 1, torch.from_numpy(label)[None, None]
     loss, random = MaskedDiceCELoss(), torch.Generator().manual_seed(0)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, sizes.steps, power=0.9)
-    for _ in range(sizes.steps):
-        starts = [int(torch.randint(length - sizes.patch + 1, (), generator=random)) for length in image.shape[2:]]
-        box = (..., *(slice(start, start + sizes.patch) for start in starts))
-        optimizer.zero_grad()
-        loss(network(image[box])[0], label[box]).backward()
-        optimizer.step()
-        schedule.step()
+
+    def patches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        while True:
+            starts = [int(torch.randint(length - sizes.patch + 1, (), generator=random)) for length in grey.shape[2:]]
+            box = (..., *(slice(start, start + sizes.patch) for start in starts))
+            yield grey[box], label[box]
+
+    network = taught(_network(sizes.filters), lambda outputs, label: loss(outputs[0], label), patches(), sizes.steps)
+    return network, grey[(..., *map(slice, sizes.volume))].contiguous()
 
 
 def _on_gpu(work: Callable[[int], None], batch: int) -> tuple[float, int]:

@@ -5,7 +5,6 @@ Decides that volumes are predicted by an inferer of our own, and which batch a G
 
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,14 +12,13 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.inferers import SliceInferer
-from tqdm import tqdm
 
 from custom.data import PatchDataset, StreamLoader, VolumeCache, VolumeDataset
 from custom.data.phantoms import write_abdomens
 from custom.inferers import AutocastInferer, SliceVolumeInferer
 from custom.transforms import LabelToRegionsd
 
-from .measure import LIVER, Row, dice, interleaved, once, read_config, share_outside, show_seconds
+from .measure import LIVER, Row, dice, interleaved, once, read_config, share_outside, show_seconds, taught
 
 
 @dataclass(frozen=True)
@@ -87,18 +85,10 @@ def _trained(network: torch.nn.Module, volumes: VolumeCache, device: str, sizes:
     """The network after a training on crops: one that is undecided about many voxels shows any rounding."""
     crop = (1, sizes.crop, sizes.crop)
     patches = PatchDataset(volumes=volumes, patch_size=crop, seed=0, foreground_share=0.7, transform=_windowed)
-    network = network.to(device).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, sizes.warm_up_steps, power=0.9)
     loss = read_config(LIVER, "train").get_parsed_content("loss")
     with closing(iter(StreamLoader(dataset=patches, batch_size=sizes.crops))) as batches:
-        for batch in tqdm(islice(batches, sizes.warm_up_steps), total=sizes.warm_up_steps, desc="training"):
-            logits = network(batch["image"][:, :, 0].to(device))
-            optimizer.zero_grad()
-            loss(logits, batch["label"][:, :, 0].to(device)).backward()
-            optimizer.step()
-            schedule.step()
-    return network.eval()
+        slices = ([batch[key][:, :, 0].to(device) for key in ("image", "label")] for batch in batches)
+        return taught(network.to(device), loss, slices, sizes.warm_up_steps)
 
 
 def _windowed(item: dict[str, Any]) -> dict[str, Any]:

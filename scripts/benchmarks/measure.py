@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -109,6 +110,18 @@ def share_outside(work: Callable[[Callable], Any], network: Callable, device: st
 
     whole = once(lambda: work(timed), device)
     return 1 - sum(inside) / whole
+
+
+def taught(network: torch.nn.Module, loss: Callable, batches: Iterable[Sequence[torch.Tensor]], steps: int) -> Any:
+    """The network after a short training on images and labels: one without any would have no masks to compare."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
+    for image, label in islice(batches, steps):
+        optimizer.zero_grad()
+        loss(network.train()(image), label).backward()
+        optimizer.step()
+        schedule.step()
+    return network.eval()
 
 
 def in_a_process(work: Callable[..., Result], *args: object) -> Result:

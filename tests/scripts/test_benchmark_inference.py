@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from scripts.benchmarks import inference, scrolls
+from scripts.benchmarks import inference
 
 TINY = inference.Sizes(
     filters=8,
@@ -17,7 +17,6 @@ TINY = inference.Sizes(
     long=(576, 272, 272),
     memory_roi=(16, 32, 32),
 )
-TINY_SCROLLS = scrolls.Sizes(filters=8, roi=(8, 16, 16), stride=(8, 12, 12), width=24, depths=(32, 96), memory=32)
 
 
 def test_windows():
@@ -35,18 +34,3 @@ def test_memory(monkeypatch):
     assert [row.goal for row in rows] == ["<= 0.5", "<= 0.5"]
     assert 0.1 < rows[0].ratio < 0.7
     assert all(row.ours.endswith(" MiB") for row in rows)
-
-
-def test_scrolls(monkeypatch):
-    """In workers of this process, which are there at once."""
-    distributed = pytest.importorskip("distributed", reason="needs requirements-scroll.txt, Python 3.11")
-    cluster = distributed.LocalCluster
-
-    def inside(*, env, **options):
-        return cluster(processes=False, **options)
-
-    monkeypatch.setattr("dask.distributed.LocalCluster", inside)
-    rows = scrolls.run("cpu", TINY_SCROLLS)
-    assert not [row for row in rows if row.ours == "failed"]
-    assert [row.goal for row in rows] == ["<= 1.2", ">= 1.7", "<= 1.1"]
-    assert all(row.ratio > 0 for row in rows)
