@@ -18,11 +18,19 @@ h3 { margin: 1.8rem 0 .4rem; border-bottom: 1px solid #d9e2ec; }
 th, td { padding: .28rem .8rem .28rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #d9e2ec; }
 td { max-width: 34rem; overflow-wrap: anywhere; }
 .number td:not(:first-child), .number th:not(:first-child) { text-align: right; white-space: nowrap; }
-.note, .sd, figcaption { color: #52606d; } .met { color: #0a7c42; } .missed { color: #c81e1e; font-weight: 600; }
+.note, figcaption { color: #52606d; } .met { color: #0a7c42; } .missed { color: #c81e1e; font-weight: 600; }
 .dot { display: inline-block; width: .75em; height: .75em; border-radius: 50%; margin-right: .45em; }
 img { max-width: 100%; } figure { margin: 0; }
 .panels { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 32rem), 1fr)); }
 """
+
+MEASURED = {
+    "seconds a step": ("seconds_per_step", statistics.median, "{:.3g}"),
+    "share of waiting for data": ("data_wait", statistics.fmean, "{:.1%}"),
+    "memory": ("memory_gib", max, "{:.1f} GiB"),
+    "GPU memory": ("gpu_memory_gib", max, "{:.1f} GiB"),
+}
+"""Columns of the history, and what is told of each."""
 
 # A cell of a table: text, or HTML made here.
 Cell = str | tuple[str]
@@ -34,7 +42,7 @@ def page(runs: Sequence[Run], required: Sequence[dict[str, str]]) -> str:
     title = "Report: " + (runs[0].name if len(runs) == 1 else f"{len(runs)} runs")
     parts = [f"<h1>{html.escape(title)}</h1>"]
     if required:
-        rows = [[*list(row.values())[:-1], _mark(row["met"])] for row in required]
+        rows = [[*list(row.values())[:-1], (f'<span class="{row["met"]}">{row["met"]}</span>',)] for row in required]
         parts += [_table([key.replace("_", " ") for key in required[0]], rows, "number")]
         parts.append(_note("Mean, lowest and highest over the volumes for which a score is defined."))
     for members in groups:
@@ -49,126 +57,75 @@ def page(runs: Sequence[Run], required: Sequence[dict[str, str]]) -> str:
 
 
 def _group(runs: list[Run]) -> list[str]:
+    """Sections about runs that can be compared; tables with a column a run."""
     sections = [
-        ("Runs", [_overview(runs)]),
-        ("Settings that differ", [_settings(runs)] if len(runs) > 1 else []),
+        ("Runs", [_columns(runs, [_facts(run) for run in runs]), _hypotheses(runs)]),
+        ("Settings that differ", _settings(runs)),
         ("Curves", [_image(learning_curves(runs), "learning curves")]),
         ("Scores", _scores(runs)),
         ("Pictures", _panels(runs)),
-        ("How they were made", [_versions(runs), *map(_command, runs)]),
     ]
-    parts = []
-    for title, found in sections:
-        if any(found):
-            parts += [f"<h3>{title}</h3>", *found]
-    return parts
+    return [part for title, found in sections if any(found) for part in (f"<h3>{title}</h3>", *found)]
 
 
-def _overview(runs: list[Run]) -> str:
-    """A line a run: what it reached and what it took."""
-    head = ["run", "best score", "epochs", "steps", "time", "s a step", "waiting", "memory", "GPU memory", "started"]
-    rows = []
-    for number, run in enumerate(runs):
-        last = run.history[-1] if run.history else {}
-        rows.append(
-            [
-                _named(number, run),
-                _best(run),
-                f"{last['epoch']:.0f}" if last else "",
-                f"{last['step']:.0f}" if last else "",
-                duration(last["seconds"]) if last else "",
-                _over(run, "seconds_per_step", statistics.median, "{:.3g}"),
-                _over(run, "data_wait", statistics.fmean, "{:.1%}"),
-                _over(run, "memory_gib", max, "{:.1f} GiB"),
-                _over(run, "gpu_memory_gib", max, "{:.1f} GiB"),
-                run.record.get("started", "")[:16].replace("T", " "),
-            ]
-        )
-    kept = [n for n in range(len(head)) if n == 0 or any(row[n] for row in rows)]
-    table = _table([head[n] for n in kept], [[row[n] for n in kept] for row in rows], "number")
-    hypotheses = {run.name: run.configuration.get("hypothesis") for run in runs}
-    if len(runs) > 1 and len(set(hypotheses.values())) == 1:  # it belongs to the defaults, and tells nothing here
-        return table
-    notes = [
-        _note(f"<b>{html.escape(name)}</b>: {html.escape(str(text))}") for name, text in hypotheses.items() if text
-    ]
-    return table + "".join(notes)
+def _facts(run: Run) -> dict[str, str]:
+    """What a run reached, what it took, and what it was made with."""
+    facts, record, best = {}, run.record, run.best_row()
+    if best is not None:
+        facts["best score"] = f"{best[run.key_metric]:.3f} {run.key_metric} (epoch {best['epoch']:.0f})"
+    if run.history:
+        last = run.history[-1]
+        facts |= {"epochs": f"{last['epoch']:.0f}", "steps": f"{last['step']:.0f}", "time": duration(last["seconds"])}
+    for title, (column, summary, form) in MEASURED.items():
+        if values := run.measured(column):
+            facts[title] = form.format(summary(values))
+    if not record:
+        return facts
+    commit = record.get("commit") or ""
+    facts["started"] = record.get("started", "")[:16].replace("T", " ")
+    facts["commit"] = commit[:12] + ("+changes" if commit.endswith("+changes") else "")
+    facts |= {"device": record.get("device", ""), "ranks": str(record.get("ranks", "")), **record.get("versions", {})}
+    facts |= {f"{name} volumes": str(len(cases)) for name, cases in record.get("cases", {}).items()}
+    return facts | {"command": shlex.join(record.get("command", []))}
 
 
-def _best(run: Run) -> str:
-    name = run.key_metric
-    best = run.best_row()
-    return "" if best is None else f"{best[name]:.3f} {name.replace('_', ' ')} (epoch {best['epoch']:.0f})"
-
-
-def _over(run: Run, column: str, summary: Any, form: str) -> str:
-    values = run.measured(column)
-    return form.format(summary(values)) if values else ""
-
-
-def _settings(runs: list[Run]) -> str:
-    known = [run for run in runs if run.configuration]
-    rows = differing([settings(run.configuration) for run in known])
-    if len(known) < 2:
+def _hypotheses(runs: list[Run]) -> str:
+    found = {run.name: run.configuration.get("hypothesis") for run in runs}
+    if len(runs) > 1 and len(set(found.values())) == 1:  # it belongs to the defaults, and tells nothing here
         return ""
+    return "".join(_note(f"<b>{html.escape(name)}</b>: {html.escape(text)}") for name, text in found.items() if text)
+
+
+def _settings(runs: list[Run]) -> list[str]:
+    known = [settings(run.configuration) for run in runs]
+    if sum(map(bool, known)) < 2:
+        return []
+    rows = differing([column for column in known if column])
     if not rows:
-        return _note("None: these runs have the same settings.")
-    numbers = [runs.index(run) for run in known]
-    head: list[Cell] = ["setting", *(_named(number, runs[number]) for number in numbers)]
-    return _table(head, [[(f"<code>{html.escape(key)}</code>",), *map(_value, row)] for key, row in rows.items()])
+        return [_note("None: these runs have the same settings.")]
+    return [_columns(runs, [{key: _value(column.get(key)) for key in rows} for column in known])]
 
 
 def _value(value: Any) -> str:
     return "–" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-def _versions(runs: list[Run]) -> str:
-    known = [run for run in runs if run.record]
-    if not known:
-        return ""
-    columns = [
-        {"commit": _commit(run), "device": run.record.get("device"), "ranks": run.record.get("ranks")}
-        | run.record.get("versions", {})
-        | {f"{name} volumes": len(cases) for name, cases in run.record.get("cases", {}).items()}
-        for run in known
-    ]
-    keys = dict.fromkeys(key for column in columns for key in column)
-    rows = [[key, *(_value(column.get(key)) for column in columns)] for key in keys]
-    return _table(["", *(_named(runs.index(run), run) for run in known)], rows)
-
-
-def _commit(run: Run) -> str | None:
-    text = run.record.get("commit")
-    return None if text is None else text[:12] + ("+changes" if text.endswith("+changes") else "")
-
-
-def _command(run: Run) -> str:
-    words = run.record.get("command")
-    return "" if not words else _note(f"{html.escape(run.name)}: <code>{html.escape(shlex.join(words))}</code>")
-
-
 def _scores(runs: list[Run]) -> list[str]:
-    scored = [(number, run) for number, run in enumerate(runs) if run.cases]
-    if not scored:
+    if not any(run.cases for run in runs):
         return []
-    names = dict.fromkeys(name for _, run in scored for name in run.scores())
-    head: list[Cell] = ["score", *(_named(number, run) for number, run in scored)]
-    rows = [[name.replace("_", " "), *(_spread(run.scores().get(name, [])) for _, run in scored)] for name in names]
+    spreads = [{name.replace("_", " "): _spread(values) for name, values in run.scores().items()} for run in runs]
     note = (
         "Mean ± standard deviation, lowest to highest and number of volumes for which the score is defined;"
         " of a training: its last validation."
     )
-    if len({frozenset(run.cases) for _, run in scored}) > 1:
+    if len({frozenset(run.cases) for run in runs if run.cases}) > 1:
         note += " <b>Not all were scored on the same volumes.</b>"
-    return [_table(head, rows, "number"), _note(note), *(_cases(run, len(runs) == 1) for _, run in scored)]
+    return [_columns(runs, spreads), _note(note), *(_cases(run, len(runs) == 1) for run in runs if run.cases)]
 
 
-def _spread(values: list[float]) -> Cell:
-    if not values:
-        return "–"
+def _spread(values: list[float]) -> str:
     found = {name: f"{value:.3f}" for name, value in spread(values).items()}
-    rest = f"± {found['sd']} ({found['lowest']} to {found['highest']}, n {len(values)})"
-    return (f"<b>{found['mean']}</b> <span class=sd>{rest}</span>",)
+    return f"{found['mean']} ± {found['sd']} ({found['lowest']} to {found['highest']}, n {len(values)})"
 
 
 def _cases(run: Run, opened: bool) -> str:
@@ -188,23 +145,27 @@ def _panels(runs: list[Run]) -> list[str]:
     """The same volume in all runs side by side."""
     parts = []
     for case in dict.fromkeys(case for run in runs for case in run.panels):
-        shown = [(number, run) for number, run in enumerate(runs) if case in run.panels]
         figures = [
             f"<figure>{_image(run.panels[case].read_bytes(), f'{run.name}: {case}')}"
-            f"<figcaption>{_named(number, run)[0]}</figcaption></figure>"
-            for number, run in shown
+            f"<figcaption>{_named(runs, run)[0]}</figcaption></figure>"
+            for run in runs
+            if case in run.panels
         ]
         parts.append(f'<div class="panels">{"".join(figures)}</div>')
     return parts
 
 
-def _named(number: int, run: Run) -> tuple[str]:
+def _columns(runs: list[Run], columns: Sequence[dict[str, str]]) -> str:
+    """A table with a column for each run that has any entries, and a row for each entry."""
+    keys = dict.fromkeys(key for column in columns for key in column)
+    shown = [(run, column) for run, column in zip(runs, columns, strict=True) if column]
+    rows = [[key, *(column.get(key, "–") for _, column in shown)] for key in keys]
+    return _table(["", *(_named(runs, run) for run, _ in shown)], rows)
+
+
+def _named(runs: list[Run], run: Run) -> tuple[str]:
     """The run's name beside its colour in the curves."""
-    return (f'<span class="dot" style="background:{colour(number)}"></span>{html.escape(run.name)}',)
-
-
-def _mark(met: str) -> tuple[str]:
-    return (f'<span class="{met}">{met}</span>',)
+    return (f'<span class="dot" style="background:{colour(runs.index(run))}"></span>{html.escape(run.name)}',)
 
 
 def _note(text: str) -> str:
