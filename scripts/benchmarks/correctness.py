@@ -3,8 +3,7 @@
 Decides whether a device and its version of torch can be trusted with a run.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +39,9 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
         *((f"network of {name}", lambda name=name: _networks(name, device, sizes)) for name in (SURFACE, LIVER)),
         ("inferers", lambda: _inferers(device, sizes)),
     ]
-    with full_float32():
+    with torch.backends.cudnn.flags(
+        enabled=True, allow_tf32=False
+    ):  # TF32 has 10 bits; matrix products are not in it by default
         return attempt(parts)
 
 
@@ -63,20 +64,6 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 def _show(tensors: Sequence[torch.Tensor]) -> str:
     """The first number: a loss, or the mean of what is larger."""
     return f"{float(tensors[0].mean()):.6g}"
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Without TF32, whose products have 10 bits; settings are put back."""
-    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [kind.allow_tf32 for kind in kinds]
-    try:
-        for kind in kinds:
-            kind.allow_tf32 = False
-        yield
-    finally:
-        for kind, value in zip(kinds, before, strict=True):
-            kind.allow_tf32 = value
 
 
 def _surface_losses(device: str, sizes: Sizes) -> list[Row]:

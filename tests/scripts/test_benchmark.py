@@ -70,8 +70,5 @@ TINY = data.Sizes(
 def test_data_measures_every_row():
     rows = data.run("cpu", TINY)
     goals = [row.goal for row in rows]
-    assert goals == [">= 100", ">= 5", ">= 100", "<= 1", *["<= 1.05"] * 4, ">= 3", "<= 1.05"]
+    assert goals == [">= 100", ">= 5", ">= 100", *["<= 1.05"] * 4, ">= 3", "<= 1.05"]
     assert all(row.ratio > 0 for row in rows)
-    size = next(row for row in rows if row.what.startswith("bytes per slice"))
-    assert size.met
-    assert size.ours == f"{64 * 64 * 2 + 128 // 16}, 0 HU"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from scripts.benchmarks import correctness
-from scripts.benchmarks.correctness import Sizes, compare, difference, full_float32, run
+from scripts.benchmarks.correctness import Sizes, compare, difference, run
 
 TINY = Sizes(
     patch=(1, 16, 32, 32),
@@ -61,10 +61,3 @@ def test_one_part_that_fails_leaves_the_others(monkeypatch, capsys):
 )
 def test_difference(found, expected, share):
     assert difference(torch.tensor(found), torch.tensor(expected)) == pytest.approx(share)
-
-
-def test_tf32_is_put_back():
-    before = torch.backends.cudnn.allow_tf32
-    with full_float32():
-        assert not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.allow_tf32 == before
