@@ -19,7 +19,6 @@ from custom.weights import read_state_dict
 
 from .archive import SUMS, files_of, sha256
 from .configs import check_version, read_json
-from .documents import dangling
 
 SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "metadata.json"
 REQUIRED = (
@@ -168,14 +167,6 @@ def package(source: Source) -> str:
     return f"{len(files)} Python files, which import what the metadata list"
 
 
-def documents(source: Source) -> str:
-    """No link of a document leads out of the bundle or nowhere."""
-    wrong = dangling(source.folder)
-    if wrong:
-        raise DataError.of(source.folder, f"the link {wrong[0]}", "links that lead to files of the bundle")
-    return f"{len(list(source.folder.rglob('*.md')))} documents, every link leads somewhere"
-
-
 def weights(source: Source) -> str:
     """model.pt is a flat state dict, read without running anything in it, and no larger in memory than on disk."""
     path = source.folder / "models" / "model.pt"
@@ -201,7 +192,6 @@ CHECKS: dict[str, Callable[[Source], str]] = {
     "version and changelog": version,
     "configurations": configurations,
     "package": package,
-    "documents": documents,
     "weights": weights,
 }
 

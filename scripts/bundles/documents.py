@@ -16,16 +16,6 @@ def keep_within(bundle: Path) -> None:
         path.write_text(_SCRIPT.sub(lambda script: _placed_script(script, bundle), text), encoding="utf-8")
 
 
-def dangling(bundle: Path) -> list[str]:
-    """Links in a bundle's documents that lead nowhere: ``docs/README.md -> ../x``."""
-    return [
-        f"{page.relative_to(bundle)} -> {link[3]}"
-        for page in sorted(bundle.rglob("*.md"))
-        for link in _LINK.finditer(page.read_text(encoding="utf-8"))
-        if not _leads_somewhere(link[3], page, bundle)
-    ]
-
-
 def _leads_somewhere(target: str, page: Path, bundle: Path) -> bool:
     if re.match(r"(https?:|mailto:|#)", target):
         return True

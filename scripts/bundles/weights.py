@@ -39,15 +39,12 @@ def check_fit(state: State, network: torch.nn.Module, path: Path, hint: str) -> 
     Raises:
         DataError: the weights are not the network's.
     """
-    shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    wrong = sorted(key for key in {**shapes, **found} if shapes.get(key) != found.get(key))
-    if wrong:
-        raise DataError.of(
-            path,
-            f"weights of another network ({len(wrong)} of {len(shapes)} tensors differ, such as {wrong[0]!r})",
-            f"those of network_def, {type(network).__name__}{hint}",
-        )
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        found = f"weights of another network ({' '.join(lines[1:2])[:200]})"
+        raise DataError.of(path, found, f"those of network_def, {type(network).__name__}{hint}") from None
 
 
 def _checkpoint(path: Path) -> dict[str, State] | None:

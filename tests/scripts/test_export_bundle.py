@@ -70,7 +70,8 @@ def test_nothing_points_back_to_the_repository(bundle):
             text = path.read_text()
             assert not re.search(r"(?<![\w./])custom[./]", text), path
             assert str(REPOSITORY) not in text
-    assert documents.dangling(bundle) == []
+            for target in re.findall(r"\]\(([^)\s#]+)", text) if path.suffix == ".md" else ():
+                assert "://" in target or (path.parent / target).is_file(), f"{path}: {target}"
     assert (bundle / "LICENSE").read_text() == (REPOSITORY / "LICENSE").read_text()
 
 
@@ -321,7 +322,6 @@ def test_documents_stay_within_the_bundle(tmp_path):
         "[out](../../README.md) ![out](gone.png)\n"
         "`python scripts/report.py RUN` and `scripts/own.py`\n"
     )
-    assert documents.dangling(tmp_path) == ["docs/README.md -> ../../README.md", "docs/README.md -> gone.png"]
     documents.keep_within(tmp_path)
     assert page.read_text() == (
         "[in](picture.png) ![in](picture.png) [web](https://a.org/b) [part](#x) out *out*\n"

@@ -351,12 +351,6 @@ HOSTILE: dict[str, tuple[Callable[[dict, Path], dict[str, bytes | None]], str, s
         "package",
         "an import of edt in line",
     ),
-    "link out of the bundle": (
-        lambda content, _: {"docs/README.md": b"[secret](../../../etc/passwd)"},
-        "documents",
-        "the link docs/README.md -> ../../../etc/passwd",
-    ),
-    "documents that are no text": (lambda content, _: {"docs/README.md": b"\xff"}, "documents", "UnicodeDecodeError"),
     "JSON that is none": (lambda content, _: {"configs/inference.json": b"{"}, "configurations", "JSONDecodeError"),
 }
 
