@@ -1,4 +1,4 @@
-"""Speed, memory and correctness, ours beside what is replaced, as ratios taken in one run."""
+"""Speed and memory, ours beside what is replaced, as ratios taken in one run."""
 
 import importlib
 import pkgutil
@@ -19,7 +19,7 @@ from scripts.benchmarks.measure import Row, attempt, machine
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
 SECTIONS = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - {"measure"})
-ON_A_DEVICE = ("correctness", "handlers", "losses", "train", "liver", "inference")
+ON_A_DEVICE = ("handlers", "losses", "train", "liver", "inference")
 """Those that depend on the device, the most telling ones first."""
 
 
@@ -40,7 +40,7 @@ def benchmark(
     Example: python scripts/benchmark.py --device cuda
 
     Args:
-        section: name of a file in scripts/benchmarks, or several: correctness,train. Default: all that depend on the
+        section: name of a file in scripts/benchmarks, or several: losses,train. Default: all that depend on the
             device.
         device: cpu or cuda.
         json: a file to write the table of one section to as well.
