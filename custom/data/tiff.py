@@ -1,133 +1,177 @@
-"""The page table of a TIFF file, read without decoding, so that a cut-off stack is noticed.
+"""Read a TIFF file as one stack of grey pages, by tifffile, and refuse what it would pass over.
 
-libtiff (and with it ITK) reads a truncated multi-page file as a shorter stack and only prints a warning; the chain of
-page directories tells. Format: TIFF revision 6.0 (1992) and the BigTIFF extension.
+tifffile ends a damaged chain of page directories early, skips tags it cannot read and fills absent strips with zeros;
+it says so in its log at most. Here each of these is an error. Format: TIFF revision 6.0 (1992) and BigTIFF.
 """
 
+import logging
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from tifffile import COMPRESSION, TiffFile, TiffPage
 
 from ..errors import DataError
+from .tiff_layout import page_order
+from .tiff_page import NotOneStackError, check_data, check_grey, check_tags, inverted, name_of
 
-_WIDTH, _HEIGHT, _BITS, _SAMPLES, _FORMAT, _SUBFILE = 256, 257, 258, 277, 339, 254
-_OFFSETS = {273: 279, 324: 325}  # strips and tiles: tag of the offsets -> tag of the byte counts
-_INTEGER_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # TIFF type -> struct code; other types are not needed here
-_MOST = 1 << 20  # more tags in a page or values in a tag than any file has: the number itself is damaged
-_KINDS = {1: "u", 2: "i", 3: "f"}
+_HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""Byte order and version of the files read here; tifffile also opens raw formats of cameras."""
+
+_LOG = logging.getLogger("tifffile")
 
 
-class TiffPages(NamedTuple):
-    """What the page table says: shape (pages, rows, columns) and the type of one voxel."""
+class TiffShape(NamedTuple):
+    """What the page directories say: shape (pages, rows, columns) and the type of one voxel."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype
 
 
-def read_tiff_pages(path: str | os.PathLike) -> TiffPages:
-    """Walk the page directories and check that every page's data lies inside the file.
+def read_tiff_shape(path: str | os.PathLike) -> TiffShape:
+    """Shape and type of the stack, without decoding it.
 
     Raises:
-        DataError: not a TIFF, a page directory or page data beyond the end of the file, pages of different size or
-            type, or more than one sample per pixel.
+        DataError: as :func:`read_tiff`, but for damage that only decoding shows.
     """
+    with _stack(path) as stack:
+        return TiffShape(stack.shape, np.dtype(np.uint8) if stack.dtype == bool else stack.dtype)
+
+
+def read_tiff(path: str | os.PathLike) -> np.ndarray:
+    """The stack, (pages, rows, columns), in its own type; 1-bit pixels are uint8, 0 or 1.
+
+    Black is low: pixels of up to 8 bits that are stored with white as 0 are inverted, as the standard defines it.
+    One thread, since loaders run many processes.
+
+    Raises:
+        DataError: the file is not a TIFF or is damaged, or its pages are not one stack of equal grey images: colours,
+            a palette, channels, frames in time, several stacks, pages turned by their Orientation.
+    """
+    with _stack(path) as stack:
+        array = np.empty(stack.shape, stack.dtype)
+        if stack.data_offset is not None:
+            order = stack.file.byteorder
+            stack.file.filehandle.read_array(stack.dtype.newbyteorder(order), array.size, stack.data_offset, out=array)
+            pages = [(stack.pages[0], array)]
+        else:
+            depth = stack.pages[0].imagedepth
+            pages = [(page, array[k * depth : (k + 1) * depth]) for k, page in enumerate(stack.pages)]
+            for page, part in pages:
+                _decode(page, part)
+        for page, part in pages:
+            if inverted(page):
+                part = part.view(np.uint8)
+                np.subtract(np.uint8(2**page.bitspersample - 1), part, out=part)
+        return array.view(np.uint8) if array.dtype == bool else array
+
+
+@dataclass
+class _Stack:
+    file: TiffFile
+    pages: list[TiffPage]  # in the order of the slices; the only one where all slices follow it without directories
+    shape: tuple[int, int, int]
+    data_offset: int | None  # of the slices that follow a single page
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.pages[0].dtype
+
+
+@contextmanager
+def _stack(path: str | os.PathLike) -> Iterator[_Stack]:
+    """The open file, checked; what it raises becomes a :class:`DataError` in the body, too."""
     path = Path(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        try:
-            pages = _walk(file, size)
-        except (struct.error, ValueError, _BeyondEndError) as error:
-            message = f"a file of {size} bytes that ends before its pages do ({error})"
-            raise DataError.of(path, message, "a complete TIFF stack") from None
-        except _NotTiffError:
-            raise DataError.of(path, "no TIFF header", "a TIFF stack") from None
-    kinds = set(pages)
-    if len(kinds) != 1:
-        found = f"pages of different (rows, columns, samples, type): {sorted(kinds)[:3]}"
-        raise DataError.of(path, found, "equal pages")
-    rows, columns, samples, dtype = kinds.pop()
-    if samples != 1:
-        raise DataError.of(path, f"{samples} samples per pixel", "a grey-scale stack")
-    return TiffPages((len(pages), rows, columns), np.dtype(dtype))
+    _LOG.addFilter(_silent)
+    try:
+        with path.open("rb") as file:
+            if file.read(4) not in _HEADERS:
+                raise NotOneStackError("no TIFF header", "a TIFF stack")
+        # Without the flags tifffile follows the directories of these formats in ways of its own.
+        with TiffFile(path, is_lsm=False, is_scanimage=False, is_ndpi=False) as file:
+            yield _checked(file)
+    except NotOneStackError as reason:
+        raise DataError.of(path, reason.found, reason.expected) from None
+    except MemoryError:
+        raise DataError.of(path, "a size that does not fit into memory", "an undamaged TIFF stack") from None
+    except Exception as error:  # damage can lead tifffile into any error, whose text says little to a user
+        found = f"a damaged file, at which tifffile fails ({type(error).__name__})"
+        raise DataError.of(path, found, "a complete TIFF stack") from error
+    finally:
+        _LOG.removeFilter(_silent)
 
 
-class _BeyondEndError(Exception):
-    pass
+def _silent(record: logging.LogRecord) -> bool:
+    return False
 
 
-class _NotTiffError(Exception):
-    pass
+def _checked(file: TiffFile) -> _Stack:
+    size = file.filehandle.size
+    pages = [page for page in _directories(file) if not page.is_reduced]  # thumbnails and levels of a pyramid
+    if not pages:
+        raise NotOneStackError("no page of full resolution", "a TIFF stack")
+    for number, page in enumerate(pages, 1):
+        check_grey(page)
+        check_data(page, number, size)
+    kinds = {(page.imagelength, page.imagewidth, page.imagedepth, str(page.dtype)) for page in pages}
+    if len(kinds) > 1:
+        raise NotOneStackError(f"pages of different (rows, columns, depth, type): {sorted(kinds)[:3]}", "equal pages")
+    order, planes = page_order(file, pages)
+    first = pages[0]
+    shape = (planes, first.imagelength, first.imagewidth)
+    if planes == len(pages) * first.imagedepth:
+        return _Stack(file, [pages[k] for k in order], shape, None)
+    end = first.dataoffsets[0] + planes * first.nbytes
+    if end > size:
+        raise NotOneStackError(
+            f"a file of {size} bytes that ends before its pages do (slice {planes} ends at byte {end})",
+            "a complete TIFF stack",
+        )
+    return _Stack(file, pages, shape, first.dataoffsets[0])
 
 
-def _walk(file: BinaryIO, size: int) -> list[tuple[int, int, int, str]]:
-    head = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
-    if order is None or len(head) < 8:
-        raise _NotTiffError
-    version = struct.unpack(order + "H", head[2:4])[0]
-    if version not in (42, 43):
-        raise _NotTiffError
-    big = version == 43
-    (offset,) = struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])
+def _directories(file: TiffFile) -> list[TiffPage]:
+    """All pages of the chain, which has to end as the standard says: with an offset of 0."""
+    fh, tiff = file.filehandle, file.tiff
+    fh.seek(8 if tiff.is_bigtiff else 4)
+    (offset,) = struct.unpack(tiff.offsetformat, fh.read(tiff.offsetsize))
     pages, seen = [], set()
     while offset:
         if offset in seen:
-            raise _BeyondEndError("page directories form a loop")
+            raise NotOneStackError(f"page directories that form a loop after page {len(pages)}", "a TIFF stack")
         seen.add(offset)
-        tags, offset = _directory(file, offset, order, big)
-        for where, length in _OFFSETS.items():
-            for start, count in zip(tags.get(where, ()), tags.get(length, ()), strict=True):
-                if start + count > size:
-                    raise _BeyondEndError(f"page {len(pages)} ends at byte {start + count}")
-        if not tags.get(_SUBFILE, (0,))[0] & 1:  # 1 marks a reduced copy of another page, which ITK skips too
-            pages.append(_page(tags))
-    if not pages:
-        raise _BeyondEndError("no page")
+        try:
+            fh.seek(offset)
+            (count,) = struct.unpack(tiff.tagnoformat, fh.read(tiff.tagnosize))
+            entries = fh.read(count * tiff.tagsize)
+            (following,) = struct.unpack(tiff.offsetformat, fh.read(tiff.offsetsize))
+        except (struct.error, ValueError, OverflowError):
+            raise NotOneStackError(
+                f"a file of {fh.size} bytes that ends before its pages do (directory of page {len(pages) + 1} "
+                f"at byte {offset})",
+                "a complete TIFF stack",
+            ) from None
+        fh.seek(offset)
+        pages.append(TiffPage(file, index=len(pages)))
+        codes = [struct.unpack_from(tiff.byteorder + "H", entries, k * tiff.tagsize)[0] for k in range(count)]
+        check_tags(pages[-1], codes, len(pages))
+        offset = following
     return pages
 
 
-def _page(tags: dict[int, tuple[int, ...]]) -> tuple[int, int, int, str]:
-    if _WIDTH not in tags or _HEIGHT not in tags or not tags.keys() & _OFFSETS.keys():
-        raise _BeyondEndError("a page without size or data")
-    bits = tags.get(_BITS, (1,))[0]
-    kind = _KINDS.get(tags.get(_FORMAT, (1,))[0], "u")
-    dtype = f"{kind}{max(bits // 8, 1)}"
-    return tags[_HEIGHT][0], tags[_WIDTH][0], tags.get(_SAMPLES, (1,))[0], dtype
-
-
-def _directory(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[dict[int, tuple[int, ...]], int]:
-    """The integer tags of one page directory, and the offset of the next one (0 at the end)."""
-    count_code, entry_code, word = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
-    (count,) = _unpack(file, offset, order + count_code)
-    if count > _MOST:
-        raise _BeyondEndError(f"a page directory of {count} tags")
-    start = offset + struct.calcsize(order + count_code)
-    width = struct.calcsize(order + entry_code)
-    file.seek(start)
-    block = file.read(count * width + struct.calcsize(order + word))
-    if len(block) < count * width + struct.calcsize(order + word):
-        raise _BeyondEndError(f"page directory at byte {offset} is cut off")
-    tags = {}
-    for k in range(count):
-        tag, kind, number, value = struct.unpack_from(order + entry_code, block, k * width)
-        if kind in _INTEGER_TYPES:
-            tags[tag] = _values(file, order, _INTEGER_TYPES[kind], number, value, word)
-    (following,) = struct.unpack_from(order + word, block, count * width)
-    return tags, following
-
-
-def _values(file: BinaryIO, order: str, code: str, number: int, value: bytes, word: str) -> tuple[int, ...]:
-    if number > _MOST:
-        raise _BeyondEndError(f"a tag of {number} values")
-    layout = f"{order}{number}{code}"
-    if struct.calcsize(layout) <= len(value):  # small values lie in the entry itself
-        return struct.unpack_from(layout, value)
-    return _unpack(file, struct.unpack(order + word, value)[0], layout)
-
-
-def _unpack(file: BinaryIO, offset: int, layout: str) -> tuple[int, ...]:
-    file.seek(offset)
-    return struct.unpack(layout, file.read(struct.calcsize(layout)))
+def _decode(page: TiffPage, part: np.ndarray) -> None:
+    try:
+        page.asarray(out=part, maxworkers=1)
+    except MemoryError:
+        raise
+    except Exception:  # each decoder has errors of its own
+        name = name_of(COMPRESSION, page.compression)
+        raise NotOneStackError(
+            f"an unreadable file (page {page.index + 1} does not decode: its {name} data are damaged or end early)",
+            "a complete, undamaged TIFF stack",
+        ) from None

@@ -21,7 +21,7 @@ from nibabel import orientations
 
 from ..errors import DataError
 from .itk_files import is_dicom, itk_affine, itk_array, last_line, read_dicom, read_itk
-from .tiff import read_tiff_pages
+from .tiff import read_tiff, read_tiff_shape
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -81,7 +81,7 @@ def read_volume(path: str | os.PathLike) -> Volume:
     if kind in NIFTI_SUFFIXES:
         volume = _read_nifti(path)
     elif kind in TIFF_SUFFIXES:
-        volume = _read_tiff(path)
+        volume = Volume(read_tiff(path), np.eye(4))
     elif kind or path.is_dir() or is_dicom(path):
         volume = _read_itk(path)
     else:
@@ -106,7 +106,7 @@ def read_shape(path: str | os.PathLike) -> tuple[tuple[int, ...], np.dtype] | No
     """Shape and stored type from the header of a NIfTI or TIFF file, without reading the data; None for others."""
     path = Path(path)
     if suffix(path) in TIFF_SUFFIXES:
-        return read_tiff_pages(path)
+        return read_tiff_shape(path)
     if suffix(path) in NIFTI_SUFFIXES:
         image = _open_nifti(path)
         return tuple(image.shape), image.get_data_dtype()
@@ -276,15 +276,6 @@ def _open_nifti(path: Path) -> Any:
         return nibabel.load(path, mmap=False)
     except _NIFTI_ERRORS as error:
         raise DataError.of(path, f"no complete NIfTI header ({last_line(error)})", "a complete NIfTI file") from None
-
-
-def _read_tiff(path: Path) -> Volume:
-    pages = read_tiff_pages(path)
-    array = itk_array(read_itk(path))
-    array = array[None] if array.ndim == 2 else array
-    if array.shape != pages.shape:
-        raise DataError.of(path, f"shape {array.shape} after decoding", f"{pages.shape} as the page table says")
-    return Volume(array, np.eye(4))
 
 
 def _checked(volume: Volume, path: Path) -> Volume:

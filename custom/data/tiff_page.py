@@ -1,0 +1,147 @@
+"""What one page of a TIFF file has to be so that it is a slice of a grey stack, judged by its tags alone."""
+
+import math
+from collections.abc import Iterator
+from enum import IntEnum
+
+from tifffile import COMPRESSION, PHOTOMETRIC, SAMPLEFORMAT, TIFF, TiffPage
+
+_TAGS = {
+    254: "NewSubfileType",
+    255: "SubfileType",
+    256: "ImageWidth",
+    257: "ImageLength",
+    258: "BitsPerSample",
+    259: "Compression",
+    262: "PhotometricInterpretation",
+    266: "FillOrder",
+    270: "ImageDescription",
+    273: "StripOffsets",
+    274: "Orientation",
+    277: "SamplesPerPixel",
+    278: "RowsPerStrip",
+    279: "StripByteCounts",
+    284: "PlanarConfiguration",
+    317: "Predictor",
+    322: "TileWidth",
+    323: "TileLength",
+    324: "TileOffsets",
+    325: "TileByteCounts",
+    339: "SampleFormat",
+    32997: "ImageDepth",
+    32998: "TileDepth",
+}
+"""The tags on which size, type, place and order of the pixels depend."""
+
+_GREY = {0: "MinIsWhite", 1: "MinIsBlack"}
+
+_PREDICTED = {5, 8, 32946, 34925, 50000}
+"""LZW, Deflate, LZMA and Zstandard: with other compressions readers disagree whether a Predictor applies."""
+
+_MOST = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 64}
+"""How many bytes can come out of one byte, by compression; a code of LZW stands for at most 4096 bytes."""
+
+
+class NotOneStackError(Exception):
+    """A file that is no stack of grey pages: what was found instead, and what was expected."""
+
+    def __init__(self, found: str, expected: str = "one stack of grey pages") -> None:
+        super().__init__(found)
+        self.found, self.expected = found, expected
+
+
+def check_tags(page: TiffPage, codes: list[int], number: int) -> None:
+    """Refuse a directory in which a tag that matters is unreadable or occurs twice; ``codes`` are those in the file."""
+    for code in _TAGS.keys() & set(codes):
+        if code not in page.tags:
+            raise NotOneStackError(f"an unreadable tag {_TAGS[code]} in page {number}", "an undamaged TIFF stack")
+        if codes.count(code) > 1 and code != 270:  # tifffile writes a second description beside the user's
+            raise NotOneStackError(f"the tag {_TAGS[code]} twice in page {number}", "an undamaged TIFF stack")
+
+
+def check_grey(page: TiffPage) -> None:
+    """Refuse a page that is not one upright grey image of real numbers."""
+    photometric, samples = page.photometric, page.samplesperpixel
+    if photometric == 3:
+        raise NotOneStackError("a palette (colours that stand for the pixels' values)")
+    if photometric not in _GREY:
+        raise NotOneStackError(f"{name_of(PHOTOMETRIC, photometric)} pixels, with {samples} samples per pixel")
+    if samples != 1:
+        raise NotOneStackError(f"{samples} samples per pixel (colours or channels)")
+    if 262 not in page.tags:
+        raise NotOneStackError("no tag PhotometricInterpretation", "an undamaged TIFF stack")
+    orientation = page.tags.valueof(274, default=1)
+    if orientation != 1:
+        raise NotOneStackError(f"pages that are to be turned or flipped (Orientation {orientation})", "Orientation 1")
+    _check_type(page)
+    if inverted(page):
+        kind = "ImageJ's inverted look-up table" if page.is_imagej else f"{page.dtype} with white as 0"
+        if page.is_imagej or page.dtype.kind not in "bu" or page.bitspersample > 8:
+            # ImageJ keeps the values, others invert them; the standard defines it for up to 8 bits.
+            raise NotOneStackError(f"{kind} (MinIsWhite), which readers understand differently", "black as 0")
+
+
+def check_data(page: TiffPage, number: int, size: int) -> None:
+    """Refuse a page whose strips or tiles are absent, beyond the end of the file of ``size`` bytes, or too short."""
+    needed = list(_segments(page))
+    if min(len(page.dataoffsets), len(page.databytecounts)) < len(needed):
+        kind = "tiles" if page.is_tiled else "strips"
+        raise NotOneStackError(f"fewer {kind} in page {number} than its {len(needed)}", "a complete TIFF stack")
+    most = _MOST.get(page.compression)
+    for offset, count, (least, full) in zip(page.dataoffsets, page.databytecounts, needed, strict=False):
+        if offset <= 0 or count <= 0:
+            raise NotOneStackError(f"a strip or tile without data in page {number}", "a complete TIFF stack")
+        if offset + count > size:
+            found = f"a file of {size} bytes that ends before its pages do (page {number} ends at byte {offset + count}"
+            raise NotOneStackError(f"{found})", "a complete TIFF stack")
+        if most is not None and count * most < least:
+            found = f"a strip or tile of {count} bytes in page {number}, too short for its size"
+            raise NotOneStackError(found, f"{least} bytes")
+        if page.compression == 1 and count >= 2 * full:
+            found = f"a strip or tile of {count} bytes in page {number}, too long for its size and type {page.dtype}"
+            raise NotOneStackError(found, f"{full} bytes")
+
+
+def inverted(page: TiffPage) -> bool:
+    """Whether 0 is white."""
+    return page.photometric == 0
+
+
+def _check_type(page: TiffPage) -> None:
+    bits, dtype = page.bitspersample, page.dtype
+    if dtype is None or dtype.kind not in "buif":
+        kind = name_of(SAMPLEFORMAT, page.sampleformat)
+        raise NotOneStackError(f"pixels of {bits} bits (SampleFormat {kind})", "integers or floating-point numbers")
+    if 0 in page.shape or min(page.shape) < 0:
+        raise NotOneStackError(f"pages of the shape {page.shape}", "at least one pixel")
+    if page.compression not in TIFF.DECOMPRESSORS:
+        name = name_of(COMPRESSION, page.compression)
+        raise NotOneStackError(f"the compression {name}, for which there is no decoder", "LZW (with imagecodecs)")
+    if page.predictor != 1:
+        fits = dtype.kind == "f" if page.predictor == 3 else page.predictor == 2 and bits in (8, 16, 32, 64)
+        if not fits or page.compression not in _PREDICTED:
+            found = f"the Predictor {page.predictor} for {dtype} with {name_of(COMPRESSION, page.compression)}"
+            raise NotOneStackError(found, "a predictor that the TIFF standard defines")
+
+
+def _segments(page: TiffPage) -> Iterator[tuple[int, int]]:
+    """Bytes of each strip or tile without compression: of what lies inside the page, and of all of it."""
+    bits = page.bitspersample
+    if page.is_tiled:
+        width, length, depth = page.tilewidth, page.tilelength, page.tiledepth
+        number = math.ceil(page.imagewidth / width) * math.ceil(page.imagelength / length)
+        full = math.ceil(width * bits / 8) * length * depth
+        yield from [(full, full)] * (number * math.ceil(page.imagedepth / depth))
+        return
+    row = math.ceil(page.imagewidth * bits / 8)
+    for _ in range(page.imagedepth):
+        for start in range(0, page.imagelength, page.rowsperstrip):
+            rows = min(page.rowsperstrip, page.imagelength - start)
+            yield row * rows, row * page.rowsperstrip
+
+
+def name_of(names: type[IntEnum], value: object) -> str:
+    try:
+        return names(value).name
+    except ValueError:  # a code that nobody has defined
+        return str(value)
