@@ -1,0 +1,53 @@
+"""Damage files of every format at random, and compare what is read with independent readers."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.fuzzing.campaign import MODULES, load, run
+
+
+def fuzz_readers(
+    *formats: str, mutations: int = 300, seed: int = 0, only: int | None = None, folder: str | None = None
+) -> None:
+    """Read whole files, then damaged copies: bits flipped, bytes cut or added, fields of the header changed.
+
+    Each must be read exactly as another library reads it, or be refused in one line that names it. Prints a line for
+    each format and what to do to see a finding again; exits with 1 if there is one.
+
+    Example: python scripts/fuzz_readers.py nifti nrrd --mutations 300 --seed 1
+
+    Args:
+        formats: some of tiff, nifti, nrrd, metaimage, dicom, ome_zarr. By default all whose packages are installed.
+        mutations: damaged files of each format.
+        seed: of the random numbers; another seed, other damage.
+        only: the number of one mutation, to see it again; 0 are the whole files.
+        folder: where the files of findings stay. By default a new folder among the temporary files.
+    """
+    if unknown := [name for name in formats if name not in MODULES]:
+        sys.exit(f"error: found the format {unknown[0]!r}, expected some of {', '.join(MODULES)}")
+    root = Path(folder or tempfile.mkdtemp(prefix="fuzz-readers-"))
+    found = 0
+    for name in formats or MODULES:
+        try:
+            format = load(name)
+        except ImportError as error:
+            if formats:
+                sys.exit(f"error: {name}: {error}; requirements-dev.txt has what the comparison needs")
+            print(f"{name}: left out: {error}", flush=True)
+            continue
+        place = root / name
+        place.mkdir(parents=True, exist_ok=True)
+        result = run(format, mutations, seed, place, only)
+        print(result, flush=True)
+        found += len(result.findings)
+    if found:
+        sys.exit(f"error: {found} findings")
+
+
+if __name__ == "__main__":
+    import fire
+
+    fire.Fire(fuzz_readers)

@@ -1,0 +1,266 @@
+"""Damage whole files at random, and judge what the project's reader makes of each beside an independent reader.
+
+Mutation k of a format depends on the seed and k alone, so that each can be repeated alone. The work is done by a child
+process: a library that crashes, hangs or asks for all memory is a finding and ends nothing.
+"""
+
+import importlib
+import multiprocessing
+import os
+import resource
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from custom.errors import DataError
+
+MODULES = {name: f"scripts.fuzzing.{name}" for name in ("tiff", "nifti", "nrrd", "metaimage", "dicom", "ome_zarr")}
+
+Values = np.ndarray | tuple[np.ndarray, ...]
+"""What a reader returns: the voxels, or the voxels with what else is to be compared, such as the affine."""
+
+REFUSED, ALIKE = "refused", "read alike"
+
+_SECONDS = 30.0
+"""What a file of a few thousand voxels may take, the import of a library included."""
+_MEMORY = 8 << 30
+"""Bytes that the child process may take; a damaged header asks for more."""
+_HEADER = 400
+"""Bytes at the beginning of a file that half of the generic mutations aim at."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a campaign needs to know of a format.
+
+    Args:
+        name: as in :data:`MODULES`.
+        make: writes whole files (or folders, for formats of several files) of many kinds into an empty folder, with
+            another writer than the project's, and returns them.
+        mutate: changes fields or types of the header in the copy at the path, and returns what it did.
+        ours: the project's reader; raises :class:`DataError` to refuse.
+        theirs: the independent reader; may raise anything.
+    """
+
+    name: str
+    make: Callable[[Path, np.random.Generator], list[Path]]
+    mutate: Callable[[Path, np.random.Generator], str]
+    ours: Callable[[Path], Values]
+    theirs: Callable[[Path], Values]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file that was neither refused properly nor read as the independent reader reads it."""
+
+    number: int
+    what: str
+    problem: str
+    path: Path
+
+
+@dataclass
+class Result:
+    """Counts of a campaign. ``refused_alone``: of the refused, those that the independent reader reads."""
+
+    name: str
+    seed: int
+    judged: int = 0
+    refused: int = 0
+    refused_alone: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        read = self.judged - self.refused - len(self.findings)
+        lines = [
+            f"{self.name}: {self.judged} files: {self.refused} refused ({self.refused_alone} of them read by the other "
+            f"reader), {read} read alike, {len(self.findings)} findings (seed {self.seed})"
+        ]
+        for found in self.findings:
+            again = f"python scripts/fuzz_readers.py {self.name} --seed {self.seed} --only {found.number}"
+            lines += [f"  {found.number}: {found.what}: {found.problem}", f"    {again}; the file: {found.path}"]
+        return "\n".join(lines)
+
+
+def load(name: str) -> Format:
+    """The format of a name.
+
+    Raises:
+        ImportError: a package that only the comparison needs is missing.
+    """
+    return importlib.import_module(MODULES[name]).FORMAT
+
+
+def run(format: Format, mutations: int, seed: int, folder: Path, only: int | None = None) -> Result:
+    """Judge the whole files (number 0) and then damaged copies (1 to ``mutations``), or one number alone.
+
+    Args:
+        folder: an empty one; the file of each finding stays in it.
+    """
+    result = Result(format.name, seed)
+    numbers = [only] if only is not None else list(range(mutations + 1))
+    while numbers:
+        numbers = _run_child(format, seed, numbers, folder, result)
+    return result
+
+
+def _run_child(format: Format, seed: int, numbers: Sequence[int], folder: Path, result: Result) -> list[int]:
+    """Let a process judge the numbers; returns those that are left if it has to be stopped."""
+    context = multiprocessing.get_context("fork")  # a format of a test cannot be imported by a fresh process
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(format, seed, numbers, folder, sender), daemon=True)
+    child.start()
+    sender.close()
+    number, what, path = numbers[0], "the files are made", folder
+    try:
+        while receiver.poll(_SECONDS):
+            message = receiver.recv()
+            if message is None:
+                return []
+            if len(message) == 3:
+                number, what, path = message
+                continue
+            outcome, by_theirs = message
+            result.judged += 1
+            result.refused += outcome == REFUSED
+            result.refused_alone += outcome == REFUSED and by_theirs
+            if outcome not in (REFUSED, ALIKE):
+                result.findings.append(Finding(number, what, outcome, path))
+        problem = f"more than {_SECONDS:g} s"
+    except EOFError:
+        child.join()
+        problem = f"the process ended with {child.exitcode}"
+    finally:
+        child.kill()
+        child.join()
+    result.judged += 1
+    result.findings.append(Finding(number, what, problem, path))
+    return [left for left in numbers if left > number and path != folder]
+
+
+def _child(format: Format, seed: int, numbers: Sequence[int], folder: Path, channel: Connection) -> None:
+    """Send what is about to be judged, and its verdict: ``(number, what, path)``, ``(outcome, read by theirs)``."""
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+    warnings.simplefilter("ignore")
+    with (folder / "messages.txt").open("ab") as log:  # what the libraries print
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    whole = folder / "whole"
+    shutil.rmtree(whole, ignore_errors=True)
+    whole.mkdir()
+    sources = format.make(whole, np.random.default_rng([seed, 0]))
+    expected: dict[Path, tuple[np.ndarray, ...] | None] = {}
+    for number in numbers:
+        for what, path, source in _damaged(format, seed, number, sources, folder):
+            channel.send((number, what, path))
+            if source not in expected:
+                expected[source] = _read(format.theirs, source) or _read(format.ours, source)
+            outcome, by_theirs = _judge(format, path, expected[source])
+            channel.send((outcome, by_theirs))
+            if outcome in (REFUSED, ALIKE) and path != source:
+                _remove(path)
+    channel.send(None)
+
+
+def _damaged(
+    format: Format, seed: int, number: int, sources: Sequence[Path], folder: Path
+) -> Iterator[tuple[str, Path, Path]]:
+    """What was done, the file, and what it was made from."""
+    if number == 0:
+        yield from ((f"{source.name}, whole", source, source) for source in sources)
+        return
+    rng = np.random.default_rng([seed, number])
+    source = sources[rng.integers(len(sources))]
+    path = folder / f"{format.name}_{seed}_{number}" / source.name
+    _remove(path.parent)
+    path.parent.mkdir()
+    if source.is_dir():
+        shutil.copytree(source, path)
+    else:
+        shutil.copyfile(source, path)
+    what = format.mutate(path, rng) if rng.random() < 0.5 else _damage(path, rng)
+    yield f"{source.name}, {what}", path, source
+
+
+def _damage(path: Path, rng: np.random.Generator) -> str:
+    """Change the bytes of a file, or of one file of a folder, and say how."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        file = files[rng.integers(len(files))]
+        return f"{file.relative_to(path)}: {_damage(file, rng)}"
+    data = bytearray(path.read_bytes())
+    at = int(rng.integers(max(min(len(data), _HEADER if rng.random() < 0.5 else len(data)), 1)))
+    length = int(rng.integers(1, 9))
+    kind = rng.choice(["flip", "overwrite", "cut", "append", "duplicate"])
+    if kind == "flip" and data:
+        bit = int(rng.integers(8))
+        data[at] ^= 1 << bit
+        what = f"bit {bit} of byte {at} flipped"
+    elif kind == "overwrite":
+        data[at : at + length] = rng.bytes(length)
+        what = f"{length} bytes from byte {at} on overwritten"
+    elif kind == "duplicate":
+        data[at:at] = data[at : at + length]
+        what = f"{length} bytes from byte {at} on duplicated"
+    elif kind == "append":
+        data += rng.bytes(length)
+        what = f"{length} bytes appended"
+    else:
+        at = int(rng.integers(len(data) + 1))
+        del data[at:]
+        what = f"cut off at byte {at}"
+    path.write_bytes(data)
+    return what
+
+
+def _judge(format: Format, path: Path, whole: tuple[np.ndarray, ...] | None) -> tuple[str, bool]:
+    """:data:`REFUSED`, :data:`ALIKE`, or in words what is wrong; and whether the independent reader reads it."""
+    theirs = _read(format.theirs, path)
+    try:
+        ours = _arrays(format.ours(path))
+    except DataError as error:
+        proper = "\n" not in str(error) and str(path) in str(error)
+        return REFUSED if proper else f"a refusal that is not one line with the path: {error}", theirs is not None
+    except Exception as error:
+        return f"{type(error).__name__}: {error}", theirs is not None
+    expected = whole if theirs is None else theirs
+    difference = "read, though no other reader reads it" if expected is None else _difference(ours, expected)
+    return difference or ALIKE, theirs is not None
+
+
+def _read(reader: Callable[[Path], Values], path: Path) -> tuple[np.ndarray, ...] | None:
+    try:
+        return _arrays(reader(path))
+    except Exception:
+        return None
+
+
+def _arrays(values: Values) -> tuple[np.ndarray, ...]:
+    return tuple(map(np.asarray, values)) if isinstance(values, tuple) else (np.asarray(values),)
+
+
+def _difference(ours: tuple[np.ndarray, ...], theirs: tuple[np.ndarray, ...]) -> str:
+    """In words; empty if there is none. Floating-point numbers may differ by their rounding."""
+    for index, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+        if mine.shape != other.shape:
+            return f"array {index}: shape {mine.shape}, the other reader's is {other.shape}"
+        floating = "f" in (mine.dtype.kind, other.dtype.kind)
+        scale = np.abs(other).max(initial=0) if floating else 0
+        same = np.isclose(mine, other, rtol=1e-6, atol=1e-9 * scale) if floating else mine == other
+        if not same.all():
+            at = tuple(map(int, np.argwhere(~same)[0]))
+            wrong = int((~same).sum())
+            return f"array {index}: {wrong} of {same.size} values differ, at {at} {mine[at]} instead of {other[at]}"
+    return ""
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
