@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .itk_files import is_dicom
+from .dicom import is_dicom
 from .remote import exists, is_url, join, list_files, read_text
 from .volumes import stem, suffix
 

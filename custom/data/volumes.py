@@ -20,13 +20,13 @@ from monai.data import ImageReader
 from nibabel import orientations
 
 from ..errors import DataError
-from .itk_files import is_dicom, itk_affine, itk_array, last_line, read_dicom, read_itk
+from .dicom import DICOM_SUFFIXES, is_dicom, read_dicom
+from .itk_files import itk_affine, itk_array, last_line, read_itk
 from .tiff import read_tiff, read_tiff_shape
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 TIFF_SUFFIXES = (".tif", ".tiff")
 ITK_SUFFIXES = (".nrrd", ".mha", ".mhd")
-DICOM_SUFFIXES = (".dcm", ".ima")
 SUFFIXES = NIFTI_SUFFIXES + TIFF_SUFFIXES + ITK_SUFFIXES + DICOM_SUFFIXES
 
 CANONICAL = "SPL"
@@ -78,12 +78,16 @@ def read_volume(path: str | os.PathLike) -> Volume:
     if path.is_file() and path.stat().st_size == 0:
         raise DataError.of(path, "an empty file", "a volume")
     kind = suffix(path)
-    if kind in NIFTI_SUFFIXES:
+    if path.is_dir():
+        volume = Volume(*read_dicom(path))
+    elif kind in NIFTI_SUFFIXES:
         volume = _read_nifti(path)
     elif kind in TIFF_SUFFIXES:
         volume = Volume(read_tiff(path), np.eye(4))
-    elif kind or path.is_dir() or is_dicom(path):
+    elif kind in ITK_SUFFIXES:
         volume = _read_itk(path)
+    elif kind in DICOM_SUFFIXES or is_dicom(path):
+        volume = Volume(*read_dicom(path))
     else:
         raise DataError.of(path, f"file name ending in {path.suffix or 'nothing'!r}", f"one of {', '.join(SUFFIXES)}")
     return _checked(volume, path)
@@ -248,7 +252,7 @@ class VolumeReader(ImageReader):
 
 
 def _read_itk(path: Path) -> Volume:
-    image = read_itk(path) if suffix(path) in ITK_SUFFIXES else read_dicom(path)
+    image = read_itk(path)
     return Volume(itk_array(image).T, itk_affine(image))
 
 

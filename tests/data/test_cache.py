@@ -555,6 +555,7 @@ def test_dicom_folder_through_the_cache(tmp_path):
         image.SetSpacing([1.0, 1.0, 3.0])
         tags = image.GetMetaDataDictionary()
         tags["0020|000e"], tags["0020|000d"] = "1.2.3.4", "1.2.3"
+        tags["0008|0060"] = "CT"  # GDCM writes no positions for what is no scan
         codec = itk.GDCMImageIO.New()
         codec.KeepOriginalUIDOn()
         writer = itk.ImageFileWriter[type(image)].New(Input=image)

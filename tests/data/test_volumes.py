@@ -168,7 +168,9 @@ def test_single_dicom_file_with_and_without_suffix(tmp_path, itk):
 def test_dicom_folder_with_a_gap_two_series_or_a_cut_slice(tmp_path, itk):
     gap = write_dicom(itk, tmp_path / "gap", numbered((6, 6, 8)))
     (gap / "1_6.dcm").unlink()  # the third slice
-    with pytest.raises(DataError, match=r"gap: found slices .* mm off an even spacing"):
+    with pytest.raises(
+        DataError, match=r"1_2\.dcm: found 5 mm from 1_3\.dcm to this slice \(from 102\.5 to 107\.5 mm\)"
+    ):
         read_volume(gap)
     two = write_dicom(itk, tmp_path / "two", numbered((3, 6, 8)))
     write_dicom(itk, two, numbered((2, 6, 8)), series="2")
@@ -176,10 +178,10 @@ def test_dicom_folder_with_a_gap_two_series_or_a_cut_slice(tmp_path, itk):
         read_volume(two)
     cut = write_dicom(itk, tmp_path / "cut", numbered((3, 6, 8)))
     (cut / "1_3.dcm").write_bytes((cut / "1_3.dcm").read_bytes()[:-10])
-    with pytest.raises(DataError, match=r"1_3.dcm: found .* ends inside its pixel data"):
+    with pytest.raises(DataError, match=r"1_3\.dcm: found 86 bytes of pixel data, expected 96"):
         read_volume(cut)
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="found 0 DICOM series"):
+    with pytest.raises(DataError, match="none: found no DICOM file"):
         read_volume(tmp_path / "none")
 
 

@@ -1,0 +1,327 @@
+"""Read DICOM: one file, or the one series of a folder, placed by what every file's own tags say.
+
+A series is a volume only if its slices agree in size, orientation and spacing and lie evenly on one straight line. A
+line that is not along their normal, as with a tilted gantry, is kept in the affine. Names of tags are those of the
+standard (DICOM PS3.3); its millimetres are LPS (C.7.6.2.1.1).
+
+pydicom is imported when the first such file is read: other formats do without it, or with an older one.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from .dicom_file import Frame
+
+DICOM_SUFFIXES = (".dcm", ".ima")
+
+_EVEN = 0.1
+"""Slices may be off an even spacing by this share of it; positions in files are rounded."""
+_SAME_COSINE, _SAME_SPACING = 1e-3, 1e-3
+"""By how much direction cosines, and spacings in proportion, of one series may differ."""
+_SHOWN = 3
+
+logger = logging.getLogger(__name__)
+
+
+class DicomVolume(NamedTuple):
+    """``array`` (column, row, slice) of real values such as HU; ``affine`` (4, 4) from its index to RAS millimetres."""
+
+    array: np.ndarray
+    affine: np.ndarray
+
+
+def read_dicom(path: str | os.PathLike) -> DicomVolume:
+    """Read one DICOM file (a slice, or the frames of a volume) or the files of one series in a folder.
+
+    Files without an image, localizers, and series of pictures without a place in the patient beside one that has it
+    (screenshots, dose reports) are left out of a folder with a warning that names them. A series in which no file has a
+    position and orientation is read with a warning, in the order of its instance numbers.
+
+    Raises:
+        DataError: no image, several series, or slices of different size, orientation, spacing or meaning, two at one
+            position, or one missing; a file that is cut off, in colour or in another encoding. The file is named.
+    """
+    path = Path(path)
+    headers = [read_header(file) for file in (dicom_files(path) if path.is_dir() else [path])]
+    if not headers:
+        raise DataError.of(path, "no DICOM file", "a folder of one DICOM series")
+    series = _only_series(path, headers)
+    files = _files_module(path)
+    frames = [frame for header in series for frame in files.frames_of(header.file, header.dataset)]
+    frames, affine = _placed(path, frames)
+    return DicomVolume(files.real_values(frames).T, affine)
+
+
+def is_dicom(path: str | os.PathLike) -> bool:
+    """Whether a file is DICOM by its content: ``DICM`` after 128 bytes, or a data set that starts without them."""
+    with open(path, "rb") as file:
+        start = file.read(132)
+    if start[128:] == b"DICM":
+        return True
+    # Old files begin with their first element, of group 2 or 8, in either byte order: its number and value
+    # representation (two capitals), or its number and a short length.
+    group, element, kind = start[:2], start[2:4], start[4:8]
+    if group in (b"\2\0", b"\10\0"):
+        return len(kind) == 4 and element[1] == 0 and (kind[:2].isupper() or (kind[1:] == b"\0\0\0" and kind[0] <= 64))
+    return group in (b"\0\2", b"\0\10") and element[:1] == b"\0" and kind[:2].isalpha() and kind[:2].isupper()
+
+
+def dicom_files(folder: Path) -> list[Path]:
+    """The DICOM files right in a folder, by name; hidden ones are left out.
+
+    Raises:
+        DataError: a file of no other format is empty: what was copied is incomplete.
+    """
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    found = [file for file in files if file.suffix.lower() in DICOM_SUFFIXES or is_dicom(file)]
+    for file in files:
+        if found and file.stat().st_size == 0 and (file in found or not file.suffix):
+            raise DataError.of(file, "an empty file", "a complete DICOM file")
+    return found
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file is, by its tags."""
+
+    file: Path
+    dataset: Any
+    """Its tags, without the pixels."""
+    series: str
+    """Its SeriesInstanceUID; empty where it has none, so that such files are a series of their own."""
+    n_frames: int
+    no_slice: str | None
+    """Why it can be no part of a volume, whatever lies beside it."""
+    is_picture: bool
+    """Whether it is a screenshot or the like: a secondary capture or in colour, and without a position."""
+    words: str
+    """What a user knows its series by."""
+
+
+def read_header(file: Path) -> Header:
+    """
+    Raises:
+        DataError: the file is no DICOM, or damaged.
+    """
+    files = _files_module(file)
+    dataset = files.load(file, pixels=False)
+    try:
+        with files.quiet():
+            return _header(file, dataset, files.class_name(dataset))
+    except DataError:
+        raise
+    except Exception as error:  # values that are no numbers or texts show when they are asked for
+        found = " ".join(f"a tag that cannot be read ({error})".split())
+        raise DataError.of(file, found, "an undamaged DICOM file") from None
+
+
+def _header(file: Path, dataset: Any, kind: str) -> Header:
+    # The names of the standard's classes tell images from reports, plans, segmentations and the like. A file of an
+    # unknown class may be one that is cut off, and counts as an image.
+    no_slice = kind.removesuffix(" Storage") if kind.endswith("Storage") and "Image Storage" not in kind else None
+    if no_slice is None and not dataset.get("Rows"):
+        raise DataError.of(file, "no Rows", "a complete DICOM image")
+    image_type = dataset.get("ImageType") or ()
+    if "LOCALIZER" in ([image_type] if isinstance(image_type, str) else image_type):
+        no_slice = "localizer"
+    captured = "Secondary Capture" in kind or dataset.get("SamplesPerPixel") not in (None, 1)
+    has_place = dataset.get("ImagePositionPatient") or "PerFrameFunctionalGroupsSequence" in dataset
+    about = dataset.get("SeriesDescription") or dataset.get("Modality") or "no description"
+    return Header(
+        file=file,
+        dataset=dataset,
+        series=str(dataset.get("SeriesInstanceUID") or ""),
+        n_frames=int(dataset.get("NumberOfFrames") or 1),
+        no_slice=no_slice,
+        is_picture=captured and not has_place,
+        words=f"{about}, {file.name}",
+    )
+
+
+def volumes_among(files: Sequence[Path]) -> list[Path] | None:
+    """The volumes among the DICOM files of one folder, as far as headers tell; the first image decides.
+
+    Returns:
+        None if the folder is to be read as one series; each file that is a volume by itself (enhanced multi-frame); an
+        empty list if no file can be a slice.
+    """
+    for file in files:
+        try:
+            header = read_header(file)
+        except DataError:
+            return None  # whoever reads it will say what is wrong
+        if header.no_slice is None and not header.is_picture:
+            return _multi_frame(files) if header.n_frames > 1 and len(files) > 1 else None
+    return []
+
+
+def _multi_frame(files: Sequence[Path]) -> list[Path] | None:
+    try:
+        images = [header for header in map(read_header, files) if header.no_slice is None]
+    except DataError:
+        return list(files)
+    return [header.file for header in images] if len(images) > 1 else None
+
+
+def _files_module(path: Path) -> Any:
+    try:
+        from . import dicom_file
+    except ImportError as error:
+        raise DataError.of(path, f"a DICOM file, but {error}", "pip install 'pydicom>=3' imagecodecs") from None
+    return dicom_file
+
+
+def _only_series(path: Path, headers: Sequence[Header]) -> list[Header]:
+    """The files of the one series; what else is there is named in a warning, or is another series and refused."""
+    reasons = {header.file.name: header.no_slice for header in headers}
+    images = [header for header in headers if not reasons[header.file.name]]
+    if not images and "localizer" in reasons.values():  # given by itself, it is what is wanted
+        images = [header for header in headers if reasons[header.file.name] == "localizer"]
+    if not images:
+        name, reason = next(iter(reasons.items()))
+        raise DataError.of(path, f"{len(headers)} DICOM files and no image ({name}: {reason})", "a DICOM image")
+    series: dict[str, list[Header]] = {}
+    for header in images:
+        series.setdefault(header.series, []).append(header)
+    scans = {uid: files for uid, files in series.items() if not all(file.is_picture for file in files)}
+    if scans:
+        series, pictures = scans, [file for uid in series.keys() - scans.keys() for file in series[uid]]
+        reasons.update({picture.file.name: "a picture without a position" for picture in pictures})
+    if len(series) > 1:
+        counts = ", ".join(str(len(files)) for files in series.values())
+        about = "; ".join(f"{len(files)} of {files[0].words}" for files in list(series.values())[:_SHOWN])
+        found = f"{len(series)} DICOM series of {counts} files ({about}{'; ...' * (len(series) > _SHOWN)})"
+        raise DataError.of(path, found, "one series a folder")
+    (used,) = series.values()
+    names = {header.file.name for header in used}
+    out = {name: reason for name, reason in reasons.items() if name not in names}
+    if out:
+        shown = ", ".join(f"{name} ({reason})" for name, reason in list(out.items())[:_SHOWN])
+        more = ", ..." * (len(out) > _SHOWN)
+        logger.warning("%s: %d of %d DICOM files are left out: %s%s", path, len(out), len(headers), shown, more)
+    return used
+
+
+def _placed(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarray]:
+    """The slices in their order, and the affine."""
+    if len({frame.file for frame in frames}) > 1:
+        for frame in frames:
+            if frame.of > 1:
+                raise DataError.of(frame.file, f"{frame.of} frames", f"one, as one of {len(frames)} slices of {path}")
+    _check_alike(frames, "size", lambda frame: frame.shape)
+    _check_alike(frames, "modality", lambda frame: frame.modality)
+    _check_alike([frame for frame in frames if frame.unit], "RescaleType", lambda frame: frame.unit)
+    _check_alike(frames, "ImagePositionPatient", lambda frame: "absent" if frame.position is None else "present")
+    _check_alike(frames, "ImageOrientationPatient", lambda frame: "absent" if frame.orientation is None else "present")
+    _check_alike(frames, "PixelSpacing", lambda frame: "absent" if frame.spacing is None else "present")
+    if frames[0].spacing is not None:
+        _check_close(frames, "PixelSpacing", lambda frame: frame.spacing, _SAME_SPACING * frames[0].spacing.max())
+    if frames[0].position is None or frames[0].orientation is None:
+        return _without_place(path, frames)
+    if frames[0].spacing is None:
+        logger.warning("%s: no PixelSpacing: millimetres are not known, pixels are taken to be of 1 mm", path)
+    _check_close(frames, "ImageOrientationPatient", lambda frame: frame.orientation, _SAME_COSINE)
+    return _in_order(path, frames)
+
+
+def _in_order(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarray]:
+    """Sort by the place along the normal, and take the step from slice to slice from the positions."""
+    normal = np.cross(frames[0].orientation[:3], frames[0].orientation[3:])
+    frames = sorted(frames, key=lambda frame: float(frame.position @ normal))
+    affine = _in_plane(frames[0])
+    if len(frames) == 1:
+        step = normal * frames[0].thickness
+    else:
+        positions = np.array([frame.position for frame in frames])
+        step = (positions[-1] - positions[0]) / (len(frames) - 1)
+        _check_line(frames, positions, step, normal, float(np.linalg.norm(affine[:3, :2], axis=0).max()))
+    affine[:3, 2], affine[:3, 3] = step, frames[0].position
+    return frames, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+
+def _check_line(
+    frames: list["Frame"], positions: np.ndarray, step: np.ndarray, normal: np.ndarray, pixel: float
+) -> None:
+    """Refuse slices that do not lie evenly on a line, and name those at the largest irregularity."""
+    along = positions @ normal
+    even = float(step @ normal)
+    gaps = np.diff(along)
+    off = positions - positions[0] - np.arange(len(frames))[:, None] * step
+    if gaps.min() > _EVEN * even and np.abs(off @ normal).max() <= _EVEN * even:
+        aside = np.linalg.norm(off - np.outer(off @ normal, normal), axis=1)
+        if aside.max() > _EVEN * max(even, pixel):
+            worst = frames[int(aside.argmax())]
+            found = f"a position {aside.max():.4g} mm beside the line of the other slices"
+            raise DataError.of(worst.name, found, "slices on one straight line")
+        return
+    k = int(gaps.argmin())
+    if gaps[k] <= _EVEN * even:
+        where = f"{along[k]:.6g} mm" if gaps[k] < 1e-3 else f"{along[k]:.6g} and {along[k + 1]:.6g} mm"
+        found = f"the position of {frames[k].short_name} again ({where} along the normal)"
+        raise DataError.of(frames[k + 1].name, found, "one slice at each position")
+    usual = float(np.percentile(gaps, 50, method="lower"))
+    k = int(np.abs(gaps - usual).argmax())
+    found = f"{gaps[k]:.4g} mm from {frames[k].short_name} to this slice (from {along[k]:.6g} to {along[k + 1]:.6g} mm)"
+    raise DataError.of(frames[k + 1].name, found, f"evenly spaced slices, as most that are {usual:.4g} mm apart")
+
+
+def _without_place(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarray]:
+    if len({frame.file for frame in frames}) > 1:
+        numbers = Counter(frame.number for frame in frames)
+        for frame in frames:
+            if frame.number is None or numbers[frame.number] > 1:
+                found = f"no position and orientation, and InstanceNumber {frame.number}"
+                raise DataError.of(frame.name, found, "a position, or a number of its own, to put the slices in order")
+        frames = sorted(frames, key=lambda frame: frame.number)
+        for before, frame in pairwise(frames):
+            if frame.number != before.number + 1:
+                found = f"InstanceNumber {frame.number} after {before.number}, and no position and orientation"
+                raise DataError.of(frame.name, found, "no number to be missing")
+    logger.warning(
+        "%s: no ImagePositionPatient and ImageOrientationPatient: millimetres and the patient's sides are not known; "
+        "taken as axial slices in the order of their numbers from the feet upwards, %g mm apart",
+        *(path, frames[0].thickness),
+    )
+    affine = _in_plane(frames[0])
+    affine[2, 2] = frames[0].thickness
+    return frames, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+
+def _in_plane(frame: "Frame") -> np.ndarray:
+    """An LPS affine of which the two columns within the slice are filled."""
+    rows, columns = (1.0, 1.0) if frame.spacing is None else frame.spacing  # mm from row to row, column to column
+    orientation = np.array([1.0, 0, 0, 0, 1, 0]) if frame.orientation is None else frame.orientation
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = orientation[:3] * columns, orientation[3:] * rows
+    return affine
+
+
+def _check_alike(frames: Sequence["Frame"], what: str, of: Callable[["Frame"], Hashable]) -> None:
+    """Refuse the first slice that differs from most."""
+    counts = Counter(of(frame) for frame in frames)
+    if len(counts) > 1:
+        usual, number = counts.most_common(1)[0]
+        odd = next(frame for frame in frames if of(frame) != usual)
+        raise DataError.of(odd.name, f"{what} {of(odd)}", f"{usual} as {number} other slices of the series")
+
+
+def _check_close(frames: Sequence["Frame"], what: str, of: Callable[["Frame"], np.ndarray], tolerance: float) -> None:
+    """Refuse the slice whose numbers differ most from the usual ones, if by more than the tolerance."""
+    values = np.array([of(frame) for frame in frames])
+    usual = np.percentile(values, 50, axis=0, method="lower")
+    differences = np.abs(values - usual).max(axis=1)
+    worst = int(differences.argmax())
+    if differences[worst] > tolerance:
+        found, expected = (" ".join(f"{value:g}" for value in row) for row in (values[worst], usual))
+        raise DataError.of(frames[worst].name, f"{what} {found}", f"{expected} as most slices of the series")

@@ -1,0 +1,337 @@
+"""One DICOM file: its frames with their tags, and their pixels as real values.
+
+pydicom reads the tags of every file, and the pixels where they are not compressed or run-length coded; the frames of
+other encodings are decoded by imagecodecs. Either way the bits that are in use are taken as the tags say.
+"""
+
+import contextlib
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pydicom
+from pydicom import uid
+from pydicom.encaps import generate_frames
+from pydicom.pixels import get_decoder
+
+from ..errors import DataError
+
+_CODECS = {
+    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), imagecodecs.jpeg8_decode),
+    **dict.fromkeys((uid.JPEGLossless, uid.JPEGLosslessSV1), imagecodecs.ljpeg_decode),
+    **dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), imagecodecs.jpegls_decode),
+    **dict.fromkeys((uid.JPEG2000Lossless, uid.JPEG2000), imagecodecs.jpeg2k_decode),
+    **dict.fromkeys((uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K), imagecodecs.jpeg2k_decode),
+}
+_PLAIN = (
+    *(uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian),
+    *(uid.DeflatedExplicitVRLittleEndian, uid.RLELossless),
+)
+_MACROS = (
+    *("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"),
+    "PixelValueTransformationSequence",
+)
+_ORTHOGONAL = 1e-3
+"""By how much direction cosines, which are rounded, may be off unit length and a right angle."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One slice. Positions and spacings are in mm, LPS; they are None where the file has none."""
+
+    file: Path
+    index: int
+    of: int
+    """Number of frames in the file."""
+    shape: tuple[int, int]
+    """Rows, columns."""
+    position: np.ndarray | None
+    """(3,): centre of the first pixel."""
+    orientation: np.ndarray | None
+    """(6,): direction of increasing columns, then of increasing rows."""
+    spacing: np.ndarray | None
+    """(2,): from row to row, from column to column."""
+    thickness: float
+    """From slice to slice, where no positions tell."""
+    slope: float
+    intercept: float
+    number: int | None
+    modality: str
+    unit: str
+    bits: int
+    signed: bool
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.file.parent / self.short_name)
+
+    @property
+    def short_name(self) -> str:
+        """Without the folder."""
+        return self.file.name if self.of == 1 else f"{self.file.name}, frame {self.index + 1}"
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """What its values may be."""
+        lowest = -(2 ** (self.bits - 1)) if self.signed else 0
+        ends = [bound * self.slope + self.intercept for bound in (lowest, lowest + 2**self.bits - 1)]
+        return min(ends), max(ends)
+
+
+def load(file: Path, *, pixels: bool) -> Any:
+    """A ``pydicom.Dataset``, with or without pixels.
+
+    Raises:
+        DataError: the file is no DICOM, or damaged.
+    """
+    try:
+        with quiet():
+            dataset = pydicom.dcmread(file, force=True, stop_before_pixels=not pixels)
+    except Exception as error:  # damaged files raise anything
+        raise DataError.of(file, f"an unreadable file ({_reason(error)})", "a complete DICOM file") from None
+    if len(dataset) == 0:
+        raise DataError.of(file, "no DICOM data", "a complete DICOM file")
+    return dataset
+
+
+def class_name(dataset: Any) -> str:
+    """What the standard calls the class of the object, such as ``CT Image Storage``; its UID if that is unknown."""
+    return uid.UID(str(dataset.get("SOPClassUID") or "")).name
+
+
+def frames_of(file: Path, dataset: Any) -> list[Frame]:
+    """The frames of a file, by its tags; those of a multi-frame object have their own.
+
+    Raises:
+        DataError: a tag is missing or makes no sense, or the pixels are no grey values.
+    """
+    try:
+        with quiet():
+            return _frames(file, dataset)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError.of(file, f"a tag that cannot be read ({_reason(error)})", "an undamaged DICOM file") from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without pydicom's remarks on values that break a rule: what matters is checked here."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def real_values(frames: Sequence[Frame]) -> np.ndarray:
+    """The slices with their own slopes and intercepts applied, as the narrowest type that holds what they may be.
+
+    Returns:
+        (slices, rows, columns); whole numbers where slopes and intercepts are.
+
+    Raises:
+        DataError: the pixels are cut off, damaged or in an unknown encoding.
+    """
+    values = np.empty((len(frames), *frames[0].shape), _type_for(frames))
+    file, stored = None, np.empty(0)
+    for k, frame in enumerate(frames):
+        if frame.file != file:
+            file, stored = frame.file, _stored_values(frame)
+        plane = stored[frame.index]
+        if frame.slope == 1 and frame.intercept == 0:
+            values[k] = plane
+        else:
+            values[k] = plane * np.float64(frame.slope) + frame.intercept
+    return values
+
+
+def _frames(file: Path, dataset: Any) -> list[Frame]:
+    _check_grey(file, dataset)
+    count = int(dataset.get("NumberOfFrames") or 1)
+    if count < 1:
+        raise DataError.of(file, f"NumberOfFrames {count}", "at least one")
+    if "ConcatenationUID" in dataset:
+        raise DataError.of(file, "a part of a concatenation", "a whole multi-frame object")
+    groups = dataset.get("PerFrameFunctionalGroupsSequence")
+    if groups is not None and len(groups) != count:
+        raise DataError.of(file, f"{len(groups)} functional groups", f"one for each of {count} frames")
+    return [_frame(file, dataset, index, count) for index in range(count)]
+
+
+def _check_grey(file: Path, dataset: Any) -> None:
+    if not dataset.get("Rows") or not dataset.get("Columns"):
+        raise DataError.of(file, "no Rows and Columns", "a complete DICOM image")
+    samples, kind = dataset.get("SamplesPerPixel", 1), dataset.get("PhotometricInterpretation", "MONOCHROME2")
+    if samples != 1 or kind != "MONOCHROME2":
+        raise DataError.of(file, f"{kind} of {samples} samples per pixel", "grey values, MONOCHROME2")
+    allocated, stored, high = dataset.BitsAllocated, dataset.BitsStored, dataset.get("HighBit", dataset.BitsStored - 1)
+    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or high != stored - 1:
+        found = f"BitsAllocated {allocated}, BitsStored {stored}, HighBit {high}"
+        raise DataError.of(file, found, "8, 16 or 32 bits of which the lowest are stored")
+    if dataset.PixelRepresentation not in (0, 1):
+        raise DataError.of(file, f"PixelRepresentation {dataset.PixelRepresentation}", "0 or 1")
+    if dataset.get("ModalityLUTSequence"):
+        raise DataError.of(file, "a modality lookup table", "RescaleSlope and RescaleIntercept")
+
+
+def _frame(file: Path, dataset: Any, index: int, count: int) -> Frame:
+    own = []
+    for name in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        groups = dataset.get(name) or []
+        group = groups[index if name.startswith("PerFrame") else 0] if len(groups) else {}
+        own += [group.get(macro)[0] for macro in _MACROS if group.get(macro)]
+    scopes = [*own, dataset]
+    slope = _number(file, scopes, "RescaleSlope", 1.0)
+    if slope == 0:
+        raise DataError.of(file, "RescaleSlope 0", "another slope")
+    number = dataset.get("InstanceNumber")
+    return Frame(
+        file=file,
+        index=index,
+        of=count,
+        shape=(int(dataset.Rows), int(dataset.Columns)),
+        # One position for all frames of a file says nothing of each.
+        position=_numbers(file, scopes if count == 1 else own, "ImagePositionPatient", 3),
+        orientation=_orientation(file, scopes),
+        spacing=_spacing(file, scopes),
+        thickness=_thickness(file, scopes),
+        slope=slope,
+        intercept=_number(file, scopes, "RescaleIntercept", 0.0),
+        number=None if number is None else int(number),
+        modality=str(dataset.get("Modality") or ""),
+        unit=str(_value(scopes, "RescaleType") or ""),
+        bits=int(dataset.BitsStored),
+        signed=bool(dataset.PixelRepresentation),
+    )
+
+
+def _value(scopes: Sequence[Any], tag: str) -> Any:
+    """The value in the innermost scope that has one."""
+    values = (scope.get(tag) for scope in scopes)
+    return next((value for value in values if value is not None and value != "" and value != []), None)
+
+
+def _numbers(file: Path, scopes: Sequence[Any], tag: str, count: int) -> np.ndarray | None:
+    value = _value(scopes, tag)
+    if value is None:
+        return None
+    numbers = np.array(value, np.float64).reshape(-1)
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise DataError.of(file, f"{tag} {value}", f"{count} finite number{'s' * (count > 1)}")
+    return numbers
+
+
+def _number(file: Path, scopes: Sequence[Any], tag: str, default: float) -> float:
+    numbers = _numbers(file, scopes, tag, 1)
+    return default if numbers is None else float(numbers[0])
+
+
+def _orientation(file: Path, scopes: Sequence[Any]) -> np.ndarray | None:
+    cosines = _numbers(file, scopes, "ImageOrientationPatient", 6)
+    if cosines is not None:
+        products = np.array([cosines[:3] @ cosines[:3], cosines[3:] @ cosines[3:], cosines[:3] @ cosines[3:]])
+        if np.abs(products - [1, 1, 0]).max() > 2 * _ORTHOGONAL:
+            found = f"ImageOrientationPatient {' '.join(f'{value:g}' for value in cosines)}"
+            raise DataError.of(file, found, "two directions of length 1 at a right angle")
+    return cosines
+
+
+def _spacing(file: Path, scopes: Sequence[Any]) -> np.ndarray | None:
+    spacing = _numbers(file, scopes, "PixelSpacing", 2)
+    if spacing is not None and spacing.min() <= 0:
+        raise DataError.of(file, f"PixelSpacing {spacing[0]:g} {spacing[1]:g}", "two lengths above 0")
+    return spacing
+
+
+def _thickness(file: Path, scopes: Sequence[Any]) -> float:
+    lengths = (abs(_number(file, scopes, tag, 0.0)) for tag in ("SpacingBetweenSlices", "SliceThickness"))
+    return next((length for length in lengths if length > 0), 1.0)
+
+
+def _type_for(frames: Sequence[Frame]) -> type[np.generic]:
+    limits = np.array([frame.limits for frame in frames])
+    lowest, highest = limits.min(), limits.max()
+    if all(math.floor(number) == number for frame in frames for number in (frame.slope, frame.intercept)):
+        for kind in (np.int16, np.int32, np.int64):
+            if np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max:
+                return kind
+    return np.float32 if max(frame.bits for frame in frames) <= 16 else np.float64
+
+
+def _stored_values(frame: Frame) -> np.ndarray:
+    """(frames, rows, columns) as stored in the file, without the bits that are not in use."""
+    dataset = load(frame.file, pixels=True)
+    try:
+        with quiet():
+            return _decoded(dataset, frame)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError.of(frame.file, f"damaged pixels ({_reason(error)})", "a complete DICOM file") from None
+
+
+def _decoded(dataset: Any, frame: Frame) -> np.ndarray:
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None:  # a file without its first part: what it was read as
+        implicit, little = dataset.original_encoding
+        syntax = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+        syntax = syntax if little else uid.ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = syntax
+    if "PixelData" not in dataset:
+        raise DataError.of(frame.file, "no pixel data", "a complete DICOM image")
+    shape = (frame.of, *frame.shape)
+    if syntax in _PLAIN:
+        if syntax != uid.RLELossless:
+            _check_length(dataset, shape, frame)
+        values = get_decoder(syntax).as_array(dataset, raw=True, allow_excess_frames=False)[0]
+    elif syntax in _CODECS:
+        coded = generate_frames(
+            dataset.PixelData,
+            number_of_frames=frame.of,
+            extended_offsets=_extended_offsets(dataset),
+        )
+        values = np.stack([_CODECS[syntax](code) for code in coded])
+    else:
+        raise DataError.of(frame.file, f"the transfer syntax {syntax.name}", "uncompressed, RLE or JPEG of any kind")
+    if values.size != math.prod(shape):
+        raise DataError.of(frame.file, f"pixels of shape {values.shape}", f"{shape} by its tags")
+    return _in_use(values.reshape(shape), frame)
+
+
+def _check_length(dataset: Any, shape: tuple[int, ...], frame: Frame) -> None:
+    expected = math.prod(shape) * dataset.BitsAllocated // 8
+    if len(dataset.PixelData) not in (expected, expected + expected % 2):
+        found = f"{len(dataset.PixelData)} bytes of pixel data"
+        raise DataError.of(frame.file, found, f"{expected} for {shape} and {dataset.BitsAllocated} bits: a whole file")
+
+
+def _extended_offsets(dataset: Any) -> tuple[bytes, bytes] | None:
+    if "ExtendedOffsetTable" not in dataset:
+        return None
+    return dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
+
+
+def _in_use(values: np.ndarray, frame: Frame) -> np.ndarray:
+    """Keep the stored bits, which lie lowest, and their sign; the others may hold an overlay or anything."""
+    width = 8 * values.dtype.itemsize
+    kind = np.dtype(f"{'i' if frame.signed else 'u'}{values.dtype.itemsize}")
+    if width < frame.bits:
+        raise DataError.of(frame.file, f"pixels of {width} bits", f"{frame.bits} by its tags")
+    unused = kind.type(width - frame.bits)
+    return (values.astype(values.dtype.newbyteorder("="), copy=False).view(kind) << unused) >> unused
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
