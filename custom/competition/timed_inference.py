@@ -83,7 +83,7 @@ def predict_in_time(
         RuntimeError: the processes do not start, or no case could be predicted for another reason than time.
     """
     deadline = time.monotonic() + seconds
-    cases = find_images(dataset_dir)
+    cases = find_images(dataset_dir, output_dir=output_dir)
     sizes = {case["id"]: _voxels(case["image"]) for case in cases}
     output_dir = Path(output_dir).absolute()
     output_dir.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .dicom import is_dicom
+from .contents import contents, shown
 from .remote import exists, is_url, join, list_files, read_text
 from .volumes import stem, suffix
 
@@ -31,7 +31,7 @@ LAYOUTS = (
     "a JSON data list",
 )
 
-_LITS = re.compile(r"(^|/)(?P<test>test-)?(?P<kind>volume|segmentation)-(?P<number>[^/]+)\.nii(\.gz)?$")
+_LITS = re.compile(r"(^|/)(test-)?(?P<kind>volume|segmentation)-(?P<number>[^/]+)\.nii(\.gz)?$")
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exc
             shown = ", ".join(files[:3])
             raise DataError.of(root, f"{len(files)} files of no known layout ({shown}, ...)", _any_layout())
         cases = finder(root, files, section)
+        _note_unused(root, files, cases, section)
     cases = _without(cases, exclude, root)
     if not cases:
         raise DataError.of(root, f"no {section} cases", _any_layout())
@@ -76,37 +77,35 @@ def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exc
     return sorted(cases, key=lambda case: natural(case["id"]))
 
 
-def find_images(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Case]:
+def find_images(
+    path: str | os.PathLike | Sequence[str | os.PathLike], *, output_dir: str | os.PathLike | None = None
+) -> list[Case]:
     """List what is to be predicted, as items for a MONAI ``Dataset``: cases without ``label``.
 
+    A folder is looked through whole; what is not taken of it is named and counted in one warning. The id of an image in
+    a subfolder is its path with ``_`` for ``/``, so that ids differ where file names do not.
+
     Args:
-        path: one file of any supported format, a DICOM folder, a list of those, a folder (or URL) with images or with
-            one DICOM folder per case, or a dataset folder or data list, whose test section is taken if it has sections.
+        path: one file of any supported format, a DICOM folder, a list of those, a folder (or URL) with such files and
+            DICOM folders at any depth, or a dataset folder or data list, whose test section is taken if it has
+            sections.
+        output_dir: where predictions go; what lies in it is no image.
 
     Raises:
         DataError: nothing to predict was found.
     """
     if not isinstance(path, (str, os.PathLike)):
-        return [case for item in path for case in find_images(item)]
+        return [case for item in path for case in find_images(item, output_dir=output_dir)]
     root = os.fspath(path)
     if root.lower().endswith(".json"):
         return _unlabelled(find_cases(root, section="test"))
-    if suffix(root) or _is_dicom(root):
+    if os.path.isfile(root) or (suffix(root) and not os.path.isdir(root)):
         if not exists(root):
             raise DataError.of(root, "no such file", "an image")
         return _unlabelled([_case(root)])
-    files = sorted(list_files(root))
-    images = [name for name in files if "/" not in name and suffix(name)]
-    if any(_LITS.match(name) for name in images):  # labels beside the images
-        images = [name for name in images if "segmentation" not in name]
-    folders = sorted({name.split("/")[0] for name in files if "/" in name})
-    images = images or [name for name in folders if _is_dicom(join(root, name))]
-    if images:
-        cases = [_case(join(root, name)) for name in images]
-    elif _layout_of(files):
-        cases = find_cases(root, section="test")
-    else:
-        raise DataError.of(root, f"{len(files)} files and no image among them", "images, DICOM folders or a dataset")
+    files = _outside(root, sorted(list_files(root)), output_dir)
+    sections = _layout_of(files) in (_kaggle, _msd)
+    cases = find_cases(root, section="test") if sections else _images_below(root, files)
     _check_unique(cases, root)
     return sorted(_unlabelled(cases), key=lambda case: natural(case["id"]))
 
@@ -168,14 +167,78 @@ def _layout_of(files: list[str]) -> Callable[[str, list[str], str], list[Case]] 
     return None
 
 
+def _images_below(root: str, files: list[str]) -> list[Case]:
+    """Every image of a folder that has no sections."""
+    found = contents(root, files)
+    images, training = found.images, []
+    if any(_is_lits_test(name) for name in images):
+        training = [name for name in images if _LITS.search(name) and not _is_lits_test(name)]
+        images = [name for name in images if name not in training]
+    found.note_left_out(root, len(images), [("training volumes beside test volumes", training)])
+    if not images:
+        raise DataError.of(root, f"{len(files)} files and no image among them", "images, DICOM folders or a dataset")
+    ids = [_id_below(root, name) for name in images]
+    times = Counter(ids)
+    # The same name twice, as a.nii.gz and a.mha: the endings tell them apart.
+    ids = [
+        re.sub(r"[/.]", "_", name) if name and times[key] > 1 else key for name, key in zip(images, ids, strict=True)
+    ]
+    return [
+        {"id": key, "image": join(root, name) if name else root, "label": None, "group": key}
+        for name, key in zip(images, ids, strict=True)
+    ]
+
+
+def _id_below(root: str, name: str) -> str:
+    if not name or _LITS.search(name):
+        return stem(name or os.path.abspath(root))
+    return stem(name.replace("/", "_"))
+
+
+def _outside(root: str, files: list[str], output_dir: str | os.PathLike | None) -> list[str]:
+    """The files that are no predictions of an earlier run."""
+    if output_dir is None or is_url(root) or is_url(output_dir):
+        return files
+    inside = os.path.relpath(os.path.realpath(output_dir), os.path.realpath(root)).replace(os.sep, "/")
+    if inside == ".":
+        raise DataError.of(output_dir, "the folder of the images", "another output_dir, for the predictions")
+    return [name for name in files if not name.startswith(f"{inside}/")]
+
+
+def _note_unused(root: str, files: list[str], cases: list[Case], section: str) -> None:
+    """Say which images of a data set are used by no case, apart from those of its other section."""
+    used = {case[key] for case in cases for key in ("image", "label")}
+    unused = [name for name in files if suffix(name) and join(root, name) not in used]
+    other = [name for name in unused if _is_test(name) != (section == "test")]
+    stray = [name for name in unused if name not in set(other)]
+    if other:
+        name = "training" if section == "test" else "test"
+        level = logging.WARNING if section == "test" else logging.INFO
+        words = "%s: %d image files of its %s section are not used here: %s"
+        logger.log(level, words, root, len(other), name, shown(other))
+    if stray:
+        logger.warning("%s: %d image files are in no case and left out: %s", root, len(stray), shown(stray))
+
+
+def _is_test(name: str) -> bool:
+    """Whether the names of a file and its folders place it in the test section (MSD: ``imagesTs``)."""
+    return any(part.lower().startswith("test") or part.endswith("Ts") for part in name.split("/"))
+
+
+def _is_lits_test(name: str) -> bool:
+    return bool(_LITS.search(name)) and _is_test(name)
+
+
 def _kaggle(root: str, files: list[str], section: str) -> list[Case]:
     part = "train" if section == "training" else "test"
-    labels = {stem(name): name for name in files if name.startswith(f"{part}_labels/") and suffix(name)}
-    images = [name for name in files if name.startswith(f"{part}_images/") and suffix(name)]
+    volumes = [name for name in files if name.count("/") == 1 and suffix(name)]
+    labels = {stem(name): name for name in volumes if name.startswith(f"{part}_labels/")}
+    images = [name for name in volumes if name.startswith(f"{part}_images/")]
     groups = _scrolls(root, f"{part}.csv") if f"{part}.csv" in files else {}
     missing = sorted(groups.keys() - {stem(name) for name in images}, key=natural)
     if missing:
-        logger.info("%s: %d ids of %s.csv have no image and are left out", root, len(missing), part)
+        words = "%s: %d ids of %s.csv have no image and are left out: %s"
+        logger.warning(words, root, len(missing), part, shown(missing))
     cases = []
     for name in images:
         cases.append(_case(join(root, name), _below(root, labels.get(stem(name))), groups.get(stem(name))))
@@ -195,16 +258,15 @@ def _lits(root: str, files: list[str], section: str) -> list[Case]:
         match = _LITS.search(name)
         if not match:
             continue
-        is_test = bool(match["test"]) or any(part.lower().startswith("test") for part in name.split("/")[:-1])
-        if is_test != (section == "test"):
+        if _is_test(name) != (section == "test"):
             continue
         if match["kind"] == "volume":
             images.append((match["number"], name))
+        elif match["number"] in labels:
+            found = f"two segmentations of one number ({labels[match['number']]}, {name})"
+            raise DataError.of(root, found, "one of each number")
         else:
             labels[match["number"]] = name
-    unused = labels.keys() - {number for number, _ in images}
-    if unused:
-        logger.warning("%s: %d segmentations have no volume and are left out", root, len(unused))
     return [_case(join(root, name), _below(root, labels.get(number))) for number, name in images]
 
 
@@ -220,9 +282,21 @@ def _from_json(path: str, section: str) -> list[Case]:
     except ValueError as error:
         raise DataError.of(path, f"no JSON ({error})", "a data list") from None
     if isinstance(content, dict):
+        others = {key: len(value) for key, value in content.items() if key != section and _is_list_of_images(value)}
         content = content.get(section, [])
+        if others:
+            words = ", ".join(f"{key} ({number})" for key, number in others.items())
+            level = logging.INFO if others.keys() <= {"training", "test"} and section == "training" else logging.WARNING
+            logger.log(level, "%s: its section %s (%d) is used, not %s", path, section, len(content), words)
     folder = path.rsplit("/", 1)[0] if is_url(path) else os.path.dirname(os.path.abspath(path))
     return [_listed(entry, folder, path) for entry in content]
+
+
+def _is_list_of_images(value: Any) -> bool:
+    if not isinstance(value, list) or not value:
+        return False
+    first = value[0].get("image") if isinstance(value[0], dict) else value[0]
+    return isinstance(first, str) and bool(suffix(first))
 
 
 def _listed(entry: Any, folder: str, path: str) -> Case:
@@ -288,15 +362,6 @@ def _fold_of_each(cases: Sequence[Case], n_folds: int, by: str, seed: int) -> di
         fold_of[key] = loads.index(min(loads))
         loads[fold_of[key]] += sizes[key]
     return fold_of
-
-
-def _is_dicom(path: str) -> bool:
-    """Whether a local path is a DICOM file, or a folder of which the first file is one."""
-    if is_url(path) or not os.path.isdir(path):
-        return os.path.isfile(path) and is_dicom(path)
-    files = [os.path.join(path, name) for name in sorted(os.listdir(path)) if not name.startswith(".")]
-    file = next(filter(os.path.isfile, files), None)
-    return file is not None and is_dicom(file)
 
 
 def _absolute(path: str | None) -> str | None:

@@ -18,8 +18,8 @@ DONE, FAILED = "done", "failed"
 class Saver(Protocol):
     """What writes predictions, as :class:`custom.transforms.SaveVolumed`."""
 
-    def paths(self, source: str) -> list[Path]:
-        """The files that are written for an input."""
+    def paths(self, source: str, name: str | None = None) -> list[Path]:
+        """The files that are written for an input of this name."""
 
 
 class InferenceDataset(Dataset):
@@ -56,7 +56,7 @@ class InferenceDataset(Dataset):
         super().__init__(list(data), transform)
         self.weights = [weights] if isinstance(weights, str) else list(weights)
         self.overwrite = overwrite
-        self.paths = [saver.paths(case["image"]) for case in data]
+        self.paths = [saver.paths(case["image"], case["id"]) for case in data]
         self._check_paths()
 
     def _transform(self, index: int) -> dict[str, Any]:

@@ -44,13 +44,15 @@ def join(folder: str, relative: str) -> str:
     return os.path.normpath(os.path.join(folder, relative))
 
 
-def list_files(folder: str, *, depth: int = 3) -> list[str]:
-    """Files below a folder, relative to it, with ``/`` between the parts; hidden ones are left out.
+def list_files(folder: str) -> list[str]:
+    """Files below a folder, however deep, relative to it, with ``/`` between the parts; hidden ones are left out.
+
+    Links to folders are followed. A folder ``*.zarr`` is one array and listed as such, without its files.
 
     Raises:
         DataError: the folder does not exist, is no folder, or it or one below cannot be read.
     """
-    names = _list_url(folder, depth) if is_url(folder) else _list_local(Path(folder), depth)
+    names = _list_url(folder) if is_url(folder) else _list_local(Path(folder))
     return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
 
 
@@ -139,7 +141,7 @@ def filesystem(url: str) -> Any:
         raise DataError.of(url, f"a URL that cannot be opened ({error})", "an installed fsspec file system") from None
 
 
-def _list_local(root: Path, depth: int) -> list[str]:
+def _list_local(root: Path) -> list[str]:
     if not root.is_dir():
         raise DataError.of(root, "a file" if root.exists() else "no such folder", "a folder")
 
@@ -149,17 +151,27 @@ def _list_local(root: Path, depth: int) -> list[str]:
     names = []
     for parent, folders, files in os.walk(root, onerror=refuse, followlinks=True):
         relative = Path(parent).relative_to(root)
-        if len(relative.parts) >= depth - 1:
-            folders.clear()  # links may form loops: the depth ends them
-        names += [(relative / file).as_posix() for file in files]
+        arrays = [name for name in folders if name.lower().endswith(".zarr")]
+        names += [(relative / name).as_posix() for name in [*files, *arrays]]
+        above = _with_parents(root, relative)
+        folders[:] = [
+            name
+            for name in folders
+            if name not in arrays and not name.startswith(".") and os.path.realpath(Path(parent, name)) not in above
+        ]  # a link to a folder above it would lead round for ever
     return names
 
 
-def _list_url(folder: str, depth: int) -> list[str]:
+def _with_parents(root: Path, relative: Path) -> set[str]:
+    """Where a folder and those above it, up to the root, really are."""
+    return {os.path.realpath(root / parent) for parent in (relative, *relative.parents)}
+
+
+def _list_url(folder: str) -> list[str]:
     system = filesystem(folder)
     root = system._strip_protocol(folder).rstrip("/")
     system.invalidate_cache()  # a listing from earlier in this process may be old
-    found = _patiently(lambda: system.find(root, maxdepth=depth), folder)
+    found = _patiently(lambda: system.find(root), folder)
     names = [name[len(root) :].lstrip("/") for name in found]
     names = [name for name in names if name]
     if not names:

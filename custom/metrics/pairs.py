@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 from ..data.cases import natural
+from ..data.contents import WRITER_SUFFIX
+from ..data.remote import list_files
 from ..data.volumes import SUFFIXES, stem, suffix
 from ..errors import DataError
 
-_WRITER_SUFFIX = re.compile(r"[-_](pred|prediction|seg|segmentation|mask|label)$")
 _LITS = re.compile(r"(?:test-)?(?:volume|segmentation)[-_]0*(\d+)$")
 
 
@@ -40,7 +41,7 @@ def pair_files(predictions: str | Path, labels: str | Path) -> dict[str, tuple[P
         if label in taken:
             raise DataError.of(path, f"a second prediction beside {taken[label]}", f"one prediction for {true[label]}")
         taken[label] = path
-        pairs[name if label == name else _WRITER_SUFFIX.sub("", name)] = (path, true[label])
+        pairs[name if label == name else WRITER_SUFFIX.sub("", name)] = (path, true[label])
     missing = [str(true[name]) for name in true if name not in taken]
     if missing:
         more = f" and for {len(missing) - 1} more labels" if len(missing) > 1 else ""
@@ -65,8 +66,7 @@ def _labels(folder: Path) -> dict[str, Path]:
 def _paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError.of(folder, "no such folder", "a folder of volumes")
-    files = (path for path in folder.rglob("*") if suffix(path) and not path.name.startswith("."))
-    paths = [path for path in files if path.is_file()]
+    paths = [folder / name for name in list_files(str(folder)) if suffix(name)]
     if not paths:
         raise DataError.of(folder, "no volume", f"files ending in one of {', '.join(SUFFIXES)}")
     return paths
@@ -83,6 +83,6 @@ def _by_name(paths: list[Path]) -> dict[str, Path]:
 
 def _key(name: str) -> str:
     """What the two names of a pair have in common."""
-    name = _WRITER_SUFFIX.sub("", name)
+    name = WRITER_SUFFIX.sub("", name)
     lits = _LITS.match(name)
     return f"lits-{lits[1]}" if lits else name

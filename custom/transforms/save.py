@@ -25,7 +25,8 @@ class SaveVolumed(MapTransform):
 
     Args:
         keys: what to write.
-        image_key: the input whose file name is kept; for NIfTI and other formats with a geometry the prediction's own
+        image_key: the input whose name is kept: the data's ``id``, which tells apart equal file names of two folders,
+            or the file name where there is no ``id``. For NIfTI and other formats with a geometry the prediction's own
             affine is written (``Invertd`` gives it back the input's), or that of the image if it has none.
         output_dir: folder to write to; created.
         output_ext: for example ``".nii.gz"``; ``None`` keeps the input's, except where
@@ -58,7 +59,7 @@ class SaveVolumed(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write and hand on unchanged."""
         image = data[self.image_key]
-        paths = self.paths(image.meta["filename_or_obj"])
+        paths = self.paths(image.meta["filename_or_obj"], data.get("id"))
         for key in self.key_iterator(data):
             array = torch.as_tensor(data[key]).detach().cpu().numpy()
             affine = data[key].affine if isinstance(data[key], MetaTensor) else image.affine
@@ -69,9 +70,10 @@ class SaveVolumed(MapTransform):
                 write_volume(path, volume.astype(self.dtype), np.asarray(affine, float))
         return dict(data)
 
-    def paths(self, source: str) -> list[Path]:
-        """The files that are written for an input, one a channel."""
+    def paths(self, source: str, name: str | None = None) -> list[Path]:
+        """The files that are written for an input, one a channel; called by its name, or else by its file's."""
         stem, suffix = split_suffix(Path(source).name)
+        stem = stem if name is None else name.replace("/", "_")
         ext = self.output_ext or INSTEAD_OF.get(suffix, suffix)
         names = [stem] if self.channel_names is None else [f"{stem}_{name}" for name in self.channel_names]
         return [self.output_dir / f"{name}{ext}" for name in names]

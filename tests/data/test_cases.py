@@ -2,12 +2,17 @@
 
 import json
 import os
+import re
 from collections import Counter
 
+import numpy as np
 import pytest
 
+from custom.data import read_volume
 from custom.data.cases import find_cases, find_images, fold_cases, natural, write_cases
 from custom.errors import DataError
+
+from .dicom_writer import CAPTURE, DOSE_REPORT, slice_tags, write, write_series
 
 
 def touch(root, *names):
@@ -208,6 +213,138 @@ def test_images_of_a_dataset_folder_are_its_test_section(tmp_path):
     assert [(case["id"], "label" in case) for case in find_images(tmp_path / "k" / "list.json")] == [("7", False)]
     lits = touch(tmp_path / "lits", "volume-1.nii", "segmentation-1.nii")
     assert [case["id"] for case in find_images(lits)] == ["volume-1"]
+
+
+def found(root, **options):
+    """id to path below the root."""
+    return {case["id"]: os.path.relpath(case["image"], root) for case in find_images(root, **options)}
+
+
+def left_out(caplog):
+    """The one warning, without the folder."""
+    (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    caplog.clear()
+    return message.split(": ", 1)[1]
+
+
+VOLUME = np.zeros((3, 2, 2), int)
+
+
+def test_patients_at_any_depth(tmp_path, caplog):
+    write_series(tmp_path / "one", VOLUME)
+    write_series(tmp_path / "two" / "study" / "series", VOLUME, name="{}")
+    write_series(tmp_path / "three", VOLUME)
+    write_series(tmp_path / "three" / "sub", VOLUME)
+    touch(tmp_path, "three/00_README.txt", "three/.DS_Store", "._one.nii.gz", "__MACOSX/._a", ".cache/x.nii.gz")
+    touch(tmp_path, "four/ct.nii.gz", "five/ct.nii.gz", "five.nrrd", "a/b/c/d/e/f.tif")
+    assert found(tmp_path) == {
+        "a_b_c_d_e_f": "a/b/c/d/e/f.tif",
+        "five": "five.nrrd",
+        "five_ct": "five/ct.nii.gz",
+        "four_ct": "four/ct.nii.gz",
+        "one": "one",
+        "three": "three",
+        "three_sub": "three/sub",
+        "two_study_series": "two/study/series",
+    }
+    assert left_out(caplog) == "8 images are taken; left out are 1 files that are no images (three/00_README.txt)"
+    assert found(tmp_path / "three") == {"three": ".", "sub": "sub"}
+    left_out(caplog)
+    assert found(tmp_path / "one") == {"one": "."}
+    assert not caplog.records
+
+
+def test_files_of_one_name_have_different_ids(tmp_path):
+    touch(tmp_path, "a.nii.gz", "a.mha")
+    write_series(tmp_path / "a", VOLUME)
+    assert found(tmp_path) == {"a": "a", "a_mha": "a.mha", "a_nii_gz": "a.nii.gz"}
+
+
+def test_labels_beside_images_are_named(tmp_path, caplog):
+    touch(tmp_path, "p1/ct.nii.gz", "p1/liver_mask.nii.gz", "p1/segmentation.nii.gz", "p1/ct_pred.nii.gz")
+    touch(tmp_path, "labels/p1.nii.gz", "imagesTs/unmasked.nii.gz", "maskoid.nii.gz")
+    write_series(tmp_path / "MASKS_DICOM" / "liver", VOLUME)
+    assert list(found(tmp_path)) == ["imagesTs_unmasked", "maskoid", "p1_ct"]
+    words = "5 labels by their names (labels/p1.nii.gz, p1/ct_pred.nii.gz, p1/liver_mask.nii.gz, ...)"
+    assert left_out(caplog) == f"3 images are taken; left out are {words}"
+    assert list(found(tmp_path / "labels")) == ["p1"]  # below a folder of that name they are what is meant
+    assert list(found(touch(tmp_path / "only", "a_mask.nii.gz"))) == ["a_mask"]
+    assert not caplog.records
+
+
+def test_dicom_that_is_no_volume(tmp_path, caplog):
+    write_series(tmp_path / "ct", VOLUME)
+    write(tmp_path / "sr" / "1", slice_tags(VOLUME[0], SOPClassUID=DOSE_REPORT, PixelData=None))
+    write(tmp_path / "scout" / "1.dcm", slice_tags(VOLUME[0], ImageType="ORIGINAL\\PRIMARY\\LOCALIZER"))
+    write(tmp_path / "shot" / "1.dcm", slice_tags(VOLUME[0], SOPClassUID=CAPTURE, ImagePositionPatient=None))
+    write(tmp_path / "DICOMDIR", {"SOPClassUID": "1.2.840.10008.1.3.10"})
+    assert found(tmp_path) == {"ct": "ct"}
+    assert (
+        left_out(caplog)
+        == "1 images are taken; left out are 4 DICOM files of no volume (DICOMDIR, scout/1.dcm, shot/1.dcm, ...)"
+    )
+    assert found(tmp_path / "shot") == {"shot": "."}  # whoever reads it says what it is
+    write(tmp_path / "frames" / "a.dcm", slice_tags(VOLUME, NumberOfFrames=3))
+    write(tmp_path / "frames" / "b.dcm", slice_tags(VOLUME, NumberOfFrames=3, SeriesInstanceUID="1.5"))
+    assert found(tmp_path / "frames") == {"a": "a.dcm", "b": "b.dcm"}
+
+
+def test_volumes_of_formats_that_are_not_read_fail_by_name(tmp_path):
+    touch(tmp_path, "a.nii.gz", "b.mgz", "c.hdr", "c.img", "d.mhd", "d.raw", "big.zarr/0/0.0.0", "e.nii.bz2")
+    (tmp_path / "gone.nii.gz").symlink_to(tmp_path / "nowhere")
+    images = find_images(tmp_path)
+    assert [case["id"] for case in images] == ["a", "b.mgz", "big.zarr", "c.hdr", "d", "e.nii.bz2", "gone"]
+    for case in images[1:4] + images[5:]:
+        with pytest.raises(DataError, match=re.escape(case["image"])):
+            read_volume(case["image"])
+
+
+def test_predictions_of_an_earlier_run_are_no_images(tmp_path):
+    touch(tmp_path, "a.nii.gz", "out/a.nii.gz", "outside/a.nii.gz")
+    assert list(found(tmp_path, output_dir=tmp_path / "out")) == ["a", "outside_a"]
+    assert list(found(tmp_path, output_dir=tmp_path.parent / "out")) == ["a", "out_a", "outside_a"]
+    with pytest.raises(DataError, match="found the folder of the images, expected another output_dir"):
+        find_images(tmp_path, output_dir=str(tmp_path) + "/.")
+
+
+def test_lits_volumes_without_a_section_are_all_predicted(tmp_path, caplog):
+    touch(tmp_path, "p1/volume-1.nii", "p2/volume-2.nii", "p2/segmentation-2.nii", "other.nii")
+    assert list(found(tmp_path)) == ["other", "volume-1", "volume-2"]
+    assert "1 labels by their names (p2/segmentation-2.nii)" in left_out(caplog)
+    touch(tmp_path, "test/volume-9.nii")
+    assert list(found(tmp_path)) == ["other", "volume-9"]
+    assert "2 training volumes beside test volumes (p1/volume-1.nii, p2/volume-2.nii)" in left_out(caplog)
+
+
+def test_what_a_dataset_does_not_use_is_named(tmp_path, caplog):
+    caplog.set_level("INFO")
+    touch(kaggle(tmp_path / "k"), "train_labels/8.tif", "extra.tif", "train_images/old/10.tif")
+    find_cases(tmp_path / "k")
+    messages = [f"{record.levelname} {record.getMessage().split(': ', 1)[1]}" for record in caplog.records]
+    assert messages == [
+        "WARNING 2 ids of train.csv have no image and are left out: 55, 66",
+        "INFO 1 image files of its test section are not used here: test_images/7.tif",
+        "WARNING 3 image files are in no case and left out: extra.tif, train_images/old/10.tif, train_labels/8.tif",
+    ]
+    caplog.clear()
+    find_images(tmp_path / "k")
+    assert "WARNING" in [record.levelname for record in caplog.records]
+    assert "9 image files of its training section are not used here: extra.tif, train_images/10.tif" in caplog.text
+    caplog.clear()
+    find_cases(touch(tmp_path / "l", "volume-1.nii", "segmentation-1.nii", "segmentation-5.nii"))
+    assert left_out(caplog) == "1 image files are in no case and left out: segmentation-5.nii"
+    touch(tmp_path, "a.nii", "b.nii")
+    (tmp_path / "list.json").write_text('{"training": [{"image": "a.nii", "label": "b.nii"}], "validation": ["b.nii"]}')
+    find_cases(tmp_path / "list.json")
+    assert left_out(caplog) == "its section training (1) is used, not validation (1)"
+
+
+def test_two_segmentations_of_one_number(tmp_path):
+    touch(tmp_path, "volume-1.nii", "a/segmentation-1.nii", "b/segmentation-1.nii")
+    with pytest.raises(
+        DataError, match=r"two segmentations of one number \(a/segmentation-1.nii, b/segmentation-1.nii"
+    ):
+        find_cases(tmp_path)
 
 
 def test_dicom_folders_to_predict(tmp_path):

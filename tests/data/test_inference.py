@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from monai.data import MetaTensor
 
 from custom.data import find_images, write_volume
 from custom.data.inference import InferenceDataset
@@ -116,6 +117,19 @@ def test_predictions_go_to_different_files_that_are_no_images(make, tmp_path):
         make(image=[str(tmp_path / "in"), str(other)])
     with pytest.raises(DataError, match="found an image to predict, expected another output_dir"):
         make(image=str(write(tmp_path / "out" / "a.tif")))
+
+
+def test_predictions_of_equal_file_names_in_two_folders(make, tmp_path):
+    for patient in ("one", "two"):
+        write(tmp_path / "scans" / patient / "ct.tif")
+    dataset = make(image=tmp_path / "scans", transform=dict)
+    assert [path.name for (path,) in dataset.paths] == ["one_ct.tif", "two_ct.tif"]
+    for item in dataset:
+        image = MetaTensor(np.ones((1, *SHAPE)), meta={"filename_or_obj": item["image"]})
+        SaveVolumed("pred", output_dir=str(tmp_path / "out"))({**item, "image": image, "pred": image})
+    assert all("done" in item for item in make(image=tmp_path / "scans"))
+    SaveVolumed("pred", output_dir=str(tmp_path / "out"))({"image": image, "pred": image})  # as servers have it
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ct.tif", "one_ct.tif", "two_ct.tif"]
 
 
 @pytest.mark.parametrize(

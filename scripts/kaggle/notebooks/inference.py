@@ -61,7 +61,8 @@ IMAGES = IMAGES or next(iter(find("test_images")), None)
 # %% only=liver
 ENDING = ".nii.gz"
 folders = [path for path in find("test") if any(path.rglob("*.nii*"))]
-IMAGES = IMAGES or next((path.parent for folder in folders for path in sorted(folder.rglob("*.nii*"))), None)
+if IMAGES is None and folders:  # the folder that holds them all
+    IMAGES = Path(os.path.commonpath([path.parent for path in folders[0].rglob("*.nii*")]))
 
 # %%
 from scripts.competition.timed_inference import predict_in_time

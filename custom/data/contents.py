@@ -1,0 +1,133 @@
+"""What a folder holds: images, DICOM series, labels, and what is none of these.
+
+The one place that tells them apart: for what is to be predicted, for data sets, and for folders of predictions.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .dicom import DICOM_SUFFIXES, is_dicom, volumes_among
+from .remote import is_url, join
+from .volumes import suffix
+
+UNREAD_SUFFIXES = (
+    *(".zarr", ".hdr", ".nhdr", ".mgz", ".mgh", ".mnc", ".gipl", ".dcm.gz"),
+    *(".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip"),
+)
+"""Endings of volumes that are not read. Such a file counts as an image, so that it is refused and not passed over."""
+
+WRITER_SUFFIX = re.compile(r"[-_](pred|prediction|seg|segmentation|mask|label)$")
+"""What programs append to the name of an image for what they made of it."""
+
+_LABEL_WORDS = {"label", "labels", "labelstr", "labelsts", "mask", "masks", "segmentation", "segmentations"}
+_SHOWN = 3
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Contents:
+    """Names relative to a folder, ``""`` for the folder itself where it holds a DICOM series."""
+
+    images: list[str] = field(default_factory=list)
+    """Files, and folders of DICOM."""
+    labels: list[str] = field(default_factory=list)
+    """By their names: they lie beside images, or in a folder of labels."""
+    no_volumes: list[str] = field(default_factory=list)
+    """DICOM files of which none in their folder can be a slice: reports, localizers, screenshots."""
+    no_images: list[str] = field(default_factory=list)
+
+    def note_left_out(self, root: str, taken: int, others: Iterable[tuple[str, Sequence[str]]] = ()) -> None:
+        """Say in one line what is not taken, if anything is."""
+        kinds = [
+            *others,
+            ("labels by their names", self.labels),
+            ("DICOM files of no volume", self.no_volumes),
+            ("files that are no images", self.no_images),
+        ]
+        parts = [f"{len(names)} {kind} ({shown(names)})" for kind, names in kinds if names]
+        if parts:
+            logger.warning("%s: %d images are taken; left out are %s", root, taken, ", ".join(parts))
+
+
+def contents(root: str, files: Iterable[str]) -> Contents:
+    """Sort the files of a folder.
+
+    Args:
+        root: a folder or URL. DICOM without a known ending is recognised in local folders only, by its content.
+        files: relative to it, from :func:`custom.data.remote.list_files`.
+    """
+    found = Contents()
+    series: dict[str, list[str]] = {}
+    others = []
+    for name in files:
+        end = suffix(name)
+        if end in DICOM_SUFFIXES or (not end and _is_dicom(root, name)):
+            series.setdefault(os.path.dirname(name), []).append(name)
+        elif end or name.lower().endswith(UNREAD_SUFFIXES):
+            (found.labels if is_label(name) else found.images).append(name)
+        else:
+            others.append(name)
+    _add_series(found, root, series)
+    with_data = {_without_ending(name) for name in found.images if name.lower().endswith((".mhd", ".hdr", ".nhdr"))}
+    found.no_images = [name for name in others if _without_ending(name) not in with_data]
+    if not found.images:  # then they are what is meant
+        for field_name in ("labels", "no_volumes"):
+            if getattr(found, field_name):
+                found.images = _folders_of(getattr(found, field_name), series)
+                setattr(found, field_name, [])
+                break
+    return found
+
+
+def is_label(name: str) -> bool:
+    """Whether the name of a file (with its folders, ``/`` between them) says that it is a label or a prediction."""
+    *folders, stem = _without_ending(name).lower().split("/")
+    words = re.split(r"[-_. ]", stem)
+    inside = any(_LABEL_WORDS & set(re.split(r"[-_. ]", folder)) for folder in folders)
+    return inside or bool(_LABEL_WORDS & {words[0], words[-1]} or WRITER_SUFFIX.search(stem) or stem == "seg")
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first few of many names."""
+    return ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)
+
+
+def _add_series(found: Contents, root: str, series: dict[str, list[str]]) -> None:
+    for folder, names in series.items():
+        if folder and is_label(f"{folder}/"):
+            found.labels.append(folder)
+            continue
+        volumes: list[str] | None = [folder]
+        if not is_url(root):
+            paths = {Path(root, name): name for name in names}
+            whole = volumes_among(list(paths))
+            volumes = [folder] if whole is None else [paths[path] for path in whole]
+        found.images += volumes
+        if not volumes:
+            found.no_volumes += names
+
+
+def _folders_of(names: Iterable[str], series: dict[str, list[str]]) -> list[str]:
+    """Names of images for names that were left out: DICOM files lie in a folder each series."""
+    folder_of = {name: folder for folder, members in series.items() for name in members}
+    return list(dict.fromkeys(folder_of.get(name, name) for name in names))
+
+
+def _is_dicom(root: str, name: str) -> bool:
+    if is_url(root):
+        return False
+    path = join(root, name)
+    try:
+        return os.path.isfile(path) and is_dicom(path)
+    except OSError:  # it cannot be opened: left out by its name
+        return False
+
+
+def _without_ending(name: str) -> str:
+    end = suffix(name) or next((end for end in UNREAD_SUFFIXES if name.lower().endswith(end)), "")
+    return name[: -len(end)] if end else os.path.splitext(name)[0]
