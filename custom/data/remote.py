@@ -23,7 +23,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 _BLOCK = 1 << 24
 """Bytes asked for at once: what a download holds in memory, and what a dropped connection costs."""
 
-_VERSION_KEYS = ("etag", "ETag", "generation", "mtime", "updated", "LastModified", "last_modified", "created")
+VERSION_KEYS = (
+    *("etag", "ETag", "generation", "mtime", "updated"),
+    *("LastModified", "last_modified", "Last-Modified", "created"),
+)
+"""What file systems call the time of change, or another mark, of a version."""
 
 Result = TypeVar("Result")
 
@@ -218,7 +222,7 @@ def _url_identities(parent: str, urls: list[str]) -> dict[str, dict[str, Any]]:
     found = {}
     for url in urls:
         entry = entries.get(system._strip_protocol(url)) or _patiently(lambda url=url: system.info(url), url)
-        version = next((str(entry[key]) for key in _VERSION_KEYS if entry.get(key)), "")
+        version = next((str(entry[key]) for key in VERSION_KEYS if entry.get(key)), "")
         identity = {"path": url, "size": entry.get("size"), "version": version}
         if entry.get("md5Hash"):
             identity["md5"] = base64.b64decode(entry["md5Hash"]).hex()
