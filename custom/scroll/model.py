@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,16 @@ class Bundle:
         """An entry of the configuration as it stands there."""
         return json.loads(self.config)[key]
 
+    def definition(self, key: str) -> dict[str, Any]:
+        """An entry of the configuration with all those that it refers to, by name."""
+        config, found, left = json.loads(self.config), {}, [key]
+        while left:
+            name = left.pop()
+            if name in config and name not in found:
+                found[name] = config[name]
+                left += re.findall(r"[@%](\w+)", json.dumps(config[name]))
+        return dict(sorted(found.items()))
+
     def windows(self) -> SlidingWindow:
         """The bundle's windows, blended as probabilities of the surface, one channel.
 
@@ -113,7 +124,15 @@ class Bundle:
         )
 
     def network(self) -> nn.Module:
-        """The network with its weights, ready to predict, on the CPU."""
+        """The network with its weights, ready to predict, on the CPU.
+
+        Raises:
+            DataError: a file of weights is not what it was when the bundle was read, or, on another machine, there.
+        """
+        for path, expected in zip(self.checkpoint, self.sha256.split(","), strict=False):
+            found = _sha256(Path(path))[:12] if Path(path).is_file() else "that are not there"
+            if found != expected[:12]:
+                raise DataError.of(path, f"weights {found}", f"{expected[:12]}, with which the prediction began")
         applied = self.windows().activation
         activation = next(name for name, function in ACTIVATIONS.items() if function is applied)
         network = with_weights_of(self._content("network_def"), checkpoint=self.checkpoint, activation=activation)
@@ -125,7 +144,7 @@ class Bundle:
 
         Raises:
             DataError: something in the preprocessing is no function of single voxels, so that a part of a scroll could
-                not be treated as the whole.
+                not be treated as the whole; or it is for other grey values than 0 to 255, which scrolls have.
         """
         preprocessing = self._content("preprocessing")
         transforms = preprocessing.flatten().transforms if isinstance(preprocessing, Compose) else [preprocessing]
@@ -134,6 +153,12 @@ class Bundle:
         if len(rest) != 1 or not isinstance(rest[0], ScaleIntensityRanged):
             names = [type(transform).__name__ for transform in rest]
             raise DataError.of("preprocessing", f"{names} after loading", "ScaleIntensityRanged alone")
+        ranges = [(check.minimum, check.maximum) for check in transforms if isinstance(check, CheckRanged)]
+        scaler = rest[0].scaler
+        if any(low > 0 or high < 255 for low, high in ranges) or scaler.a_min < 0 or scaler.a_max > 255:
+            found = ranges or [(scaler.a_min, scaler.a_max)]
+            text = " and ".join(f"{low:g} to {high:g}" for low, high in found)
+            raise DataError.of("preprocessing", f"grey values from {text}", "0 to 255, the uint8 of a scroll")
         return rest[0]
 
     def _content(self, key: str) -> Any:
