@@ -7,7 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from tqdm import tqdm
 
 from ..data.remote import is_url
 from ..errors import DataError
+from ..inferers.common import ACTIVATIONS
 from ..ops.windows import Box, WindowGrid
 from .blocks import CHUNK
 from .costs import fit, make_plan
 from .model import Bundle
-from .ome_zarr import Output, open_image
+from .ome_zarr import Image, Output, open_image
+from .survey import Survey, survey, warn_of_missing
 from .worker import EMPTY, Job, Result, predict_block, write_coarse
 
 CORES = 4
@@ -32,6 +34,8 @@ CORES = 4
 RETRIES = 3
 """Of a task that raises; one whose worker is lost begins again where that left off, as often."""
 CONNECT_SECONDS = 30
+SUMS = ("voxels", "windows", "predicted", "fetched", "bytes")
+"""Of the results, in the summary."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 logger = logging.getLogger(__name__)
@@ -51,6 +55,8 @@ def predict_scroll(
     workers: int | None = None,
     threads: int | None = None,
     batch_size: int | None = None,
+    overwrite: bool = False,
+    same_input: bool = False,
 ) -> dict[str, Any]:
     """Predict a scroll, or go on with a prediction that was begun.
 
@@ -70,6 +76,8 @@ def predict_scroll(
         workers: processes of that; by default one for each GPU, else one for every 4 cores.
         threads: windows that a worker without a GPU predicts at the same time; by default its share of the cores.
         batch_size: windows in one call of the network on a GPU; by default the bundle's.
+        overwrite: begin anew where a prediction is there, instead of going on with it.
+        same_input: take the input for that of a prediction which is there, although its identity is another.
 
     Returns:
         the summary: what was done and how fast, and ``failed``, the blocks that could not be predicted and why.
@@ -85,10 +93,22 @@ def predict_scroll(
     grid = WindowGrid(image.array.shape, windows.roi_size, windows.stride)
     plan = make_plan(grid, image.array.chunks, region=region, chunk=chunk, shard=shard, block=block)
     job = Job(_absolute(input), _absolute(output), bundle, plan, chunk, threshold, threads or 1, batch_size)
+    if f"{job.input}/".startswith(f"{job.output.rstrip('/')}/"):
+        raise DataError.of(output, "the place of the input", "another place")
+    surveyed = survey(image, plan.part(tuple((0, length) for length in plan.shape)).read)
 
     with _client(scheduler, workers) as client:
         written = job.open_output()
-        written.create(_settings(job), image.scale, [start for start, _ in plan.region], image.unit)
+        written.create(
+            _settings(job) | {"input": surveyed.identity},
+            image.scale,
+            [start for start, _ in plan.region],
+            image.space.units,
+            origin=image.space.origin,
+            source=job.input,
+            overwrite=overwrite,
+            same_input=same_input,
+        )
         resources = _resources(client, started_here=scheduler is None)
         if block is None:
             plan = fit(plan, workers=resources.workers, memory=resources.memory)
@@ -100,7 +120,17 @@ def predict_scroll(
     if not failed and not is_url(output):
         for left in Path(output).rglob("*.partial"):  # of writers that were killed
             left.unlink()
+    _warn(image, surveyed, results)
     return _summary(job, results, failed, time.perf_counter() - started)
+
+
+def _warn(image: Image, surveyed: Survey, results: Sequence[Result]) -> None:
+    """Of what only those who read all of it know."""
+    missing = frozenset().union(*(result.missing for result in results))
+    if missing and surveyed.looked_for < surveyed.total:
+        warn_of_missing(image, len(missing), f"{surveyed.total} chunks, as far as this run asked for them,")
+    if max((result.largest for result in results), default=0) == 1:
+        logger.warning("%s: no grey value above 1, expected 0 to 255; is it a mask?", image.array.url)
 
 
 class _Resources:
@@ -268,24 +298,29 @@ def _settings(job: Job) -> dict[str, Any]:
     windows = job.bundle.windows()
     scale = job.bundle.intensity().scaler
     return {
-        "input": job.input,
         "region": [list(span) for span in job.plan.region],
         "kind": "probability" if job.threshold is None else "mask",
         "threshold": job.threshold,
         "model": {
             "version": job.bundle.version,
             "sha256": job.bundle.sha256,
-            "network": job.bundle.entry("network_def"),
+            "network": job.bundle.definition("network_def"),
         },
-        "windows": {"roi_size": list(windows.roi_size), "stride": list(windows.stride), "views": len(windows.views)},
-        "grey_values": {"a_min": scale.a_min, "a_max": scale.a_max, "b_min": scale.b_min, "b_max": scale.b_max},
+        "windows": {
+            "roi_size": list(windows.roi_size),
+            "stride": list(windows.stride),
+            "views": [view._asdict() for view in windows.views],
+            "activation": next(name for name, function in ACTIVATIONS.items() if function is windows.activation),
+            "channels": windows.channels,
+        },
+        "grey_values": {key: getattr(scale, key) for key in ("a_min", "a_max", "b_min", "b_max", "clip")},
         "empty_value": EMPTY,
         "amp": windows.amp,
     }
 
 
 def _summary(job: Job, results: list[Result], failed: dict[str, str], seconds: float) -> dict[str, Any]:
-    total = {key: sum(getattr(result, key) for result in results) for key in asdict(Result())}
+    total = {key: sum(getattr(result, key) for result in results) for key in SUMS}
     plan = job.plan
     return {
         "output": job.output,
@@ -301,6 +336,7 @@ def _summary(job: Job, results: list[Result], failed: dict[str, str], seconds: f
         "windows": total["windows"],
         "windows_predicted": total["predicted"],
         "chunks_fetched": total["fetched"],
+        "chunks_missing": len(frozenset().union(*(result.missing for result in results))),
         "bytes_fetched": total["bytes"],
         "peak_memory_of_a_worker": max((result.memory for result in results), default=0),
     }

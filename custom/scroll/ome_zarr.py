@@ -4,24 +4,36 @@ Specification: https://ngff.openmicroscopy.org/0.5/
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.core.array import AsyncArray
 from zarr.core.sync import sync
 
 from ..errors import DataError
 from ..ops.windows import Box
 from .blocks import CHUNK, halve
 from .pyramid import Pyramid, level_count
+from .space import NAMES, Space, find_image, find_order, read_space, unnamed_order
 from .stores import PatientStore, open_store
+from .volume import Volume
 
 VERSION = "0.5"
 PROGRESS = ".progress/"
-"""Below the output: an empty object for each shard that is written, pyramid included. Readers of zarr ignore it."""
+"""Below the output: a small object for each shard that is written, pyramid included. Readers of zarr ignore it."""
+EMPTY_MARK = ".empty"
+"""How the names of those end whose shard is absent since it holds nothing but 0."""
+MOST_CHUNKS = 2**40
+"""More are no volume, but metadata that were damaged."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,44 +43,110 @@ class Image:
     Attributes:
         array: uint8 ``(D, H, W)``.
         store: where its chunks come from.
-        scale: (D, H, W) size of a voxel, in ``unit``.
-        unit: ``"micrometer"``, ...; None if the file does not say.
+        space: how its voxels lie.
     """
 
-    array: zarr.Array
+    array: Volume
     store: PatientStore
-    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    unit: str | None = None
+    space: Space
+
+    @property
+    def scale(self) -> tuple[float, float, float]:
+        """(D, H, W) size of a voxel, in ``unit``."""
+        return self.space.scale
+
+    @property
+    def unit(self) -> str | None:
+        """``"micrometer"``, ...; None if the file does not say, or not the same of all axes."""
+        units = set(self.space.units)
+        return units.pop() if len(units) == 1 else None
 
 
 def open_image(url: str) -> Image:
     """Open an OME-Zarr image, or a single array of zarr, of version 2 or 3.
 
     Raises:
-        DataError: nothing there that can be read, or no uint8 volume of three axes.
+        DataError: nothing there that can be read, no uint8 volume, or axes that cannot be followed.
     """
     store = open_store(url, read_only=True)
     try:
-        found = zarr.open(store, mode="r")
-        scale, unit = (1.0, 1.0, 1.0), None
+        found, described = zarr.open(store, mode="r"), None
         if isinstance(found, zarr.Group):
-            multiscales = _multiscales(found, url)
-            found, scale, unit = found[multiscales["datasets"][0]["path"]], *_space(multiscales)
+            described = find_image(found.attrs.asdict(), url, partial(_members, found))
+            found = found[described["path"]]
+        names = _dimension_names(found)
     except DataError:
         raise
     except Exception as error:  # every store and every fsspec package has errors of its own
         reason = f"nothing that opens ({type(error).__name__}: {error})".replace("\n", " ")
         raise DataError.of(url, reason, "an OME-Zarr image or a zarr array") from error
-    if not isinstance(found, zarr.Array) or found.ndim != 3 or found.dtype != np.uint8:
-        what = f"{found.dtype} {found.shape}" if isinstance(found, zarr.Array) else "a group"
-        raise DataError.of(url, what, "a uint8 array of three axes (z, y, x)")
-    return Image(found, store, scale, unit)
+    if not isinstance(found, zarr.Array):
+        raise DataError.of(url, f"a group at {described['path']!r}", "an array")
+    if found.ndim < 3 or found.dtype != np.uint8:
+        what = f"{found.dtype} {found.shape}"
+        raise DataError.of(url, what, "a uint8 array of three axes (z, y, x); convert others as the training data were")
+    lengths = zip(found.shape, found.chunks, strict=True)
+    if 0 in (*found.shape, *found.chunks) or prod(-(-length // chunk) for length, chunk in lengths) > MOST_CHUNKS:
+        raise DataError.of(url, f"shape {found.shape} in chunks of {found.chunks}", "a volume with voxels")
+    if described is not None:
+        space = read_space(described, found.shape, names, url)
+    else:
+        known = names is not None and {str(name).lower() for name in names} & {*NAMES}
+        space = Space(find_order(names, found.shape, url) if known else unnamed_order(found.shape, url))
+    return Image(_with_separator(Volume(found, space.order, url), store), store, space)
 
 
-def is_mask(url: str) -> bool:
-    """Whether a prediction's voxels are 0 and 1 rather than probabilities from 0 to 255."""
-    attributes = zarr.open(open_store(url, read_only=True), mode="r").attrs.asdict()
-    return attributes.get("prediction", {}).get("kind") == "mask"
+def _members(group: zarr.Group) -> list[str]:
+    """What a group holds, as far as its store can say."""
+    try:
+        return sorted(group.keys())
+    except Exception:  # a web server that lists nothing
+        return []
+
+
+def _dimension_names(array: zarr.Array | zarr.Group) -> list[str] | None:
+    """What an array itself calls its axes: by zarr v3, or as xarray writes it in v2."""
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    return list(names) if isinstance(names, list | tuple) and None not in names else None
+
+
+def _with_separator(volume: Volume, store: PatientStore) -> Volume:
+    """The volume with the separator that its chunks' names have, where the metadata do not say.
+
+    Version 2 of zarr lets metadata leave it out and means a dot; nested folders of writers that forgot to say so would
+    read as nothing but absent chunks.
+    """
+    metadata = volume.metadata
+    if metadata.zarr_format != 2:
+        return volume
+    try:
+        stated = "dimension_separator" in json.loads(store.read(f"{volume.array.store_path.path}/.zarray".lstrip("/")))
+    except FileNotFoundError:  # consolidated metadata alone
+        stated = False
+    if stated or store.versions(volume.sample()[0]):
+        return volume
+    nested = type(metadata).from_dict(metadata.to_dict() | {"dimension_separator": "/"})
+    array = zarr.Array(AsyncArray(metadata=nested, store_path=volume.array.store_path))
+    other = replace(volume, array=array)
+    return other if store.versions(other.sample()[0]) else volume
+
+
+def read_prediction(url: str) -> tuple[Image, bool]:
+    """Open a prediction that is finished, and whether its voxels are 0 and 1 rather than probabilities from 0 to 255.
+
+    Raises:
+        DataError: it is none, or parts of it are not written yet.
+    """
+    image = open_image(url)
+    found = zarr.open(image.store, mode="r").attrs.asdict().get("prediction")
+    if not isinstance(found, dict) or not {"kind", "shape", "chunk", "shard"} <= found.keys():
+        raise DataError.of(url, "no prediction", "one that scripts/predict_scroll.py has written")
+    mask = found["kind"] == "mask"
+    output = Output(url, shape=found["shape"], chunk=found["chunk"], shard=found["shard"], mask=mask)
+    done, total = len(output.done(0)), len(output.level_shards(0))
+    if done < total:
+        raise DataError.of(url, f"{done} of {total} shards written", "a prediction that is finished: run it again")
+    return image, mask
 
 
 def write_image(
@@ -134,23 +212,42 @@ class Output(Pyramid):
         self.mask = mask
         self._arrays: dict[int, zarr.Array] = {}
 
-    def create(self, settings: dict[str, Any], scale: Sequence[float], offset: Sequence[int], unit: str | None) -> None:
+    def create(
+        self,
+        settings: dict[str, Any],
+        scale: Sequence[float],
+        offset: Sequence[int],
+        unit: str | None | Sequence[str | None],
+        *,
+        origin: Sequence[float] = (0.0, 0.0, 0.0),
+        source: str | None = None,
+        overwrite: bool = False,
+        same_input: bool = False,
+    ) -> None:
         """Write the metadata of all levels, or make sure that those there are of the same prediction.
 
         Args:
             settings: what the values depend on; kept in the group's attribute ``prediction``.
             scale: (D, H, W) size of a voxel.
             offset: where the output lies in its input, in voxels.
-            unit: of the scale.
+            unit: of the scale, of all axes or of each.
+            origin: (D, H, W) place of the input's first voxel.
+            source: where the input was found; kept, but a prediction goes on from another place too.
+            overwrite: whether to remove a prediction that is there and begin anew.
+            same_input: whether the entry ``input`` of the settings replaces that of a prediction that is there.
 
         Raises:
             DataError: something else is there already.
         """
         layout = {"shape": list(self.shape), "chunk": self.chunk, "shard": self.shard}
         settings = json.loads(json.dumps(settings | layout))  # as it will be read again
-        metadata = _metadata("prediction", self.levels, scale, offset, unit) | {"type": "max" if self.mask else "mean"}
-        attributes = {"ome": {"version": VERSION, "multiscales": [metadata]}, "prediction": settings}
-        if not self._begun(settings):
+        metadata = _metadata("prediction", self.levels, scale, offset, unit, origin)
+        metadata |= {"type": "max" if self.mask else "mean"}
+        record = settings if source is None else settings | {"source": source}
+        attributes = {"ome": {"version": VERSION, "multiscales": [metadata]}, "prediction": record}
+        if self._begun(settings, overwrite=overwrite, same_input=same_input):
+            self._forget_lost()
+        else:
             zarr.create_group(self.store, attributes=attributes)
         for level in range(self.levels):
             if not sync(self.store.exists(f"{level}/zarr.json")):
@@ -158,7 +255,8 @@ class Output(Pyramid):
 
     def done(self, level: int) -> set[tuple[int, ...]]:
         """Positions of the shards of a level that are written."""
-        return {tuple(map(int, name.split("."))) for name in self.store.names(f"{PROGRESS}{level}/")}
+        names = self.store.names(f"{PROGRESS}{level}/")
+        return {tuple(map(int, name.removesuffix(EMPTY_MARK).split("."))) for name in names}
 
     def write(self, position: Sequence[int], values: np.ndarray) -> None:
         """Write one shard of level 0 and what follows from it, then the marker: from then on it is done.
@@ -167,17 +265,19 @@ class Output(Pyramid):
             position: of the shard, counted in shards.
             values: uint8, of the shard's shape; less at the far borders.
         """
+        empty = not values.any()
         for level in range(self.inner_levels):
             self._write_shard(level, position, values)
             values = halve(values, mask=self.mask)
-        self._mark(0, position)
+        self._mark(0, position, empty=empty)
 
     def write_coarse(self, level: int, position: Sequence[int]) -> None:
         """Make one shard of a level out of the level before."""
         edge = 2 * self.level_shard(level)
         box = tuple(slice(place * edge, (place + 1) * edge) for place in position)
-        self._write_shard(level, position, halve(self.array(level - 1)[box], mask=self.mask))
-        self._mark(level, position)
+        values = halve(self.array(level - 1)[box], mask=self.mask)
+        self._write_shard(level, position, values)
+        self._mark(level, position, empty=not values.any())
 
     def array(self, level: int) -> zarr.Array:
         """The array of one level."""
@@ -198,8 +298,20 @@ class Output(Pyramid):
             )
             self.array(level)[box] = values
 
-    def _mark(self, level: int, position: Sequence[int]) -> None:
-        self.store.put(f"{PROGRESS}{level}/{'.'.join(map(str, position))}", b"{}")
+    def _mark(self, level: int, position: Sequence[int], *, empty: bool) -> None:
+        name = ".".join(map(str, position)) + EMPTY_MARK * empty
+        self.store.put(f"{PROGRESS}{level}/{name}", b"{}")
+
+    def _forget_lost(self) -> None:
+        """Take back the marks of shards that were written and are not there, as after a copy that was cut off."""
+        for level in [0, *range(self.inner_levels, self.levels)]:
+            there = set(self.store.names(f"{level}/c/"))
+            marks = self.store.names(f"{PROGRESS}{level}/")
+            lost = [name for name in marks if not name.endswith(EMPTY_MARK) and name.replace(".", "/") not in there]
+            if lost:
+                logger.warning("%s: %d shards of level %d are gone; they are made again", self.url, len(lost), level)
+            for name in lost:
+                self.store.remove(f"{PROGRESS}{level}/{name}")
 
     def _create_level(self, level: int) -> None:
         zarr.create_array(
@@ -214,48 +326,65 @@ class Output(Pyramid):
             dimension_names=["z", "y", "x"],
         )
 
-    def _begun(self, settings: dict[str, Any]) -> bool:
+    def _begun(self, settings: dict[str, Any], *, overwrite: bool, same_input: bool) -> bool:
         """Whether the output is there, begun with the same settings."""
         try:
-            found = zarr.open(self.store, mode="r").attrs.asdict().get("prediction")
+            group = zarr.open(self.store, mode="r+")
+            found = group.attrs.asdict().get("prediction")
         except FileNotFoundError:
+            if any(not name.endswith(".partial") for name in self.store.children()):  # left by writers that were killed
+                raise DataError.of(self.url, "files that are no zarr group", "a new or empty place") from None
             return False
-        if found is None:
+        except Exception as error:  # of zarr, about metadata that are damaged
+            reason = f"nothing that opens ({type(error).__name__}: {error})".replace("\n", " ")
+            raise DataError.of(self.url, reason, "a new place, or a prediction to go on with") from error
+        if not isinstance(found, dict):
             raise DataError.of(self.url, "zarr data that is no prediction of a scroll", "a new place")
-        for key in settings:
-            if found.get(key) != settings[key]:
-                raise DataError.of(self.url, f"a prediction with {key} {found.get(key)!r}", f"{settings[key]!r}")
+        if overwrite:
+            self.store.remove_all()
+            return False
+        accepted = {"input": settings.get("input")} if same_input else {}
+        for key, before, now in _differences(found | accepted, settings):
+            hint = "another output, or --overwrite True to begin anew"
+            if key.startswith("input"):
+                hint += ", or --same_input True if it only was copied, or chunks that could not be read were repaired"
+            raise DataError.of(self.url, f"a prediction with {key} {before!r}", f"{now!r}; {hint}")
+        if accepted:
+            group.attrs["prediction"] = found | accepted
         return True
 
 
-def _multiscales(group: zarr.Group, url: str) -> dict[str, Any]:
-    attributes = group.attrs.asdict()
-    found = attributes.get("ome", attributes).get("multiscales")
-    if not found:
-        raise DataError.of(url, f"a zarr group without multiscales, with {sorted(group.keys())}", "an OME-Zarr image")
-    return found[0]
-
-
-def _space(multiscales: dict[str, Any]) -> tuple[tuple[float, ...], str | None]:
-    """Size of a voxel of the finest level, and its unit."""
-    transforms = multiscales["datasets"][0].get("coordinateTransformations", [])
-    transforms = transforms + multiscales.get("coordinateTransformations", [])
-    scale = np.prod(
-        [t["scale"] for t in transforms if t.get("type") == "scale" and "scale" in t] or [[1.0] * 3], axis=0
-    )
-    units = {axis.get("unit") for axis in multiscales.get("axes", []) if isinstance(axis, dict)}
-    return tuple(map(float, scale)), units.pop() if len(units) == 1 else None
+def _differences(found: dict[str, Any], expected: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Settings that are not those of a record, by name, with both values."""
+    for key, value in expected.items():
+        other = found.get(key)
+        if isinstance(value, dict) and isinstance(other, dict):
+            yield from _differences(other, {name: None for name in other} | value, f"{prefix}{key} ")
+        elif other != value:
+            yield f"{prefix}{key}", other, value
 
 
 def _metadata(
-    name: str, levels: int, scale: Sequence[float], offset: Sequence[int], unit: str | None
+    name: str,
+    levels: int,
+    scale: Sequence[float],
+    offset: Sequence[int],
+    unit: str | None | Sequence[str | None],
+    origin: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> dict[str, Any]:
     """One entry of ``multiscales``. A voxel of level k lies at the centre of those of level 0 that it stands for."""
-    axes = [{"name": axis, "type": "space"} | ({"unit": unit} if unit else {}) for axis in "zyx"]
+    units = [unit] * 3 if unit is None or isinstance(unit, str) else unit
+    axes = [
+        {"name": axis, "type": "space"} | ({"unit": unit} if unit else {})
+        for axis, unit in zip(NAMES, units, strict=True)
+    ]
     datasets = []
     for level in range(levels):
         size = [2**level * length for length in scale]
-        corner = [length * (first + (2**level - 1) / 2) for length, first in zip(scale, offset, strict=True)]
+        corner = [
+            place + length * (first + (2**level - 1) / 2)
+            for place, length, first in zip(origin, scale, offset, strict=True)
+        ]
         transforms = [{"type": "scale", "scale": size}, {"type": "translation", "translation": corner}]
         datasets.append({"path": str(level), "coordinateTransformations": transforms})
     return {"name": name, "axes": axes, "datasets": datasets}

@@ -4,10 +4,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 import numpy as np
-import zarr
 
 from ..ops.windows import Part
 from .blocks import row_depth
+from .volume import Volume
 
 
 class Planes:
@@ -22,7 +22,7 @@ class Planes:
         step: planes by which the windows advance.
     """
 
-    def __init__(self, array: zarr.Array, part: Part, step: int) -> None:
+    def __init__(self, array: Volume, part: Part, step: int) -> None:
         self.array = array
         self.part = part
         (self.first, self.last), *spans = part.read

@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from stat import S_ISDIR
 from typing import TypeVar
 
 import zarr
+from zarr.abc.store import RangeByteRequest
 from zarr.buffer import cpu, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
-from ..data.remote import is_url, may_pass, pause_after
+from ..data.remote import VERSION_KEYS, is_url, may_pass, pause_after
 from ..errors import DataError
 
 TRIES = 8
@@ -39,13 +41,24 @@ class PatientStore(WrapperStore):
         """Chunks, or parts of shards, that were there and were read."""
         self.bytes = 0
         """Bytes of them."""
+        self.missing: set[str] = set()
+        """Keys of chunks that were asked for and are not there."""
 
     async def get(self, key, prototype, byte_range=None):
-        """As the store's, patiently."""
+        """As the store's, patiently.
+
+        Raises:
+            ValueError: a chunk of no bytes, which zarr would take for one that is absent.
+        """
         value = await _patiently(lambda: self._store.get(key, prototype, byte_range), key)
-        if value is not None and not key.endswith(METADATA):
-            self.fetched += 1
-            self.bytes += len(value)
+        if not key.endswith(METADATA):
+            if value is None:
+                self.missing.add(key)
+            elif not len(value):
+                raise ValueError("an empty object")
+            else:
+                self.fetched += 1
+                self.bytes += len(value)
         return value
 
     async def get_partial_values(self, prototype, key_ranges):
@@ -77,6 +90,14 @@ class PatientStore(WrapperStore):
 
         return [key.removeprefix(prefix) for key in sync(_patiently(listed, prefix))]
 
+    def children(self) -> list[str]:
+        """Names at the top: of objects, and of what holds others."""
+
+        async def listed() -> list[str]:
+            return [name async for name in self._store.list_dir("")]
+
+        return sync(_patiently(listed, str(self)))
+
     def read(self, key: str) -> bytes:
         """The whole of one object; FileNotFoundError if there is none."""
         value = sync(self.get(key, default_buffer_prototype()))
@@ -84,9 +105,54 @@ class PatientStore(WrapperStore):
             raise FileNotFoundError(key)
         return value.to_bytes()
 
+    def head(self, key: str, size: int) -> bytes:
+        """The first bytes of an object, ``size`` at most; none if it is not there."""
+        value = sync(
+            _patiently(lambda: self._store.get(key, default_buffer_prototype(), RangeByteRequest(0, size)), key)
+        )
+        return b"" if value is None else value.to_bytes()
+
     def put(self, key: str, value: bytes) -> None:
         """Write one small object."""
         sync(self.set(key, cpu.Buffer.from_bytes(value)))
+
+    def remove(self, key: str) -> None:
+        """Remove one object."""
+        sync(_patiently(lambda: self._store.delete(key), key))
+
+    def remove_all(self) -> None:
+        """Remove everything."""
+        sync(_patiently(lambda: self._store.delete_dir(""), str(self)))
+
+    def versions(self, keys: Iterable[str]) -> dict[str, str]:
+        """Of those objects that are there, what tells one version from another: size, and time of change or etag."""
+
+        async def all_versions() -> dict[str, str | None]:
+            free = asyncio.Semaphore(CONCURRENCY)
+
+            async def one(key: str) -> tuple[str, str | None]:
+                async with free:
+                    return key, await _patiently(lambda: self._version(key), key)
+
+            return dict(await asyncio.gather(*map(one, keys)))
+
+        return {key: version for key, version in sync(all_versions()).items() if version is not None}
+
+    async def _version(self, key: str) -> str | None:
+        if isinstance(self._store, LocalStore):
+            try:
+                found = (self._store.root / key).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return None if S_ISDIR(found.st_mode) else f"{found.st_size} {found.st_mtime_ns}"
+        try:
+            info = await self._store.fs._info(f"{self._store.path.rstrip('/')}/{key}")
+        except (FileNotFoundError, NotADirectoryError) as error:  # what HTTP's file system makes of every failure
+            if error.__cause__ is not None and may_pass(error.__cause__):
+                raise error.__cause__ from None
+            return None
+        version = next((info[name] for name in VERSION_KEYS if info.get(name)), "")
+        return None if info.get("type") == "directory" else f"{info.get('size')} {version}"
 
 
 def open_store(url: str, *, read_only: bool) -> PatientStore:

@@ -78,7 +78,11 @@ class Predictor:
 
 @dataclass
 class Result:
-    """What a task did. ``voxels`` and ``shards`` are those it wrote; ``memory`` is the process's peak in bytes."""
+    """What a task did.
+
+    ``voxels`` and ``shards`` are those it wrote; ``memory`` is the process's peak in bytes, ``largest`` the largest
+    grey value, ``missing`` the keys of the chunks that it asked for and that are not there.
+    """
 
     voxels: int = 0
     shards: int = 0
@@ -88,6 +92,8 @@ class Result:
     bytes: int = 0
     seconds: float = 0.0
     memory: int = 0
+    largest: int = 0
+    missing: frozenset[str] = frozenset()
 
 
 def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], None]) -> Result:
@@ -114,8 +120,10 @@ def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], Non
                 progress(result.voxels)
             result.windows += run.part.count
             result.predicted += sum(network.counts)
+            result.largest = max(result.largest, run.largest)
         result.shards = len(missing)
         result.fetched, result.bytes = image.store.fetched, image.store.bytes
+        result.missing = frozenset(image.store.missing)
     result.seconds = time.perf_counter() - started
     result.memory = peak_bytes()
     return result
@@ -135,6 +143,8 @@ class _Run:
         self.overlaps = [step < length for step, length in zip(job.plan.grid.stride, job.plan.grid.roi, strict=True)]
         self.before: np.ndarray | None = None
         """The plane before those that are predicted."""
+        self.largest = 0
+        """Grey value among those seen so far."""
         size = [stop - start for start, stop in box]
         self.layer = np.empty((min(output.shard, size[0]), *size[1:]), np.uint8)
 
@@ -166,6 +176,7 @@ class _Run:
             self.before = planes(at - 1, at + 1)[:1]
         grey = np.concatenate([self.before, planes(at, at + count + 1)])
         self.before = grey[-2:-1]
+        self.largest = max(self.largest, int(grey.max()))
         for axis, overlaps in enumerate(self.overlaps):
             if overlaps:
                 grey = _largest_of_three(grey, axis)

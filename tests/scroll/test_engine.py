@@ -1,6 +1,9 @@
 """Values that depend on nothing but input, model and windows; nothing computed, read or lost that need not be."""
 
 import itertools
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +16,11 @@ from custom.errors import DataError
 from custom.scroll import worker
 from custom.scroll.engine import predict_scroll
 from custom.scroll.model import Bundle
-from custom.scroll.ome_zarr import write_image
+from custom.scroll.ome_zarr import open_image, write_image
+from custom.scroll.space import Space
 from custom.scroll.worker import predict_block
 
-from .tiny_scroll import ROI, SHAPE, SMALL, STRIDE, tree, write_bundle
+from .tiny_scroll import CONFIG, ROI, SHAPE, SMALL, STRIDE, tree, write_bundle
 
 
 def level(path, number=0) -> np.ndarray:
@@ -187,6 +191,179 @@ def test_refuses_to_go_on_with_another_prediction(predict, undisturbed, bundle):
         predict(output=undisturbed, threshold=0.5)
     with pytest.raises(DataError, match=r"a prediction with region"):
         predict(output=undisturbed, region="0:16,0:16,0:16")
+
+
+def other_bundle(folder, **changes):
+    return Bundle.read(str(write_bundle(folder, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"inferer": {"stride": (4, 9, 8)}}, "windows stride"),
+        ({"inferer": {"tta": [0]}}, "windows views"),
+        ({"inferer": {"amp": "bfloat16"}}, "amp"),
+        ({"inferer": {"activation": "sigmoid"}}, "windows activation"),
+        ({"network_def": {"padding_mode": "@mode"}, "mode": "reflect"}, "model network"),
+    ],
+)
+def test_refuses_to_go_on_with_other_settings(predict, undisturbed, tmp_path, changes, name):
+    entries = {key: CONFIG[key] | value if key in CONFIG else value for key, value in changes.items()}
+    with pytest.raises(DataError, match=rf"found a prediction with {name}.*--overwrite True to begin anew"):
+        predict(output=undisturbed, bundle=other_bundle(tmp_path / "b", **entries))
+
+
+def test_an_entry_that_the_network_refers_to_counts(predict, tmp_path):
+    network = {"network_def": CONFIG["network_def"] | {"padding_mode": "@mode"}}
+    modes = {mode: other_bundle(tmp_path / mode, **network, mode=mode) for mode in ("zeros", "reflect")}
+    predict(output=tmp_path / "out", bundle=modes["zeros"])
+    with pytest.raises(DataError, match="found a prediction with model network mode 'zeros', expected 'reflect'"):
+        predict(output=tmp_path / "out", bundle=modes["reflect"])
+
+
+def test_refuses_to_go_on_with_other_weights_of_the_same_name_and_an_older_time(predict, tmp_path):
+    folder = write_bundle(tmp_path / "b")
+    predict(output=tmp_path / "out", bundle=Bundle.read(str(folder)))
+    weights = torch.load(folder / "models" / "model.pt")
+    torch.save({key: value * 2 for key, value in weights.items()}, folder / "models" / "model.pt")
+    os.utime(folder / "models" / "model.pt", (1.6e9, 1.6e9))
+    with pytest.raises(DataError, match="found a prediction with model sha256"):
+        predict(output=tmp_path / "out", bundle=Bundle.read(str(folder)))
+
+
+def test_refuses_weights_that_changed_after_they_were_named(predict, tmp_path):
+    """As when a training still writes them, or another machine has others under the same path."""
+    folder = write_bundle(tmp_path / "b")
+    bundle = Bundle.read(str(folder))
+    weights = torch.load(folder / "models" / "model.pt")
+    torch.save({key: value * 2 for key, value in weights.items()}, folder / "models" / "model.pt")
+    with pytest.raises(DataError, match=r"model\.pt: found weights .*with which the prediction began"):
+        bundle.network()
+    (folder / "models" / "model.pt").unlink()
+    with pytest.raises(DataError, match=r"model\.pt: found weights that are not there"):
+        bundle.network()
+
+
+def test_refuses_to_go_on_with_another_scroll_of_the_same_name_and_an_older_time(predict, volume, tmp_path):
+    where = {"input": str(tmp_path / "in"), "output": tmp_path / "out"}
+    write_image(where["input"], volume, chunk=8)
+    predict(**where)
+    before = tree(where["output"])
+    shutil.rmtree(where["input"])
+    write_image(where["input"], 255 - volume, chunk=8)
+    for file in (tmp_path / "in").rglob("*"):
+        os.utime(file, (1.6e9, 1.6e9))
+    with pytest.raises(DataError, match=r"out: found a prediction with input (metadata|chunks|content)"):
+        predict(**where)
+    assert tree(where["output"]) == before
+    predict(**where, overwrite=True)
+    predict(input=where["input"], output=tmp_path / "fresh")
+    assert tree(where["output"]) == tree(tmp_path / "fresh")
+
+
+def test_goes_on_with_the_same_scroll_in_another_place(predict, scroll, undisturbed, tmp_path):
+    shutil.copytree(scroll, tmp_path / "moved", copy_function=shutil.copy2)
+    assert predict(input=str(tmp_path / "moved"), output=undisturbed)["blocks_done_now"] == 0
+
+
+def test_overwriting_spares_what_is_no_prediction(predict, scroll, undisturbed, tmp_path):
+    before = tree(Path(scroll))
+    for output in (scroll, f"{scroll}/0", Path(scroll).parent):
+        with pytest.raises(DataError, match=r"the place of the input|no prediction of a scroll"):
+            predict(output=output, overwrite=True)
+    with pytest.raises(DataError, match="the place of the input"):
+        predict(input=str(undisturbed), output=undisturbed, overwrite=True)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("kept")
+    with pytest.raises(DataError, match="files that are no zarr group"):
+        predict(output=tmp_path / "notes", overwrite=True)
+    assert tree(Path(scroll)) == before
+    assert tree(tmp_path / "notes") == {"a.txt": b"kept"}
+
+
+def test_an_output_without_its_metadata_is_not_gone_on_with(predict, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "out")
+    (tmp_path / "out" / "zarr.json").write_text("{")
+    with pytest.raises(DataError, match="out: found nothing that opens"):
+        predict(output=tmp_path / "out")
+    (tmp_path / "out" / "zarr.json").unlink()
+    with pytest.raises(DataError, match="files that are no zarr group"):
+        predict(output=tmp_path / "out")
+
+
+def test_shards_that_were_lost_are_made_again(predict, undisturbed, tmp_path, caplog):
+    shutil.copytree(undisturbed, tmp_path / "out")
+    (tmp_path / "out" / "0" / "c" / "1" / "1" / "0").unlink()
+    assert predict(output=tmp_path / "out")["blocks_done_now"] == 1
+    assert "1 shards of level 0 are gone; they are made again" in caplog.text
+    assert tree(tmp_path / "out") == tree(undisturbed)
+
+
+def test_an_axis_order_of_its_own_changes_nothing(predict, undisturbed, volume, tmp_path):
+    """The same scroll as (x, y, z) with a channel: the output lies on it, in z, y, x."""
+    group = zarr.create_group(str(tmp_path / "in"))
+    zarr.create_array(str(tmp_path / "in"), name="s0", data=volume.T[:, :, :, None], chunks=(9, 8, 7, 1))
+    axes = [{"name": "x", "unit": "nanometer"}, {"name": "y", "unit": "micrometer"}, {"name": "z"}, {"name": "c"}]
+    steps = [{"type": "scale", "scale": [4, 3, 2, 1]}, {"type": "translation", "translation": [400, 300, 200, 0]}]
+    levels = [{"path": "s0", "coordinateTransformations": steps}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": levels}]}
+    predict(input=str(tmp_path / "in"), output=tmp_path / "out", region="3:,5:,:")
+    assert np.array_equal(level(tmp_path / "out"), level(undisturbed)[3:, 5:])
+    written = open_image(str(tmp_path / "out")).space
+    assert written == Space((0, 1, 2), (2, 3, 4), (200 + 3 * 2, 300 + 5 * 3, 400), (None, "micrometer", "nanometer"))
+
+
+def test_missing_chunks_are_counted_by_those_who_read(predict, tmp_path, caplog, monkeypatch):
+    """A scroll of more chunks than are looked for beforehand; blocks read some of them twice."""
+    monkeypatch.setattr("custom.scroll.volume.LOOKED_FOR", 20)
+    write_image(str(tmp_path / "in"), np.full((32, 32, 32), 99, np.uint8), chunk=8)
+    for place in ("1/1/1", "1/2/1", "2/0/0"):
+        (tmp_path / "in" / "0" / "c" / place).unlink()
+    summary = predict(input=str(tmp_path / "in"), output=tmp_path / "out", block=(16, 16, 16))
+    assert summary["chunks_missing"] == 3
+    assert caplog.messages[-1].endswith(
+        "3 of 64 chunks, as far as this run asked for them, are missing; they are read as 0"
+    )
+
+
+def test_a_broken_chunk_fails_its_blocks_by_name(predict, scroll, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr("custom.scroll.engine.RETRIES", 0)
+    shutil.copytree(scroll, tmp_path / "in")
+    (tmp_path / "in" / "0" / "c" / "3" / "3" / "3").write_bytes(b"<html>")
+    summary = predict(input=str(tmp_path / "in"), output=tmp_path / "out", block=(32, 16, 16))
+    assert summary["blocks_done_now"] > 0
+    (error,) = set(summary["failed"].values())
+    assert "in/0/c/3/3/3: found a chunk that cannot be read" in error and "\n" not in error
+
+    shutil.copy(Path(scroll) / "0" / "c" / "3" / "3" / "3", tmp_path / "in" / "0" / "c" / "3" / "3")
+    where = {"input": str(tmp_path / "in"), "output": tmp_path / "out", "block": (32, 16, 16)}
+    with pytest.raises(DataError, match=r"a prediction with input .* or --same_input True if"):
+        predict(**where)
+    with pytest.raises(DataError, match="a prediction with kind"):
+        predict(**where, threshold=0.5, same_input=True)
+    assert predict(**where, same_input=True)["blocks_done_now"] == len(summary["failed"])
+    assert predict(**where)["blocks_done_now"] == 0
+    assert {name: tree(undisturbed)[name] for name in tree(undisturbed) if name != "zarr.json"} == {
+        name: content for name, content in tree(tmp_path / "out").items() if name != "zarr.json"
+    }
+
+
+def test_a_mask_in_the_place_of_a_scroll_is_noticed(predict, volume, tmp_path, caplog):
+    write_image(str(tmp_path / "in"), (volume > 120).astype(np.uint8), chunk=8)
+    predict(input=str(tmp_path / "in"), output=tmp_path / "out")
+    assert "no grey value above 1, expected 0 to 255; is it a mask?" in caplog.text
+
+
+@pytest.mark.parametrize("values", [{"a_max": 65535}, {"a_min": -1000}])
+def test_grey_values_of_other_types_are_refused(tmp_path, values):
+    load, channel, scaling = CONFIG["preprocessing"]["transforms"]
+    steps = {"_target_": "Compose", "transforms": [load, channel, scaling | values]}
+    with pytest.raises(DataError, match="expected 0 to 255, the uint8 of a scroll"):
+        other_bundle(tmp_path / "a", preprocessing=steps).intensity()
+    check = {"_target_": "custom.transforms.CheckRanged", "keys": "image", "minimum": 0, "maximum": 200}
+    steps = {"_target_": "Compose", "transforms": [load, channel, check, scaling]}
+    with pytest.raises(DataError, match="found grey values from 0 to 200"):
+        other_bundle(tmp_path / "b", preprocessing=steps).intensity()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """Patience with a server that is busy, and none with one that says no."""
 
+import itertools
+import os
+from types import SimpleNamespace
+
 import pytest
 from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -81,6 +85,41 @@ def test_a_refusal_is_final(error):
     with pytest.raises(type(error)):
         read(PatientStore(store), "a")
     assert store.left == 0  # asked once
+
+
+def test_chunks_that_are_absent_are_remembered_and_empty_ones_refused():
+    store = PatientStore(MemoryStore())
+    store.put("0/c/1", b"")
+    assert read(store, "0/c/0") is None
+    assert read(store, "0/zarr.json") is None
+    assert store.missing == {"0/c/0"}
+    with pytest.raises(ValueError, match="an empty object"):
+        read(store, "0/c/1")
+
+
+def test_versions_are_of_what_is_there(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a").write_bytes(b"123")
+    os.utime(tmp_path / "a", ns=(5, 7))
+    keys = ["a", "b", "folder", "a/b"]
+    assert open_store(str(tmp_path), read_only=True).versions(keys) == {"a": "3 7"}
+    remote = open_store(f"local://{tmp_path}", read_only=True)
+    assert remote.versions(keys).keys() == {"a"}
+    assert remote.versions(["a"])["a"].startswith("3 ")
+
+
+def test_a_busy_web_server_is_not_taken_for_an_empty_one():
+    """fsspec's HTTP makes "no such file" of every failure."""
+
+    async def info(url, answers=itertools.count()):  # noqa: B008
+        if next(answers) == 0:
+            raise FileNotFoundError(url) from Answer(503)
+        if url.endswith("absent"):
+            raise FileNotFoundError(url) from Answer(404)
+        return {"size": 3, "ETag": "xyz"}
+
+    store = PatientStore(SimpleNamespace(fs=SimpleNamespace(_info=info), path="http://host/a"))
+    assert store.versions(["there", "absent"]) == {"there": "3 xyz"}
 
 
 @pytest.mark.parametrize("url", ["nonsense://bucket/scroll", "ssh://host/scroll"])

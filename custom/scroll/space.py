@@ -1,0 +1,181 @@
+"""Where the voxels of an OME-Zarr image lie: its axes, the size of a voxel, the place of the first one.
+
+Specification: https://ngff.openmicroscopy.org/0.5/#multiscale-md, and its earlier versions from 0.1 on.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import DataError
+
+NAMES = ("z", "y", "x")
+VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
+WITHOUT_AXES = (None, "0.1", "0.2")
+"""Versions that had no entry ``axes``: there, images of five axes are t, c, z, y, x."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Space:
+    """How the axes of an array are those of a volume.
+
+    Attributes:
+        order: which axes of the array are z, y and x; every other one has length 1.
+        scale: (D, H, W) size of a voxel.
+        origin: (D, H, W) place of the centre of the first voxel.
+        units: (D, H, W) of these, ``"micrometer"``, ...; None where the file does not say.
+    """
+
+    order: tuple[int, int, int] = (0, 1, 2)
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    units: tuple[str | None, str | None, str | None] = (None, None, None)
+
+
+def find_image(attributes: Mapping[str, Any], url: str, members: Callable[[], Sequence[str]] = list) -> dict[str, Any]:
+    """The entry of ``multiscales`` in a group's attributes, with ``version`` and ``path`` of its finest level.
+
+    Args:
+        attributes: of the group.
+        url: for messages, as are ``members``, what else the group holds.
+
+    Raises:
+        DataError: there is none, or it is not as any version of the specification has it.
+    """
+    ome = attributes.get("ome", attributes)
+    found = ome.get("multiscales") if isinstance(ome, Mapping) else None
+    if not isinstance(found, list) or not found or not isinstance(found[0], Mapping):
+        raise DataError.of(url, f"a zarr group without multiscales, with {members()}", "an OME-Zarr image")
+    if len(found) > 1:
+        logger.warning("%s: %d images in one group; the first is taken", url, len(found))
+    version = ome.get("version") if ome is not attributes else found[0].get("version")
+    if version is not None and version not in VERSIONS:
+        raise DataError.of(url, f"OME-Zarr of version {version!r}", f"one of {', '.join(VERSIONS)}")
+    datasets = found[0].get("datasets")
+    if not isinstance(datasets, list) or not datasets or not all(isinstance(level, Mapping) for level in datasets):
+        raise DataError.of(url, f"datasets {datasets!r}", "a list of levels, each with its path")
+    path = datasets[0].get("path")
+    if not isinstance(path, str) or not path:
+        raise DataError.of(url, f"a level whose path is {path!r}", "the name of an array")
+    return {**found[0], "version": version, "path": path}
+
+
+def read_space(image: Mapping[str, Any], shape: Sequence[int], named: Sequence[str | None] | None, url: str) -> Space:
+    """The space of an image's finest level.
+
+    Args:
+        image: from :func:`find_image`.
+        shape: of the array of that level.
+        named: names of the array's dimensions where it has some itself, by zarr v3.
+        url: for messages.
+
+    Raises:
+        DataError: axes or transformations that cannot be followed.
+    """
+    axes = image.get("axes")
+    if axes is None:
+        axes = _axes_of_old(image["version"], shape, url)
+    if not isinstance(axes, list) or not all(isinstance(axis, str | Mapping) for axis in axes):
+        raise DataError.of(url, f"axes {axes!r}", "a list of axes")
+    names = [axis if isinstance(axis, str) else axis.get("name") for axis in axes]
+    order = find_order(names, shape, url)
+    if named is not None and sorted(map(str, named)) == sorted(map(str, names)) and list(named) != names:
+        raise DataError.of(url, f"axes {names} of an array with dimensions {list(named)}", "the same order in both")
+    scale, origin = [1.0] * len(shape), [0.0] * len(shape)
+    levels = [image["datasets"][0], image]  # those of the level come first
+    for step in (step for level in levels for step in _transforms(level, url)):
+        _apply(step, scale, origin, url)
+    _check_finest(image, scale, order, url)
+    units = [axis.get("unit") if isinstance(axis, Mapping) else None for axis in axes]
+    return Space(order, *(tuple(values[axis] for axis in order) for values in (scale, origin, units)))
+
+
+def find_order(names: Sequence[Any], shape: Sequence[int], url: str) -> tuple[int, int, int]:
+    """Which of an array's axes are z, y and x.
+
+    Raises:
+        DataError: one of them is missing or there twice, or another axis is longer than 1.
+    """
+    expected = "z, y and x once each, in any order, beside axes of length 1"
+    lower = [name.lower() if isinstance(name, str) else name for name in names]
+    if len(names) != len(shape) or any(lower.count(name) != 1 for name in NAMES):
+        raise DataError.of(url, f"axes {list(names)} of an array of shape {tuple(shape)}", expected)
+    for name, length in zip(names, shape, strict=True):
+        if str(name).lower() not in NAMES and length != 1:
+            raise DataError.of(url, f"an axis {name!r} of length {length} among the axes {list(names)}", expected)
+    return tuple(lower.index(name) for name in NAMES)
+
+
+def unnamed_order(shape: Sequence[int], url: str) -> tuple[int, int, int]:
+    """Axes of an array that names none: z, y, x by custom.
+
+    Raises:
+        DataError: they are not three.
+    """
+    if len(shape) != 3:
+        raise DataError.of(url, f"an array of shape {tuple(shape)} without names of its axes", "three axes (z, y, x)")
+    logger.warning("%s: names no axes; they are taken for z, y, x", url)
+    return 0, 1, 2
+
+
+def _axes_of_old(version: str | None, shape: Sequence[int], url: str) -> list[str]:
+    if version not in WITHOUT_AXES:
+        expected = "the entry 'axes'; an array given by itself is taken for z, y, x"
+        raise DataError.of(url, f"OME-Zarr of version {version} without axes", expected)
+    if len(shape) == 5:
+        return list("tczyx")
+    unnamed_order(shape, url)
+    return list(NAMES)
+
+
+def _transforms(holder: Mapping[str, Any], url: str) -> list[Mapping[str, Any]]:
+    found = holder.get("coordinateTransformations", [])
+    if not isinstance(found, list) or not all(isinstance(step, Mapping) for step in found):
+        raise DataError.of(url, f"coordinateTransformations {found!r}", "a list of transformations")
+    return found
+
+
+def _apply(step: Mapping[str, Any], scale: list[float], origin: list[float], url: str) -> None:
+    """Carry out one transformation after those before it."""
+    kind = step.get("type")
+    if kind == "identity":
+        return
+    values = step.get(kind) if kind in ("scale", "translation") else None
+    if not (
+        isinstance(values, list)
+        and len(values) == len(scale)
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+        and (kind == "translation" or min(values) > 0)
+    ):
+        raise DataError.of(
+            url,
+            f"the coordinate transformation {dict(step)}",
+            f"a scale above 0 or a translation, {len(scale)} numbers",
+        )
+    for axis, value in enumerate(values):
+        if kind == "scale":
+            scale[axis] *= value
+            origin[axis] *= value
+        else:
+            origin[axis] += value
+
+
+def _check_finest(image: Mapping[str, Any], scale: Sequence[float], order: Sequence[int], url: str) -> None:
+    """The first level is the finest by the specification; a coarser one would be predicted without anyone noticing."""
+    first = _level_scale(image["datasets"][0])
+    for level in image["datasets"][1:]:
+        other = _level_scale(level)
+        if first and other and len(first) == len(other) == len(scale) and any(other[a] < first[a] for a in order):
+            raise DataError.of(url, f"level {level.get('path')!r} finer than the first", "the finest level first")
+
+
+def _level_scale(level: Mapping[str, Any]) -> list[float] | None:
+    found = level.get("coordinateTransformations")
+    steps = [step for step in found if isinstance(step, Mapping)] if isinstance(found, list) else []
+    values = next((step.get("scale") for step in steps if step.get("type") == "scale"), None)
+    known = isinstance(values, list) and all(type(value) in (int, float) for value in values)
+    return values if known else None

@@ -1,0 +1,129 @@
+"""The voxels of a zarr array as z, y, x, and its chunks as objects of its store."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.core.metadata import ArrayMetadata
+
+from ..errors import DataError
+from ..ops.windows import Box
+from .checked_blosc import register
+
+register()
+
+LOOKED_FOR = 4096
+"""Chunks that are looked for at most before a run: some seconds for a bucket."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A uint8 volume ``(D, H, W)``, in whatever order its array keeps the axes.
+
+    Args:
+        array: of three axes, and others of length 1.
+        order: which of its axes are z, y and x.
+        url: for messages.
+    """
+
+    array: zarr.Array
+    order: tuple[int, int, int]
+    url: str
+
+    @property
+    def metadata(self) -> ArrayMetadata:
+        """Of the array."""
+        return self.array.metadata
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(D, H, W) in voxels."""
+        return tuple(self.array.shape[axis] for axis in self.order)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """(D, H, W) of what is read at once, in voxels: of a sharded array the parts of its shards."""
+        return tuple(self.array.chunks[axis] for axis in self.order)
+
+    @property
+    def fill_value(self) -> int:
+        """What an absent chunk is read as."""
+        return int(self.array.fill_value or 0)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Voxels by slices and numbers for z, y, x.
+
+        Raises:
+            DataError: a chunk cannot be read; it is named.
+        """
+        index = (slice(None),) * 3 if index is Ellipsis else index
+        selection: list[Any] = [0] * self.array.ndim
+        for axis, part in zip(self.order, index, strict=True):
+            selection[axis] = part
+        try:
+            values = self.array[tuple(selection)]
+        except MemoryError:
+            raise DataError.of(self.url, f"{self.shape} voxels", "a volume that fits into memory") from None
+        except Exception as error:  # every codec and every store has errors of its own
+            self._name_broken(selection, error)
+            values = self.array[tuple(selection)]
+        kept = [axis for axis, part in zip(self.order, index, strict=True) if isinstance(part, slice)]
+        values = np.asarray(values).transpose([sorted(kept).index(axis) for axis in kept])
+        return np.ascontiguousarray(values)
+
+    def key(self, position: Sequence[int]) -> str:
+        """The object that holds a chunk, by its position along the array's axes."""
+        return "/".join(filter(None, [self.array.store_path.path, self.metadata.encode_chunk_key(position)]))
+
+    def sample(self, box: Box | None = None) -> tuple[list[str], int]:
+        """Objects that the metadata promise for a box, evenly spread if there are many, and how many there are in all.
+
+        Args:
+            box: (D, H, W) in voxels; by default the whole volume.
+        """
+        stored = self.array.shards or self.array.chunks
+        spans = [(0, 1)] * self.array.ndim
+        for axis, (start, stop) in zip(self.order, box or [(0, length) for length in self.shape], strict=True):
+            spans[axis] = (start // stored[axis], -(-stop // stored[axis]))
+        counts = [stop - start for start, stop in spans]
+        total = int(np.prod(counts, dtype=object))
+        chosen: Iterable[int] = range(total)
+        if total > LOOKED_FOR:
+            chosen = np.unique(np.random.default_rng(0).integers(0, total, LOOKED_FOR))
+        positions = np.stack(np.unravel_index(np.asarray(chosen, int), counts), axis=1) if total else []
+        firsts = [start for start, _ in spans]
+        return [self.key(tuple(map(int, position + firsts))) for position in positions], total
+
+    def _name_broken(self, selection: Sequence[Any], cause: Exception) -> None:
+        """Find the chunk at which a read failed, by reading them one by one; none fails if the reason has passed."""
+        for position, part in self._parts(selection):
+            try:
+                self.array[part]
+            except Exception as error:
+                reason = f"a chunk that cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
+                expected = f"what the metadata of the array say: {self._encoding()}"
+                raise DataError.of(f"{self.url.rstrip('/')}/{self.key(position)}", reason, expected) from cause
+
+    def _parts(self, selection: Sequence[Any]) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+        """Stored chunks that a selection touches, and each one's share of it that has to be read at once."""
+        stored = self.array.shards or self.array.chunks
+        spans = []
+        for part, length in zip(selection, self.array.shape, strict=True):
+            start, stop, _ = part.indices(length) if isinstance(part, slice) else (part, part + 1, 1)
+            spans.append((start, stop))
+        ranges = [range(start // step, -(-stop // step)) for (start, stop), step in zip(spans, stored, strict=True)]
+        for position in product(*ranges):
+            yield (
+                position,
+                tuple(
+                    slice(max(at * step, start), min((at + 1) * step, stop))
+                    for at, step, (start, stop) in zip(position, stored, spans, strict=True)
+                ),
+            )
+
+    def _encoding(self) -> str:
+        compressors = [getattr(codec, "codec_name", type(codec).__name__) for codec in self.array.compressors]
+        return f"{self.array.dtype} {self.array.chunks}, {', '.join(compressors) or 'not compressed'}"
