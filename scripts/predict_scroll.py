@@ -26,7 +26,7 @@ def predict_scroll(
     config: str | Sequence[str] = "inference",
     region: str | None = None,
     output_kind: str = "probability",
-    threshold: float = 0.5,
+    threshold: float | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
     threads: int | None = None,
@@ -34,6 +34,8 @@ def predict_scroll(
     block: int | Sequence[int] | None = None,
     chunk: int = 128,
     shard: int | None = None,
+    overwrite: bool = False,
+    same_input: bool = False,
     json: str | None = None,
     plan: bool = False,
     shape: Sequence[int] | None = None,
@@ -42,8 +44,9 @@ def predict_scroll(
 ) -> None:
     """Predict the surface in a scroll of any size, on this machine or on a Dask cluster.
 
-    Run it again to go on after an interruption: only what is missing is computed. Progress goes to stderr, a summary
-    in JSON to stdout. Exits with 1 if a block could not be predicted; the others are finished all the same.
+    Run it again to go on after an interruption: only what is missing is computed; an output of another input, other
+    weights or settings is refused. Progress goes to stderr, a summary in JSON to stdout. Exits with 1 if a block could
+    not be predicted; the others are finished all the same.
 
     Paths may be local or URLs: gs://, s3:// (pip install s3fs), https:// (input only).
 
@@ -53,14 +56,14 @@ def predict_scroll(
     Example: python scripts/predict_scroll.py --input s3://bucket/scroll.zarr --output gs://mine/surface.zarr
 
     Args:
-        input: OME-Zarr image or zarr array (version 2 or 3), uint8 (z, y, x).
+        input: OME-Zarr image or zarr array (version 2 or 3), uint8, axes in any order; those of the output are z, y, x.
         output: OME-Zarr 0.5 to write.
         bundle: folder of the bundle.
         checkpoint: the weights, or several with commas between, whose mean is taken; by default models/model.pt.
         config: names of configurations in the bundle, later ones over earlier ones: inference,quickstart.
         region: z0:z1,y0:y1,x0:x1 in voxels: predict this part alone, with the values that it has in the whole.
         output_kind: probability (0 to 255) or mask (0 and 1).
-        threshold: probability above which a voxel of a mask is 1.
+        threshold: probability above which a voxel of a mask is 1; 0.5 by default.
         scheduler: tcp://... of a Dask cluster whose workers have this repository on their PYTHONPATH.
         workers: processes on this machine; by default one for each GPU, else one for every 4 cores.
         threads: windows that a worker without a GPU predicts at a time; by default its share of the cores.
@@ -68,6 +71,9 @@ def predict_scroll(
         block: z,y,x of a task in voxels, multiples of the shard; by default chosen by memory and number of workers.
         chunk: edge of the output's chunks in voxels.
         shard: edge of the output's shards in voxels; by default 512, less for small volumes.
+        overwrite: begin anew where a prediction is there, instead of going on with it.
+        same_input: go on although size, time or content of the input's chunks changed: it was copied without its times,
+            or chunks that could not be read were repaired.
         json: a file to write the summary to as well.
         plan: print blocks, windows, reads, requests, writes and memory instead of predicting.
         shape: z,y,x of a volume in voxels, instead of an input to plan for; its chunks are taken to be 128^3.
@@ -79,9 +85,11 @@ def predict_scroll(
         from custom.scroll.model import Bundle
     except ModuleNotFoundError as error:
         sys.exit(f"error: found no module {error.name!r}, expected Python 3.11 or newer with requirements-scroll.txt")
-    if output_kind not in KINDS:
-        sys.exit(f"error: output_kind: found {output_kind!r}, expected one of {', '.join(KINDS)}")
+    threshold = _check_threshold(output_kind, threshold)
     _check_places(input, output, plan, shape)
+    if not plan:
+        _check_unread(scheduler, workers, shape=shape, memory_gb=memory_gb, voxels_per_second=voxels_per_second)
+    _check_counts(workers=workers, threads=threads, batch_size=batch_size, chunk=chunk, shard=shard)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("custom").setLevel(logging.INFO)
     options = {
@@ -99,11 +107,13 @@ def predict_scroll(
             summary = predict(
                 input=str(input),
                 output=str(output),
-                threshold=threshold if output_kind == "mask" else None,
+                threshold=threshold,
                 scheduler=scheduler,
                 workers=workers,
                 threads=threads,
                 batch_size=batch_size,
+                overwrite=overwrite,
+                same_input=same_input,
                 **options,
             )
     except (DataError, ValueError) as error:
@@ -114,6 +124,35 @@ def predict_scroll(
         write_whole(json, lambda file: file.write_text(text + "\n", encoding="utf-8"))
     if not plan and summary["failed"]:
         sys.exit(f"error: {len(summary['failed'])} blocks failed, see the summary; run again to try them again")
+
+
+def _check_threshold(kind: str, threshold: float | None) -> float | None:
+    """The threshold of a mask; None for probabilities."""
+    if kind not in KINDS:
+        sys.exit(f"error: output_kind: found {kind!r}, expected one of {', '.join(KINDS)}")
+    if kind == "probability":
+        if threshold is not None:
+            sys.exit(f"error: threshold: found {threshold!r} for probabilities, expected --output_kind mask with it")
+        return None
+    threshold = 0.5 if threshold is None else threshold
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold < 1:
+        sys.exit(f"error: threshold: found {threshold!r}, expected a probability from 0 to below 1")
+    return threshold
+
+
+def _check_unread(scheduler: str | None, workers: int | None, **of_plans: Any) -> None:
+    """Options that a prediction would leave unread."""
+    for name, value in of_plans.items():
+        if value is not None:
+            sys.exit(f"error: {name}: found {value!r} without --plan True, which alone reads it")
+    if scheduler is not None and workers is not None:
+        sys.exit(f"error: workers: found {workers} with a scheduler, expected none: its workers are there already")
+
+
+def _check_counts(**options: Any) -> None:
+    for name, value in options.items():
+        if value is not None and (type(value) is not int or value < 1):
+            sys.exit(f"error: {name}: found {value!r}, expected a whole number above 0")
 
 
 def _check_places(input: str | None, output: str | None, plan: bool, shape: Sequence[int] | None) -> None:

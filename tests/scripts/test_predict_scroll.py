@@ -124,6 +124,14 @@ def test_killed_and_started_again_the_output_is_the_same(folder, monkeypatch):
         (["--input=nowhere.zarr"], "error: nowhere.zarr: found nothing that opens"),
         (["--config=inference,nothing"], "nothing.json: found no such file, expected a configuration of a bundle"),
         (["--scheduler=nonsense"], "error: nonsense: found no scheduler"),
+        (["--threshold=0.4"], "error: threshold: found 0.4 for probabilities, expected --output_kind mask with it"),
+        (["--output_kind=mask", "--threshold=40"], "error: threshold: found 40, expected a probability"),
+        (["--output_kind=mask", "--threshold=nan"], "error: threshold: found 'nan', expected a probability"),
+        (["--workers=0"], "error: workers: found 0, expected a whole number above 0"),
+        (["--chunk=8.5"], "error: chunk: found 8.5, expected a whole number above 0"),
+        (["--scheduler=tcp://host:1", "--workers=2"], "error: workers: found 2 with a scheduler"),
+        (["--memory_gb=4"], "error: memory_gb: found 4 without --plan True, which alone reads it"),
+        (["--shape=9,9,9"], "error: shape: found (9, 9, 9) without --plan True"),
     ],
 )
 def test_errors_are_one_line(folder, monkeypatch, capsys, options, message):
