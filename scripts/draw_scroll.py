@@ -30,7 +30,7 @@ def draw_scroll(
     label: str | None = None,
     output: str = "scroll.png",
     at: Sequence[int] | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
 ) -> None:
     """Draw the CT, the label, the prediction and its errors in the three planes through a point.
 
@@ -44,19 +44,24 @@ def draw_scroll(
         label: OME-Zarr of 0 background, 1 surface, 2 unlabelled; read whole, so for volumes that fit into memory.
         output: the PNG to write.
         at: z,y,x of the point in voxels; the centre by default.
-        threshold: probability above which a voxel counts as surface.
+        threshold: probability above which a voxel counts as surface, 0.5 by default; a mask has none.
     """
     try:
-        from custom.scroll.ome_zarr import is_mask, open_image
+        from custom.scroll.ome_zarr import open_image, read_prediction
     except ModuleNotFoundError as error:
         sys.exit(f"error: found no module {error.name!r}, expected Python 3.11 or newer with requirements-scroll.txt")
-    places = {"CT": input, "label": label, "prediction": prediction}
+    places = {"CT": input, "label": label}
     try:
         arrays = {name: open_image(str(url)).array for name, url in places.items() if url is not None}
+        predicted, is_mask = read_prediction(str(prediction))
+        arrays["prediction"] = predicted.array
         shapes = {name: array.shape for name, array in arrays.items()}
         if len(set(shapes.values())) > 1:
             raise DataError.of(prediction, f"shapes that differ, {shapes}", "a prediction of the whole volume")
-        least = 0 if is_mask(str(prediction)) else 255 * threshold
+        if threshold is not None and (is_mask or not 0 <= threshold < 1):
+            expected = "none, since the prediction is a mask" if is_mask else "a probability from 0 to below 1"
+            raise DataError.of("threshold", str(threshold), expected)
+        least = 0 if is_mask else 255 * (0.5 if threshold is None else threshold)
     except DataError as error:
         sys.exit(f"error: {error}")
     shape = shapes["CT"]
@@ -66,7 +71,10 @@ def draw_scroll(
 
     title = f"{' x '.join(map(str, shape))} voxels"
     if label is not None:
-        scores = _scores(arrays["prediction"][...] > least, arrays["label"][...])
+        labels = arrays["label"][...]
+        if labels.max() > IGNORE_LABEL:
+            sys.exit(f"error: {label}: found a value of {labels.max()}, expected 0 background, 1 surface, 2 unlabelled")
+        scores = _scores(arrays["prediction"][...] > least, labels)
         title += ": " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
     figure = _draw(arrays, point, least, title)
     write_whole(output, lambda file: figure.savefig(file, dpi=100))

@@ -76,6 +76,9 @@ def test_colours_of_errors():
         (["--at=1,2"], "error: at: found (1, 2), expected z,y,x within (20, 24, 28) voxels"),
         (["--at=20,2,3"], "error: at: found (20, 2, 3)"),
         (["--label=nowhere"], "error: nowhere: found nothing that opens"),
+        (["--threshold=0.4"], "error: threshold: found 0.4, expected none, since the prediction is a mask"),
+        (["--prediction=OTHER"], "other: found no prediction, expected one that scripts/predict_scroll.py has written"),
+        (["--label=OTHER", "--input=OTHER"], "found shapes that differ"),
         (["--input=OTHER"], "found shapes that differ, {'CT': (4, 4, 4), 'prediction': (20, 24, 28)}"),
     ],
 )
@@ -87,6 +90,28 @@ def test_errors_are_one_line(folder, options, message):
     assert message in str(caught.value.code)
     assert "\n" not in str(caught.value.code)
     assert not (folder / "picture.png").exists()
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1, 40])
+def test_thresholds_are_probabilities(folder, threshold):
+    predict(folder, np.zeros(SHAPE, np.uint8), "probability")
+    with pytest.raises(SystemExit, match=f"threshold: found {threshold}, expected a probability"):
+        draw(folder, f"--threshold={threshold}")
+
+
+def test_labels_of_255_are_refused(folder):
+    write_image(str(folder / "label"), np.full(SHAPE, 255, np.uint8), chunk=8)
+    predict(folder, np.zeros(SHAPE, np.uint8), "mask")
+    with pytest.raises(SystemExit, match="label: found a value of 255, expected 0 background"):
+        draw(folder, f"--label={folder / 'label'}")
+
+
+def test_an_unfinished_prediction_is_refused(folder):
+    output = Output(str(folder / "prediction"), shape=SHAPE, chunk=8, shard=16, mask=True)
+    output.create({"kind": "mask"}, (1, 1, 1), (0, 0, 0), None)
+    output.write((0, 0, 0), np.ones((16, 16, 16), np.uint8))
+    with pytest.raises(SystemExit, match="found 1 of 8 shards written, expected a prediction that is finished"):
+        draw(folder)
 
 
 def test_help(capsys):
