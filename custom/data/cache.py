@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -17,7 +18,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from tqdm import tqdm
 from ..errors import DataError
 from .cached_volume import FORMAT, MODALITIES, CachedVolume, Source, build_volume, why_outdated
 from .cases import Case
+from .plausibility import check_values, warn_of_identity
 from .remote import fetch, identities, is_url
 from .volumes import read_shape
 
@@ -55,6 +57,9 @@ class VolumeCache(Sequence[CachedVolume]):
             :data:`custom.data.volumes.CANONICAL`; the -3024 outside the field of view is kept). TIFF stacks keep their
             axis order, files with an affine are oriented by it in both modalities.
         label_values: the values a label may have; any other is refused.
+        grey_values: of "scroll", the two ends of the range that will be scaled; None judges no values. "ct" is in HU.
+        trust_values: say nothing of values and affines that are not what they are taken for
+            (:mod:`custom.data.plausibility`).
         ignore_label: if given, cases whose label lacks this value are left out with a warning, provided that most
             labelled cases have it. So the withdrawn cases of the Vesuvius data are known (competition page "Vesuvius
             Challenge - Surface Detection": their labels have no unlabelled region).
@@ -63,8 +68,8 @@ class VolumeCache(Sequence[CachedVolume]):
         progress: show a progress bar while building.
 
     Raises:
-        DataError: a case cannot be used (the first one found ends the build; finished volumes stay), or the disk or
-            ``max_size_gb`` is too small.
+        DataError: a case cannot be used (the first one found ends the build; finished volumes stay), its values are
+            not what they are taken for, or the disk or ``max_size_gb`` is too small.
     """
 
     def __init__(
@@ -74,6 +79,8 @@ class VolumeCache(Sequence[CachedVolume]):
         cache_dir: str | os.PathLike,
         modality: str,
         label_values: Sequence[int] = (0, 1, 2),
+        grey_values: Sequence[float] | None = None,
+        trust_values: bool = False,
         ignore_label: int | None = None,
         num_workers: int = 0,
         max_size_gb: float | None = None,
@@ -88,13 +95,17 @@ class VolumeCache(Sequence[CachedVolume]):
         _remove_abandoned(self.cache_dir)
         todo = [job for job in jobs if not _is_ready(job)]
         ready = {job.folder for job in jobs} - {job.folder for job in todo}
+        judge = functools.partial(_judge, grey_values=grey_values, trust_values=trust_values)
+        for job in jobs:
+            if job.folder in ready:
+                judge(job)
         if todo:
             estimate = sum(_estimate(job) for job in todo)
             downloads = max(_download_bytes(job) for job in todo) * max(num_workers, 1)
             _check_space(self.cache_dir, len(todo), estimate, downloads, sum(map(_bytes_in, ready)), max_size_gb)
-            _build(todo, num_workers if estimate >= _ONE_PROCESS_BYTES else 0, progress)
+            _build(todo, num_workers if estimate >= _ONE_PROCESS_BYTES else 0, progress, judge)
         logger.info("%s: %d volumes ready, %d of them built now", self.cache_dir, len(jobs), len(todo))
-        volumes = [CachedVolume(folder=job.folder, id=job.case["id"], group=job.case["group"]) for job in jobs]
+        volumes = [job.volume for job in jobs]
         self._volumes = volumes if ignore_label is None else _without_withdrawn(volumes, ignore_label)
 
     def __len__(self) -> int:
@@ -115,6 +126,10 @@ class _Job(NamedTuple):
     sources: dict[str, dict[str, Any]]
     modality: str
     label_values: tuple[int, ...]
+
+    @property
+    def volume(self) -> CachedVolume:
+        return CachedVolume(folder=self.folder, id=self.case["id"], group=self.case["group"])
 
 
 def _made(folder: Path) -> Path:
@@ -146,6 +161,17 @@ def _is_ready(job: _Job) -> bool:
     if reason is not None:
         logger.warning("%s: the cached volume %s; it is rebuilt", job.folder, reason)
     return reason is None
+
+
+def _judge(job: _Job, *, grey_values: Sequence[float] | None, trust_values: bool) -> None:
+    """Once a start for each file, by what the manifest says: patches of it are never judged."""
+    volume = job.volume
+    is_ct = job.modality == "ct"
+    if trust_values or not (is_ct or grey_values):
+        return
+    check_values(volume.image_path, volume.values, grey_values=None if is_ct else grey_values)
+    if is_ct:
+        warn_of_identity(volume.image_path, volume.original_affine, volume.original_shape)
 
 
 def _bytes_in(folder: Path) -> int:
@@ -185,7 +211,7 @@ def _check_space(
         raise DataError.of(cache_dir, f"{free / 1e9:.3g} GB free", expected)
 
 
-def _build(todo: list[_Job], num_workers: int, progress: bool) -> None:
+def _build(todo: list[_Job], num_workers: int, progress: bool, judge: Callable[[_Job], None]) -> None:
     with tqdm(total=len(todo), desc="cache", unit="volume", disable=not progress) as bar:
         # First what no other process is building, then what others had begun: by then it is mostly done.
         for wait in (False, True):
@@ -197,6 +223,7 @@ def _build(todo: list[_Job], num_workers: int, progress: bool) -> None:
                 bar.update()
                 for note in notes:
                     logger.warning(note)
+                judge(job)
             todo = left
 
 

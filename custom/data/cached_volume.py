@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
+from .plausibility import Values
 from .volumes import (
     CANONICAL,
     TIFF_SUFFIXES,
@@ -31,7 +32,7 @@ from .volumes import (
     to_canonical,
 )
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder's content; folders of another version are rebuilt."""
 
 MODALITIES = ("scroll", "ct")
@@ -125,6 +126,11 @@ class CachedVolume:
             return {}
         ends = np.cumsum(list(samples.values()))
         return dict(zip(map(int, samples), np.split(self._mapped("foreground"), ends[:-1]), strict=True))
+
+    @property
+    def values(self) -> Values:
+        """What the manifest keeps of the image's values."""
+        return Values(**self.manifest["values"])
 
     @property
     def image_path(self) -> str:
@@ -253,6 +259,7 @@ def build_volume(
             **original,  # orientation and original
             "affine": volume.affine.tolist(),
             "spacing": spacing(volume.affine).tolist(),
+            "values": Values.of(volume.array)._asdict(),
             "arrays": arrays,
             "foreground": {str(value): len(indices) for value, indices in foreground.items()},
             "notes": notes,
@@ -327,8 +334,6 @@ def _read_case(
     }
     if original["orientation"] is None:
         return volume, target, original
-    if np.array_equal(volume.affine, np.eye(4)):
-        note(f"{image.name}: identity affine; taken as voxels of 1 mm in RAS order, which may be wrong")
     if target is not None:
         target = to_canonical(Volume(target, volume.affine)).array
     return to_canonical(volume), target, original

@@ -5,15 +5,14 @@ What each score means, and the rule for tumour-free volumes and empty prediction
 """
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.data.utils import to_affine_nd
 
+from ..data.plausibility import known_spacing
 from ..data.volumes import Volume, align_label, read_volume, spacing
 from ..errors import DataError
 from .case_metric import CaseMetric, Cases
@@ -107,22 +106,6 @@ def score_folders(predictions: str | Path, labels: str | Path) -> tuple[dict[str
     bar = tqdm(pairs.items(), desc="scoring", unit="volume", disable=None)
     cases = {case: _measure_files(case, *paths) for case, paths in bar}
     return summarise(cases), format_table(cases)
-
-
-def known_spacing(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray | None:
-    """Millimetres along each axis; ``None`` for an affine that is the identity, be it with axes turned since.
-
-    Such an affine says nothing: it is what a file without geometry gets (LiTS volumes 28 to 47). The identity of ITK's
-    LPS coordinates counts as well.
-    """
-    affine = to_affine_nd(3, np.asarray(affine, float))
-    turned = np.abs(affine[:3, :3]).round(4)
-    is_turn = np.isin(turned, (0, 1)).all() and (turned.sum(0) == 1).all() and (turned.sum(1) == 1).all()
-    # Turning an axis of n voxels round moves the origin to its other end.
-    origin, end = np.abs(affine[:3, 3]), turned @ (np.asarray(shape) - 1)
-    if is_turn and (np.isclose(origin, 0, atol=1e-3) | np.isclose(origin, end, atol=1e-3)).all():
-        return None
-    return spacing(affine)
 
 
 def _measure_files(case: str, prediction_path: Path, label_path: Path) -> dict[str, float]:

@@ -92,13 +92,17 @@ def compress(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def interpolate(columns: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Linear interpolation of ``(..., N)`` at ``position`` along the last axis; beyond the ends the last value."""
+    """Linear interpolation of ``(..., N)`` at ``position`` along the last axis; beyond the ends the last value.
+
+    What is read is within the range of ``columns``, whatever rounding does.
+    """
     position = np.clip(position, 0, columns.shape[-1] - 1)
     below = position.astype(np.int64)
     above = np.minimum(below + 1, columns.shape[-1] - 1)
     part = (position - below).astype(columns.dtype)
     low = np.take_along_axis(columns, below, axis=-1)
-    return low + part * (np.take_along_axis(columns, above, axis=-1) - low)
+    read = low + part * (np.take_along_axis(columns, above, axis=-1) - low)
+    return np.clip(read, columns.min(), columns.max(), out=read)
 
 
 def move_mask(columns: np.ndarray, position: np.ndarray) -> np.ndarray:

@@ -88,15 +88,18 @@ def sample_linear(image: torch.Tensor, coordinates: torch.Tensor, padding_mode: 
         padding_mode: ``"border"``, ``"zeros"`` or ``"reflection"`` beyond the image, as in ``grid_sample``.
 
     Returns:
-        (B, C, *output size) float32.
+        (B, C, *output size) float32, within the range of each channel (and 0 with ``"zeros"``): eight weights that sum
+        to 1 only up to rounding would lift a saturated voxel a hair above it.
     """
     size = image.shape[2:]
+    image = image.float()
     grid = torch.empty_like(coordinates, dtype=torch.float32)
     for axis, n in enumerate(size):  # grid_sample wants x first, and -1 and 1 at the outer faces of the image
         torch.add(coordinates[:, axis], 0.5, out=grid[:, -1 - axis]).mul_(2 / n).sub_(1)
-    return F.grid_sample(
-        image.float(), grid.movedim(1, -1), mode="bilinear", padding_mode=padding_mode, align_corners=False
-    )
+    read = F.grid_sample(image, grid.movedim(1, -1), mode="bilinear", padding_mode=padding_mode, align_corners=False)
+    ends = [end.view(*end.shape, *[1] * len(size)) for end in image.flatten(2).aminmax(dim=2)]
+    low, high = (ends[0].clamp(max=0), ends[1].clamp(min=0)) if padding_mode == "zeros" else ends
+    return read.clamp_(low, high)
 
 
 def sample_nearest(

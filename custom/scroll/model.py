@@ -19,7 +19,7 @@ from ..handlers.weights import load_weights
 from ..inferers import SlidingWindow
 from ..inferers.common import ACTIVATIONS
 from ..networks.ensemble import with_weights_of
-from ..transforms import CheckRanged
+from ..transforms import CheckFiled
 
 FOREGROUND = -1
 """The surface is the last of a network's channels, or its only one."""
@@ -148,7 +148,7 @@ class Bundle:
         """
         preprocessing = self._content("preprocessing")
         transforms = preprocessing.flatten().transforms if isinstance(preprocessing, Compose) else [preprocessing]
-        others = (LoadImaged, EnsureChannelFirstd, CheckRanged)  # a scroll's type, uint8, is checked when it is opened
+        others = (LoadImaged, EnsureChannelFirstd, CheckFiled)  # a scroll's type, uint8, is checked when it is opened
         rest = [transform for transform in transforms if not isinstance(transform, others)]
         if len(rest) != 1 or not isinstance(rest[0], ScaleIntensityRanged):
             names = [type(transform).__name__ for transform in rest]

@@ -1,7 +1,7 @@
 """MONAI dictionary transforms: augmentation, targets, post-processing."""
 
 from .augmentation import RandPatchDropoutd, RandSheetCompressiond
-from .check_range import CheckRanged
+from .check_file import CheckFiled
 from .liver_postprocessing import CleanLiverd
 from .postprocessing import (
     ClearOutsideSupportd,
@@ -18,7 +18,7 @@ from .targets import SurfaceTargetsd
 from .warp import RandWarpd
 
 __all__ = [
-    "CheckRanged",
+    "CheckFiled",
     "CleanLiverd",
     "ClearOutsideSupportd",
     "CloseWithBalld",

@@ -57,7 +57,7 @@ class _PatchDropout(RandCoarseTransform):
 
     def _transform_holes(self, img: np.ndarray) -> np.ndarray:
         img = img.copy()
-        value = img.mean() if self.fill == "mean" else self.fill
+        value = np.clip(img.mean(), img.min(), img.max()) if self.fill == "mean" else self.fill  # against rounding
         for hole in self.hole_coords:
             img[hole] = value
         return img

@@ -138,11 +138,66 @@ def test_narrowest_lossless_type(modality, values, dtype, expected):
 
 
 def test_wide_types_and_odd_affines_are_remarked_and_recorded(tmp_path, caplog):
-    save(tmp_path / "data/volume-1.nii", np.full((3, 4, 5), 0.5))
+    save(tmp_path / "data/volume-1.nii", np.full((3, 4, 5), 40.5))
     save(tmp_path / "data/segmentation-1.nii", np.zeros((3, 4, 5), np.int32), np.diag([2, 2, 2, 1]))
     cache = make(tmp_path / "data", tmp_path)
-    for text in ("stored as float32", "identity affine", "its affine differs from the image's by up to 4.0 voxels"):
+    for text in ("stored as float32", "its affine differs from the image's by up to 4.0 voxels"):
         assert text in caplog.text and any(text in note for note in cache[0].manifest["notes"])
+
+
+def warnings(caplog):
+    """What was said of values and affines since the last time."""
+    said = [record.getMessage() for record in caplog.records if record.name == "custom.data.plausibility"]
+    caplog.clear()
+    return said
+
+
+def test_a_file_of_other_values_is_told_at_every_start(tmp_path, caplog):
+    hu = np.full((4, 5, 6), 50, np.int16)
+    hu[:2] = -1000
+    save(tmp_path / "data/volume-1.nii", hu, np.diag([0.7, 0.7, 3, 1]))
+    save(tmp_path / "data/volume-2.nii", hu + 1024, np.diag([0.7, 0.7, 3, 1]))
+    cases = [{"id": str(n), "image": str(tmp_path / f"data/volume-{n}.nii"), "label": None} for n in (1, 2)]
+    values = make(None, tmp_path, cases=cases)[0].values
+    assert values == (-1000, 50, True, 0.5, 0.5, 0)
+    for _ in range(2):  # when the cache is built, and when it is there
+        (said,) = warnings(caplog)
+        assert said.startswith(f"{cases[1]['image']}: found values from 24 to 1074, none of them of air")
+        assert "\n" not in said and "--trust_values True" in said
+        make(None, tmp_path, cases=cases)
+    warnings(caplog)
+    make(None, tmp_path, cases=cases, trust_values=True)
+    assert not warnings(caplog)
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_scaled_files_are_refused_unless_they_are_trusted(tmp_path, ready):
+    save(tmp_path / "data/volume-1.nii", np.linspace(0, 1, 24, dtype=np.float32).reshape(2, 3, 4))
+    cases = [{"id": "1", "image": str(tmp_path / "data/volume-1.nii"), "label": None}]
+    if ready:
+        assert make(None, tmp_path, cases=cases, trust_values=True)[0].values.highest == 1
+    with pytest.raises(DataError, match=r"volume-1.nii: found values from 0 to 1, expected CT in Hounsfield units"):
+        make(None, tmp_path, cases=cases)
+
+
+def test_grey_values_are_judged_where_they_are_given(scroll, tmp_path):
+    assert len(make(scroll, tmp_path, "scroll", grey_values=[0, 255])) == 3
+    assert len(make(scroll, tmp_path, "scroll")) == 3
+    with pytest.raises(DataError, match=r"1.tif: found values from \d to 25\d, expected grey values from 0 to 100; "):
+        make(scroll, tmp_path, "scroll", grey_values=[0, 100])
+    assert len(make(scroll, tmp_path, "scroll", grey_values=[0, 100], trust_values=True)) == 3
+
+
+def test_an_identity_affine_is_told_at_every_start(tmp_path, caplog):
+    hu = np.full((4, 5, 6), 50, np.int16)
+    hu[:2] = -1000
+    save(tmp_path / "data/volume-28.nii", hu)
+    cases = [{"id": "28", "image": str(tmp_path / "data/volume-28.nii"), "label": None}]
+    for _ in range(2):
+        make(None, tmp_path, cases=cases)
+        (said,) = warnings(caplog)
+        assert said.startswith(f"{cases[0]['image']}: found the identity affine")
+        assert "voxels of 1 mm in RAS order" in said
 
 
 def test_manifest_is_readable_and_complete(ct, tmp_path):
@@ -230,8 +285,8 @@ def test_manifest_of_another_format_version_is_rebuilt(ct, tmp_path, monkeypatch
     make(ct, tmp_path)
     monkeypatch.undo()
     cache = make(ct, tmp_path)
-    assert caplog.text.count("has format version 0, this program writes 1; it is rebuilt") == 3
-    assert all(volume.manifest["format"] == 1 for volume in cache)
+    assert caplog.text.count("has format version 0, this program writes 2; it is rebuilt") == 3
+    assert all(volume.manifest["format"] == 2 for volume in cache)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": 1}'])

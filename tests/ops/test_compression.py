@@ -103,3 +103,12 @@ def test_moved_sheets_have_fewer_pinholes_than_nearest_sampling_makes():
     assert euler_number(nearest, 1) < -100  # components less tunnels
     assert euler_number(moved, 1) > -40
     assert moved.sum() == pytest.approx(nearest.sum(), rel=0.02)
+
+
+def test_interpolation_stays_within_the_range_of_what_it_was_given():
+    """In float32, ``low + 1 * (high - low)`` is above ``high`` for some numbers, and just below 1 is rounded to 1."""
+    columns = np.random.default_rng(0).random((10_000, 2), dtype=np.float32) * 255
+    over = columns[columns[:, 0] + (columns[:, 1] - columns[:, 0]) > columns.max(1)]
+    assert len(over)
+    for pair in over[:20]:
+        assert interpolate(pair, np.array([1 - 1e-9])) <= pair.max()

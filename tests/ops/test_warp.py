@@ -254,3 +254,20 @@ def test_the_largest_elastic_magnitude_does_not_fold():
     bound = largest_elastic_magnitude(8.0, spatial_dims=3)
     assert 0 < worst_folding(bound, 8.0) < 0.2
     assert worst_folding(2 * bound, 8.0) < 0
+
+
+@pytest.mark.parametrize("padding_mode", ["border", "zeros", "reflection"])
+def test_linear_sampling_stays_within_the_range_of_each_item(padding_mode):
+    """The weights of ``grid_sample`` sum to 1 only up to rounding: 255 everywhere is read as 255.00003."""
+    size = (8, 8, 8)
+    image = torch.stack([torch.full((1, *size), 255.0), torch.full((1, *size), 7.3), random_image(size)[0] - 2])
+    coordinates = torch.rand((3, 3, *size), generator=torch.Generator().manual_seed(0)) * 8 - 0.5
+    grid = (coordinates.flip(1).movedim(1, -1) + 0.5) / 4 - 1
+    assert (
+        torch.nn.functional.grid_sample(image[:1], grid[:1], align_corners=False, padding_mode="border") > 255
+    ).any()
+    for item, read in zip(image, sample_linear(image, coordinates, padding_mode), strict=True):
+        low, high = item.min(), item.max()
+        if padding_mode == "zeros":
+            low, high = low.clamp(max=0), high.clamp(min=0)
+        assert low <= read.min() and read.max() <= high
