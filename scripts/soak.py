@@ -1,0 +1,59 @@
+"""Many training items and many steps of both bundles, to see that nothing ends a long run."""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+BUNDLES = ("vesuvius_surface_3d", "liver_tumor_2d")
+
+
+def soak(items: int = 10_000, steps: int = 2000, num_workers: int = 2, size: int = 48) -> None:
+    """Run the augmentation and the training of both bundles' train.json on phantoms and on volumes at their worst.
+
+    Saturated, constant, empty, wholly ignored, of one labelled voxel, thinner than a patch: after every transform of
+    each item, values have to be finite, within the range of what was given, and labels known. Then train.json runs as
+    it is, with all losses, handlers, validations and checkpoints, but with a network of one layer and small patches.
+
+    Exits with 1 if there is any fault, after naming them.
+
+    Example: OMP_NUM_THREADS=1 python scripts/soak.py --items 10000 --steps 2000
+
+    Args:
+        items: training items of each bundle.
+        steps: optimizer steps of each bundle.
+        num_workers: processes that make batches in the training.
+        size: edge of the cubes, rows and columns of the slices.
+    """
+    from scripts.soaking.chain import run_chain
+    from scripts.soaking.dataset import write_dataset
+    from scripts.soaking.training import run_training, workflow
+
+    faults = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for bundle in BUNDLES:
+            started = time.monotonic()
+            folder = Path(temporary, bundle)
+            folder.mkdir()
+            data = write_dataset(bundle, folder, size)
+            options = {"steps": steps, "num_workers": num_workers}
+            flow = workflow(bundle, data, folder, **options)
+            shape = flow.parser["patch_size" if bundle == "vesuvius_surface_3d" else "slice_size"]
+            found = run_chain(flow.parser.get_parsed_content("train#dataset"), items, shape, bundle)
+            print(f"{bundle}: {items} items, {len(found)} faults, {time.monotonic() - started:.0f} s", flush=True)
+            found += run_training(workflow(bundle, data, folder, **options), folder)
+            print(
+                f"{bundle}: {steps} steps, {len(found)} faults in all, {time.monotonic() - started:.0f} s", flush=True
+            )
+            faults += [f"{bundle}: {fault}" for fault in found]
+    if faults:
+        sys.exit("\n".join([*faults, f"error: found {len(faults)} faults, expected none"]))
+    print("No faults.")
+
+
+if __name__ == "__main__":
+    import fire
+
+    fire.Fire(soak, name="soak.py")

@@ -1,0 +1,1 @@
+"""The parts of scripts/soak.py: odd volumes, the augmentation chain step by step, a training."""

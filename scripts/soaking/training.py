@@ -1,0 +1,89 @@
+"""A training of a bundle as it is configured, but for a network of one layer."""
+
+import csv
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigWorkflow
+
+EPOCHS = 4
+CONFIGS = Path(__file__).resolve().parents[2] / "bundles"
+
+
+def workflow(bundle: str, data: Path, folder: Path, *, steps: int, num_workers: int) -> ConfigWorkflow:
+    """The bundle's ``train.json`` on tiny patches of all volumes, which are validated too.
+
+    Args:
+        bundle: its name.
+        data: the list of cases.
+        folder: for cache, weights and tables.
+        steps: of the optimizer.
+        num_workers: processes that make batches.
+    """
+    layer = {"in_channels": 1, "out_channels": 2, "kernel_size": 3, "padding": 1}
+    own: dict[str, Any] = {
+        "vesuvius_surface_3d": {
+            "network_def": {"_target_": "torch.nn.Conv3d", **layer},
+            "patch_size": [12, 24, 24],
+            "stride": [8, 16, 16],
+        },
+        "liver_tumor_2d": {"network_def": {"_target_": "torch.nn.Conv2d", **layer}, "slice_size": [48, 48]},
+    }
+    flow = ConfigWorkflow(
+        [str(CONFIGS / bundle / "configs" / "train.json")],
+        workflow_type="train",
+        bundle_root=str(CONFIGS / bundle),
+        dataset_dir=str(data),
+        cache_dir=str(folder / "cache"),
+        model_dir=str(folder / "models"),
+        output_dir=str(folder / "eval"),
+        epochs=min(EPOCHS, steps),
+        steps_per_epoch=math.ceil(steps / EPOCHS),
+        num_workers=num_workers,
+        **{"train#cases": "@cases", "validate#cases": "@cases"},
+        **own[bundle],
+    )
+    flow.initialize()
+    return flow
+
+
+def run_training(flow: ConfigWorkflow, folder: Path) -> list[str]:
+    """Train, and look at what is left of it.
+
+    Returns:
+        the faults, a line each: an error, a step that was left out, a loss or weights that are not finite.
+    """
+    said = _LeftOut()
+    logging.getLogger("custom").addHandler(said)
+    try:
+        flow.run()
+        flow.finalize()
+    except Exception as error:  # whatever it is, it has ended the training
+        return [f"training: {type(error).__name__}: {error}"]
+    finally:
+        logging.getLogger("custom").removeHandler(said)
+    faults = [f"training: {line}" for line in said.lines]
+    with (folder / "eval" / "metrics.csv").open(newline="") as stream:
+        losses = [float(row["train_loss"]) for row in csv.DictReader(stream)]
+    if len(losses) != flow.parser["epochs"] or not all(map(math.isfinite, losses)):
+        faults.append(f"training: losses {losses}")
+    for name in ("model.pt", "model_final.pt"):
+        weights = torch.load(folder / "models" / name, weights_only=True).values()
+        if not all(weight.isfinite().all() for weight in weights):
+            faults.append(f"training: {name} is not finite")
+    return faults
+
+
+class _LeftOut(logging.Handler):
+    """Collects the optimizer steps that were left out."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "left out the optimizer step" in record.getMessage():
+            self.lines.append(record.getMessage())
