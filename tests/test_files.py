@@ -2,7 +2,7 @@
 
 import pytest
 
-from custom.files import write_whole
+from custom.files import dispensable, write_whole
 
 
 def test_makes_the_folder_and_leaves_nothing_else(tmp_path):
@@ -23,3 +23,14 @@ def test_failure_keeps_the_old_file(tmp_path):
         write_whole(path, fail)
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["b.txt"]
+
+
+def test_what_is_dispensable_costs_a_warning(tmp_path, caplog):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with dispensable(tmp_path / "curves.png"):
+        write_whole(tmp_path / "curves.png", full)
+    assert f"{tmp_path / 'curves.png'}: not written ([Errno 28] No space left on device)" in caplog.text
+    with pytest.raises(ValueError, match="ours"), dispensable(tmp_path):
+        raise ValueError("ours")

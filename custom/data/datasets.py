@@ -239,8 +239,8 @@ class VolumeDataset(Dataset):
     """Whole volumes in their order, for validation and evaluation.
 
     An item is ``id``, ``image`` (1, D, H, W) in the volume's own dtype and, where there is one, ``label`` (1, D, H, W)
-    uint8. Both are MetaTensors with the affine, for metrics in millimetres, and with ``filename_or_obj`` and
-    ``original_affine``, for writers of files.
+    uint8. Both are MetaTensors with the affine and ``id``, for metrics by case in millimetres, and with
+    ``filename_or_obj`` and ``original_affine``, for writers of files.
 
     Args:
         volumes: what to read.
@@ -260,7 +260,11 @@ class VolumeDataset(Dataset):
         item: dict[str, Any] = {"id": volume.id}
         for key, array in arrays.items():
             if array is not None:
-                meta = {"filename_or_obj": volume.image_path, "original_affine": torch.tensor(volume.original_affine)}
+                meta = {
+                    "id": volume.id,
+                    "filename_or_obj": volume.image_path,
+                    "original_affine": torch.tensor(volume.original_affine),
+                }
                 item[key] = MetaTensor(_tensor(array.copy())[None], affine=torch.tensor(volume.affine), meta=meta)
         return item if self.transform is None else self.transform(item)
 

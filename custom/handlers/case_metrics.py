@@ -6,6 +6,8 @@ from ignite.engine import Engine
 from monai.handlers import IgniteMetricHandler, from_engine
 from monai.metrics import CumulativeIterationMetric
 
+from ..files import dispensable
+
 
 class CaseMetrics(IgniteMetricHandler):
     """Attach a metric that keeps a row of scores for every volume, as those of :mod:`custom.metrics` do.
@@ -29,4 +31,5 @@ class CaseMetrics(IgniteMetricHandler):
         metric: Any = self.metric_fn
         engine.state.metrics.update({key: value for key, value in metric.means().items() if key != name})
         if self.output_dir is not None:
-            metric.write(self.output_dir)
+            with dispensable(self.output_dir):
+                metric.write(self.output_dir)

@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..errors import DataError
-from ..files import write_whole
+from ..files import CANNOT_WRITE, why_unwritten, write_whole
 from ..run_config import flatten, plain_config, running_parser
 from .accumulation import ends_step
 from .ranks import gather, rank, unwrapped, world_size
@@ -42,7 +42,9 @@ class Checkpoints:
 
     Files are written every ``minutes``, before and after each validation, and when the run is stopped; between two
     optimizer steps, in a thread of their own, beside their name, and renamed. They hold the configuration, and a run
-    with another one does not continue them. List this handler after all those of the trainer that change the state.
+    with another one does not continue them. A file that cannot be written, as on a disk that is full for a while, costs
+    a warning; the next one is tried again, and only the last one has to be. List this handler after all those of the
+    trainer that change the state.
 
     Args:
         folder: of the files; one run at a time can be in it.
@@ -56,7 +58,7 @@ class Checkpoints:
 
     Raises:
         DataError: when training starts: an unfinished run of another configuration, or any if ``resume`` is False; no
-            readable file; too little free space.
+            readable file; too little free space. When it ends: the last file cannot be written.
     """
 
     def __init__(
@@ -98,9 +100,18 @@ class Checkpoints:
         engine.add_event_handler(Events.COMPLETED, lambda _: self.wait())
 
     def wait(self) -> None:
-        """Until the last file has its name."""
-        if self._writing is not None:
+        """Until the last file has its name.
+
+        Raises:
+            DataError: when it cannot be written.
+        """
+        if self._writing is None:
+            return
+        try:
             self._writing.result()
+        except CANNOT_WRITE as error:
+            found = f"a checkpoint that cannot be written ({why_unwritten(self.folder, error)})"
+            raise DataError.of(self.folder, found, "room for the last steps; --resume True goes on") from error
 
     @property
     def size(self) -> int:
@@ -218,7 +229,10 @@ class Checkpoints:
         if rank() != 0:
             return
         state = self._state_of(engine) | {"epoch_pending": epoch_pending, "finished": finished}
-        self.wait()  # also brings up what went wrong in the thread
+        try:
+            self.wait()  # also brings up what went wrong in the thread
+        except DataError as error:
+            logger.warning("%s; training goes on, and the next one is tried", error)
         path = self.folder / f"step_{engine.state.iteration:08d}.pt"
         self._writing = self._writer.submit(self._write, path, state, started)
 

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import torch
 from ignite.engine import Engine, Events
 
-from ..files import write_whole
+from ..files import dispensable, write_whole
 from .ranks import rank
 
 TABLE = "metrics.csv"
@@ -96,11 +96,13 @@ class History:
         self.rows.append(row)
         self._earlier_losses, self._losses, self._validated = torch.empty(0), [], False
         if rank() == 0:
-            write_rows(self.output_dir / TABLE, self.rows)
+            with dispensable(self.output_dir / TABLE):  # written whole after each epoch
+                write_rows(self.output_dir / TABLE, self.rows)
 
     def _draw(self, _: Engine) -> None:
         if self.rows and rank() == 0:
-            write_whole(self.output_dir / PICTURE, lambda file: draw_curves(self.rows, file))
+            with dispensable(self.output_dir / PICTURE):
+                write_whole(self.output_dir / PICTURE, lambda file: draw_curves(self.rows, file))
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
-from ..files import write_whole
+from ..files import dispensable, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,9 @@ class Panels:
             image, label, pred = (_volume(item[key]) for key in ("image", "label", "pred"))
             case = engine.state.batch[self._drawn % len(engine.state.batch)].get("id", str(self._drawn))
             figure = draw_panel(image, label, pred, title=str(case), ignored=self.ignored)
-            write_whole(self.folder / f"{case}.png", lambda file, figure=figure: figure.savefig(file, dpi=100))
+            path = self.folder / f"{case}.png"
+            with dispensable(path):
+                write_whole(path, lambda file, figure=figure: figure.savefig(file, dpi=100))
             self._drawn += 1
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from ignite.engine import Engine, Events
 
-from ..files import write_whole
+from ..errors import DataError
+from ..files import CANNOT_WRITE, why_unwritten, write_whole
 from .ranks import rank, share_buffers, unwrapped
 
 
@@ -59,6 +60,15 @@ class SaveFinalWeights:
 
 
 def _write(path: Path, network: torch.nn.Module) -> None:
-    if rank() == 0:
-        state = {key: value.cpu() for key, value in unwrapped(network).state_dict().items()}
+    """
+    Raises:
+        DataError: the disk is full. Going on would lose the weights; the checkpoint from before them is there.
+    """
+    if rank() != 0:
+        return
+    state = {key: value.cpu() for key, value in unwrapped(network).state_dict().items()}
+    try:
         write_whole(path, lambda file: torch.save(state, file))
+    except CANNOT_WRITE as error:
+        found = f"weights that cannot be written ({why_unwritten(path.parent, error)})"
+        raise DataError.of(path, found, "room for them; --resume True goes on") from error

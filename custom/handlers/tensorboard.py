@@ -1,10 +1,13 @@
 """A run on TensorBoard."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from ignite.engine import Engine, Events
+
+from ..files import dispensable
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -40,17 +43,26 @@ class TensorBoard:
         self.losses = [] if loss is None else [part for part in loss.modules() if hasattr(part, "components")]
         self.evaluator = evaluator
         self._held: list[tuple[int, dict[str, Any]]] = []
-        self._validated = False
+        self._validated = self._given_up = False
         self._opened: SummaryWriter | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._hold)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._try, self._hold)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._try, self._write_epoch)
         for end in (Events.TERMINATE, Events.COMPLETED):
-            engine.add_event_handler(end, self._close)
+            engine.add_event_handler(end, self._try, self._close)
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
+
+    def _try(self, engine: Engine, work: Callable[[Engine], None]) -> None:
+        """Curves end where the disk is full (their writer gives up with the first error), the training does not."""
+        if self._given_up:
+            return
+        self._given_up = True
+        with dispensable(self.output_dir):
+            work(engine)
+            self._given_up = False
 
     def _remember_validation(self, _: Engine) -> None:
         self._validated = True
@@ -88,7 +100,7 @@ class TensorBoard:
             for name, value in self.evaluator.state.metrics.items():
                 if torch.as_tensor(value).numel() == 1:
                     writer.add_scalar(f"validation/{name}", float(value), step)
-            for picture in sorted((self.output_dir / "panels").glob("*.png")):
+            for picture in sorted((self.output_dir / "panels").glob("[!.]*.png")):  # a killed session leaves half a one
                 writer.add_image(f"panels/{picture.stem}", _pixels(picture), step, dataformats="HWC")
         self._validated = False
         writer.flush()

@@ -1,10 +1,14 @@
 """What the inferers share: where a network runs, in which precision, and what becomes of its output."""
 
+import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import TypeVar
 
 import torch
 from monai.data import MetaTensor
+from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type
 from torch import nn
 
@@ -16,6 +20,8 @@ ACTIVATIONS: dict[str | None, Callable[[torch.Tensor], torch.Tensor]] = {
     "softmax": lambda logits: torch.softmax(logits, dim=1),
     None: lambda logits: logits,
 }
+logger = logging.getLogger(__name__)
+
 AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -76,8 +82,31 @@ def check_finite(output: torch.Tensor) -> None:
     """
     if not output.sum().isfinite():
         raise DataError.of(
-            "the network's prediction", "values that are not finite", "finite ones; float16 may be too narrow: amp None"
+            "the network's prediction", "values that are not finite", "finite ones; the weights may have diverged"
         )
+
+
+Narrow = TypeVar("Narrow", bound=Inferer)
+
+
+def predict_finite(inferer: Narrow, predict: Callable[[Narrow], torch.Tensor]) -> torch.Tensor:
+    """A prediction, made a second time in float32 where a value of it was too large for 16 bits.
+
+    Args:
+        inferer: with ``amp``.
+        predict: called with the inferer, and the second time with one that is like it but for ``amp`` None.
+
+    Raises:
+        DataError: a value is not finite in float32 either.
+    """
+    output = predict(inferer)
+    if inferer.amp is not None and not output.sum().isfinite():
+        logger.warning("a prediction with amp %s is not finite: it is made again in float32", inferer.amp)
+        wide = copy.copy(inferer)
+        wide.amp = None
+        output = predict(wide)
+    check_finite(output)
+    return output
 
 
 def with_metadata_of(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | MetaTensor:

@@ -1,5 +1,6 @@
 """Whole volumes through a network that sees slices."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,7 +10,9 @@ from monai.inferers import Inferer
 from tqdm import tqdm
 
 from ..ops.slices import context_offsets, slice_neighbours
-from .common import ACTIVATIONS, autocast_to, check_amp, check_finite, check_option, device_of, with_metadata_of
+from .common import ACTIVATIONS, autocast_to, check_amp, check_option, device_of, predict_finite, with_metadata_of
+
+logger = logging.getLogger(__name__)
 
 _FLIPS = {"horizontal": (-1,), "vertical": (-2,), "both": (-2, -1)}
 
@@ -98,10 +101,17 @@ class SliceVolumeInferer(Inferer):
         # metadata is put aside: every operation on a MetaTensor costs, and the network needs none of it
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         volumes = volumes.unsqueeze(2) if inputs.ndim == 4 else volumes
-        device = torch.device(self.device) if self.device is not None else device_of(network, inputs)
+        offsets = self._offsets(inputs)
+        output = predict_finite(self, lambda inferer: inferer._volumes(volumes, offsets, network, args, kwargs))
+        return with_metadata_of(inputs, output.squeeze(2) if inputs.ndim == 4 else output)
+
+    def _volumes(
+        self, volumes: torch.Tensor, offsets: list[list[int]], network: Callable, args, kwargs
+    ) -> torch.Tensor:
+        """Predict ``(B, C, D, H, W)``, whose contexts have the given offsets."""
+        device = torch.device(self.device) if self.device is not None else device_of(network, volumes)
         neighbours = [
-            [slice_neighbours(index, volumes.shape[2], offsets) for index in range(volumes.shape[2])]
-            for offsets in self._offsets(inputs)
+            [slice_neighbours(index, volumes.shape[2], own) for index in range(volumes.shape[2])] for own in offsets
         ]
         jobs = [(b, z) for b in range(volumes.shape[0]) for z in range(volumes.shape[2])]
         starts = range(0, len(jobs), self.batch_size)
@@ -112,15 +122,25 @@ class SliceVolumeInferer(Inferer):
                 batch_jobs = jobs[start : start + self.batch_size]
                 batch = torch.stack([_with_context(volumes[b], neighbours[b][z]) for b, z in batch_jobs])
                 batch = batch.to(device, torch.float32, memory_format=torch.channels_last)
-                predictions = self._predict(batch, network, *args, **kwargs)
+                predictions = self._in_parts(batch, network, *args, **kwargs)
                 if output is None:
                     output = _empty_output(predictions, volumes, self.output_device)
                 for (b, z), prediction in zip(batch_jobs, predictions.to(output.device), strict=True):
                     output[b, :, z] = prediction
+        return output
 
-        output = output.squeeze(2) if inputs.ndim == 4 else output
-        check_finite(output)
-        return with_metadata_of(inputs, output)
+    def _in_parts(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
+        """Predict a batch; smaller ones follow a full memory, as where slices are larger than in training."""
+        try:
+            return self._predict(batch, network, *args, **kwargs)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        # Out of the except clause, which would keep what the failed call holds.
+        torch.cuda.empty_cache()
+        half = len(batch) // 2
+        logger.warning("out of GPU memory with %d slices at a time: trying %d", len(batch), half)
+        return torch.cat([self._in_parts(part, network, *args, **kwargs) for part in (batch[:half], batch[half:])])
 
     def _predict(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
         """The mean over the plain and the flipped views of a batch, float32."""

@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..ops.windows import Part, WindowGrid, gaussian_weights
-from .common import ACTIVATIONS, autocast_to, check_amp, check_finite, check_option, device_of, with_metadata_of
+from .common import ACTIVATIONS, autocast_to, check_amp, check_option, device_of, predict_finite, with_metadata_of
 
 AXES = (-3, -2, -1)
 
@@ -122,10 +122,13 @@ class SlidingWindow(Inferer):
             raise ValueError(f"expected (B, C, D, H, W), found {tuple(inputs.shape)}")
         # Metadata is put aside: every operation on a MetaTensor costs, and the network needs none of it.
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        predicted = [self._volume(volume, network, args, kwargs) for volume in volumes]
-        output = torch.stack(predicted) if len(predicted) > 1 else predicted[0][None]
-        check_finite(output)
+        output = predict_finite(self, lambda inferer: inferer._volumes(volumes, network, args, kwargs))
         return with_metadata_of(inputs, output)
+
+    def _volumes(self, volumes: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
+        """Predict ``(B, C, D, H, W)``."""
+        predicted = [self._volume(volume, network, args, kwargs) for volume in volumes]
+        return torch.stack(predicted) if len(predicted) > 1 else predicted[0][None]
 
     def _volume(self, volume: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
         """Predict ``(C, D, H, W)``."""

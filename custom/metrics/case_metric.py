@@ -27,8 +27,8 @@ class CaseMetric(CumulativeIterationMetric):
     """Base of metrics over whole volumes; for :class:`custom.handlers.CaseMetrics` or any loop over volumes.
 
     Called with predictions and labels, batches ``(B, 1, D, H, W)`` or lists of ``(1, D, H, W)`` (one slice: ``(1, H,
-    W)``). The id of a case is the file name of the label's (or else the prediction's) MetaTensor. Works over several
-    processes; a case that a sampler repeats to fill the ranks counts once.
+    W)``). The id of a case is that of the label's (or else the prediction's) MetaTensor, or its file name. Works over
+    several processes; a case that a sampler repeats to fill the ranks counts once.
 
     Raises:
         ValueError: when two different volumes have one id.
@@ -82,8 +82,8 @@ class CaseMetric(CumulativeIterationMetric):
 
     def _row(self, prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         described = next((t for t in (label, prediction) if isinstance(t, MetaTensor)), None)
-        name = stem(described.meta.get("filename_or_obj", "")) if described is not None else ""
-        name = name or f"case-{len(self._names)}"
+        meta = {} if described is None else described.meta
+        name = meta.get("id") or stem(meta.get("filename_or_obj", "")) or f"case-{len(self._names)}"
         values = self.measure(prediction, label, name)
         row = [float(values[column]) for column in self.columns]
         # Another process may have the same volume to fill the ranks; this one sees it anew only if ids are not unique.

@@ -1,6 +1,7 @@
 """Which weights reach the disk, and when."""
 
 import math
+import resource
 
 import pytest
 import torch
@@ -96,3 +97,17 @@ def test_numbers_that_are_none_leave_the_former_best(tiny_run, tmp_path, monkeyp
     assert newest["iteration"] == 9
     for name in ("network", "ema"):
         assert all(torch.isfinite(value).all() for value in newest["objects"][name].values())
+
+
+def test_weights_that_cannot_be_written_are_an_error_in_one_line(tmp_path):
+    """Here the file would be larger than the process may write; torch has its own words for it."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    engine = Engine(lambda *_: None)
+    SaveFinalWeights(path=str(tmp_path / "model.pt"), network=torch.nn.Linear(1000, 1000)).attach(engine)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"model.pt: found weights that cannot be written .* GB free\)") as error:
+            engine.run([0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())

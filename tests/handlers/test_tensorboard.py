@@ -92,3 +92,21 @@ def test_a_resumed_run_goes_on_in_the_same_curve(tmp_path):
     run(tmp_path, stop=5)
     run(tmp_path, start=4)
     assert read(tmp_path)[0]["train/loss"] == [(n, n) for n in range(1, 7)]
+
+
+def test_a_picture_that_a_killed_session_left_half_is_not_shown(tmp_path):
+    (tmp_path / "panels").mkdir()
+    (tmp_path / "panels" / ".123.a.png").write_bytes(b"half")
+    run(tmp_path)
+    assert read(tmp_path)[1] == []
+
+
+def test_a_full_disk_ends_the_curves_and_not_the_training(tmp_path, monkeypatch, caplog):
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    run(tmp_path)
+    assert caplog.text.count("not written ([Errno 28] No space left on device); the run goes on") == 1

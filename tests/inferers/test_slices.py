@@ -245,7 +245,7 @@ def test_automatic_precision_without_the_question(network, volume, monkeypatch):
 
 def test_batches_go_to_the_network_and_the_result_to_the_output_device(volume, monkeypatch):
     """The meta device stands for an accelerator, whose values cannot be asked for."""
-    monkeypatch.setattr("custom.inferers.slices.check_finite", lambda output: None)
+    monkeypatch.setattr("custom.inferers.slices.predict_finite", lambda inferer, predict: predict(inferer))
 
     class OnMeta(torch.nn.Module):
         def __init__(self):
@@ -393,3 +393,17 @@ def test_a_prediction_that_is_not_finite_is_an_error(volume):
 def test_prediction_of_another_size(volume):
     with pytest.raises(ValueError, match=r"made \(6, 5\) of slices of \(12, 10\)"):
         SliceVolumeInferer()(volume, lambda x: x[..., ::2, ::2])
+
+
+def test_a_batch_that_is_too_large_for_the_memory_is_cut(network, volume, caplog):
+    sizes = []
+
+    def cramped(slices):
+        sizes.append(len(slices))
+        if len(slices) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return network(slices)
+
+    found = SliceVolumeInferer(batch_size=5, amp=None)(volume, cramped)
+    torch.testing.assert_close(found, SliceVolumeInferer(batch_size=1, amp=None)(volume, network))
+    assert sizes[:3] == [5, 2, 3] and "out of GPU memory with 5 slices at a time: trying 2" in caplog.text

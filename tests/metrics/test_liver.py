@@ -275,3 +275,14 @@ def test_the_score_script_writes_what_is_returned(tmp_path, capsys):
     scores, table = score_folders(tmp_path / "p", tmp_path / "l")
     assert json.loads((tmp_path / "scores.json").read_text()) == scores
     assert table in capsys.readouterr().out
+
+
+def test_cases_with_an_id_of_their_own_may_have_files_of_one_name():
+    """As patients do whose folders each hold a ct.nii.gz."""
+    metric = LiverMetrics()
+    for case, label in {"patient-1": body(), "patient-2": body(shift=2)}.items():
+        labelled = MetaTensor(
+            torch.from_numpy(label)[None], affine=AFFINE, meta={"id": case, "filename_or_obj": "ct.nii"}
+        )
+        metric([torch.zeros_like(labelled)], [labelled])
+    assert list(metric.cases()) == ["patient-1", "patient-2"]
