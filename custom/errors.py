@@ -1,6 +1,8 @@
 """The one error a user's data can cause, and how it is shown."""
 
+import difflib
 import sys
+from collections.abc import Iterable
 from types import TracebackType
 
 
@@ -30,6 +32,11 @@ def one_line(error: BaseException, what: object) -> str:
         error = error.__cause__
     message = f"{what}: {type(error).__name__}: {error}" if data_error is None else str(data_error)
     return " ".join(message.split())
+
+
+def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str | None:
+    """The known name that a mistyped one resembles most, by at least ``least`` of 1; None if none does."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1, least)), None)
 
 
 def show_data_errors_as_one_line() -> None:

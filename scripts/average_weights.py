@@ -6,12 +6,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fire
 import torch
 
 from custom.errors import DataError, show_data_errors_as_one_line
 from custom.files import write_whole
 from custom.weights import read_state_dict
+from scripts.command_line import command_line
 
 
 def average_weights(*paths: str, output: str) -> None:
@@ -55,4 +55,4 @@ def _mean(values: list[torch.Tensor]) -> torch.Tensor:
 
 if __name__ == "__main__":
     show_data_errors_as_one_line()
-    fire.Fire(average_weights, name="average_weights.py")
+    command_line(average_weights, "average_weights.py")

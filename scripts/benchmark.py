@@ -16,6 +16,7 @@ from custom.files import write_whole
 from custom.handlers.run_record import commit, versions
 from scripts import benchmarks
 from scripts.benchmarks.measure import Row, attempt, machine
+from scripts.command_line import command_line
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
 SECTIONS = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - {"measure"})
@@ -111,6 +112,4 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 if __name__ == "__main__":
-    import fire
-
-    fire.Fire(benchmark)
+    command_line(benchmark, "benchmark.py")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fire
 import numpy as np
 
 from custom.errors import DataError
@@ -16,6 +15,7 @@ from custom.files import write_whole
 from custom.metrics.vesuvius_score import TOLERANCE, without_ignored
 from custom.ops.surface_distance import surface_dice
 from custom.ops.targets import IGNORE_LABEL
+from scripts.command_line import command_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,4 +120,4 @@ def _errors(image: np.ndarray, found: np.ndarray, label: np.ndarray) -> np.ndarr
 
 
 if __name__ == "__main__":
-    fire.Fire(draw_scroll, name="draw_scroll.py")
+    command_line(draw_scroll, "draw_scroll.py")

@@ -8,6 +8,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.command_line import command_line
 from scripts.experiments.commands import ROOT, chosen, run_bundle, run_python
 from scripts.reports.runs import duration, read_csv
 
@@ -117,6 +118,4 @@ def _scaled_elastic(overrides: list[str], size: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    import fire
-
-    fire.Fire(experiment)
+    command_line(experiment, "experiments_liver.py")

@@ -8,7 +8,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fire
 import numpy as np
 
 from custom.data import find_cases, fold_cases
@@ -17,6 +16,7 @@ from custom.errors import show_data_errors_as_one_line
 from custom.files import write_whole
 from custom.metrics.vesuvius_score import PARTS, score_volume
 from custom.transforms.postprocessing import PostprocessSurfaced
+from scripts.command_line import command_line
 from scripts.experiments.commands import ROOT, chosen, run_bundle, run_python
 
 BUNDLE = ROOT / "bundles" / "vesuvius_surface_3d"
@@ -133,4 +133,4 @@ def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 if __name__ == "__main__":
     show_data_errors_as_one_line()
-    fire.Fire(experiment, name="experiments_vesuvius.py")
+    command_line(experiment, "experiments_vesuvius.py")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fire
 
 from custom.errors import DataError
 from scripts.bundles.archive import sha256, write_sums, zip_folder
 from scripts.bundles.configs import check_version, export_configs, read_json
+from scripts.command_line import command_line
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 LARGE = 25 * 10**6
@@ -152,7 +152,7 @@ def _list_large_files(bundle: Path, url: str) -> None:
 
 def main() -> None:
     """Run the command line."""
-    archive = fire.Fire(export_bundle, name="export_bundle.py", serialize=lambda _: None)
+    archive = command_line(export_bundle, "export_bundle.py")
     if isinstance(archive, Path):
         bundle = archive.parent / archive.name.rpartition("_v")[0]
         if not (bundle / "models" / "model.pt").is_file():

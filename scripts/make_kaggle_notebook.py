@@ -11,10 +11,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fire
 
 from custom.errors import DataError, show_data_errors_as_one_line
 from custom.files import write_whole
+from scripts.command_line import command_line
 
 BUNDLES = {"vesuvius": "vesuvius_surface_3d", "liver": "liver_tumor_2d"}
 COMPETITIONS = {"vesuvius": "vesuvius-challenge-surface-detection"}
@@ -141,7 +141,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run the command line."""
-    folder = fire.Fire(make_kaggle_notebook, name="make_kaggle_notebook.py", serialize=lambda _: None)
+    folder = command_line(make_kaggle_notebook, "make_kaggle_notebook.py")
     if isinstance(folder, Path):
         print(f"Written to {folder}:", *sorted(path.name for path in folder.iterdir()))
 

@@ -3,22 +3,12 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fire
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
-@dataclass
-class _Order:
-    """What is to be made. Fire reads the whole command line before anything is written."""
-
-    kind: str
-    output: str
-    options: dict[str, Any]
+from scripts.command_line import command_line
 
 
 def scroll(
@@ -29,7 +19,7 @@ def scroll(
     seed: int = 0,
     pitch: float = 14.0,
     ignore: float = 0.2,
-) -> _Order:
+) -> Path:
     """Make cubes of a papyrus scroll: TIFF stacks in the layout of Kaggle's Vesuvius surface detection.
 
     Writes train_images/, train_labels/ and train.csv, the same for test, and held_out.json, a list of the test cases
@@ -46,13 +36,11 @@ def scroll(
         pitch: mean distance between windings in voxels.
         ignore: share of unlabelled voxels within the border; real data have about half.
     """
-    _check_numbers(n_train=n_train, n_test=n_test, size=size, seed=seed)
-    _check_numbers(float, pitch=pitch, ignore=ignore)
     options = {"n_train": n_train, "n_test": n_test, "size": size, "seed": seed, "pitch": pitch, "ignore": ignore}
-    return _Order("scroll", str(output), options)
+    return _write("scroll", output, options)
 
 
-def abdomen(output: str, n_train: int = 8, n_test: int = 2, size: int = 96, slices: int = 24, seed: int = 0) -> _Order:
+def abdomen(output: str, n_train: int = 8, n_test: int = 2, size: int = 96, slices: int = 24, seed: int = 0) -> Path:
     """Make CT volumes of an abdomen with liver and tumours: NIfTI files under the names of LiTS.
 
     Writes volume-000.nii.gz, segmentation-000.nii.gz, ..., the held-out cases in test/, and held_out.json, a list of
@@ -68,12 +56,11 @@ def abdomen(output: str, n_train: int = 8, n_test: int = 2, size: int = 96, slic
         slices: slices of a volume, at least 4.
         seed: another seed makes other patients.
     """
-    _check_numbers(n_train=n_train, n_test=n_test, size=size, slices=slices, seed=seed)
     options = {"n_train": n_train, "n_test": n_test, "size": size, "slices": slices, "seed": seed}
-    return _Order("abdomen", str(output), options)
+    return _write("abdomen", output, options)
 
 
-def zarr(output: str, size: int = 512, seed: int = 9, pitch: float = 14.0) -> _Order:
+def zarr(output: str, size: int = 512, seed: int = 9, pitch: float = 14.0) -> Path:
     """Make one large cube of a papyrus scroll as OME-Zarr, for scripts/predict_scroll.py.
 
     Writes scroll.zarr and label.zarr (0 background, 1 recto, 2 the unlabelled border). The same arguments give the same
@@ -87,27 +74,19 @@ def zarr(output: str, size: int = 512, seed: int = 9, pitch: float = 14.0) -> _O
         seed: another seed makes another scroll; in this one, part of the cube lies outside the scroll.
         pitch: mean distance between windings in voxels.
     """
-    _check_numbers(size=size, seed=seed)
-    _check_numbers(float, pitch=pitch)
-    return _Order("zarr", str(output), {"size": size, "seed": seed, "pitch": pitch})
+    return _write("zarr", output, {"size": size, "seed": seed, "pitch": pitch})
 
 
-def _check_numbers(kind: type = int, /, **values: Any) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, kind)):
-            sys.exit(f"error: {name}: found {value!r}, expected {'a whole number' if kind is int else 'a number'}")
+def _write(kind: str, output: object, options: dict[str, Any]) -> Path:
+    try:
+        return _writer(kind)(str(output), **options)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 def main() -> None:
     """Run the command line."""
-    commands = {"scroll": scroll, "abdomen": abdomen, "zarr": zarr}
-    order = fire.Fire(commands, name="make_phantoms.py", serialize=lambda _: None)
-    if not isinstance(order, _Order):
-        sys.exit("error: found no command, expected scroll, abdomen or zarr; --help shows how")
-    try:
-        folder = _writer(order.kind)(order.output, **order.options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    folder = command_line({"scroll": scroll, "abdomen": abdomen, "zarr": zarr}, "make_phantoms.py")
     print(f"Phantoms are in {folder}")
 
 

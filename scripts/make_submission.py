@@ -5,10 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fire
 
 from custom.competition.submission import write_liver, write_vesuvius
 from custom.errors import show_data_errors_as_one_line
+from scripts.command_line import command_line
 
 
 def liver(
@@ -52,4 +52,4 @@ def vesuvius(predictions: str, output: str = "submission.zip") -> None:
 
 if __name__ == "__main__":
     show_data_errors_as_one_line()
-    fire.Fire({"liver": liver, "vesuvius": vesuvius}, name="make_submission.py")
+    command_line({"liver": liver, "vesuvius": vesuvius}, "make_submission.py")

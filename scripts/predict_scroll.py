@@ -10,10 +10,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fire
 
 from custom.errors import DataError
 from custom.files import write_whole
+from scripts.command_line import command_line
 
 KINDS = ("probability", "mask")
 
@@ -189,4 +189,4 @@ def _listed(names: str | Sequence[str]) -> Sequence[str]:
 
 
 if __name__ == "__main__":
-    fire.Fire(predict_scroll, name="predict_scroll.py")
+    command_line(predict_scroll, "predict_scroll.py")

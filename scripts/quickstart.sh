@@ -2,6 +2,7 @@
 # Make phantoms, then train, evaluate and run both bundles on them, and write quickstart/report.html.
 # Does its own set-up. About 8 minutes on 2 CPU cores; nothing but the requirements is downloaded.
 set -euo pipefail
+[ $# -eq 0 ] || { echo "error: found $1, expected no arguments" >&2; exit 1; }
 . "$(dirname "$0")/environment.sh" requirements.txt
 
 out=quickstart

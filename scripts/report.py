@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from custom.files import write_whole
+from scripts.command_line import command_line
 from scripts.reports.page import page
 from scripts.reports.runs import Run, load_runs, spread
 
@@ -84,4 +85,4 @@ if __name__ == "__main__":
     import fire
 
     as_given = fire.decorators.SetParseFn(str)(report)  # a run's name, 20260101_120000, is a number to Python
-    fire.Fire(fire.decorators.SetParseFns(goals=fire.parser.DefaultParseValue)(as_given), name="report.py")
+    command_line(fire.decorators.SetParseFns(goals=fire.parser.DefaultParseValue)(as_given), "report.py")

@@ -9,10 +9,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fire
 
 from custom.errors import show_data_errors_as_one_line
 from custom.files import write_whole
+from scripts.command_line import command_line
 
 
 def vesuvius(predictions: str, labels: str, json: str | None = None, processes: int | None = None) -> None:
@@ -66,4 +66,4 @@ def _without_nan(value: Any) -> Any:
 
 if __name__ == "__main__":
     show_data_errors_as_one_line()
-    fire.Fire({"vesuvius": vesuvius, "liver": liver}, name="score.py")
+    command_line({"vesuvius": vesuvius, "liver": liver}, "score.py")

@@ -9,7 +9,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fire
 import numpy as np
 from tqdm import tqdm
 
@@ -18,6 +17,7 @@ from custom.errors import DataError, show_data_errors_as_one_line
 from custom.files import write_whole
 from custom.metrics.vesuvius_score import PARTS, check_parts, score_volume
 from custom.transforms.postprocessing import PostprocessSurfaced
+from scripts.command_line import command_line
 
 START = {
     "threshold_low": 0.5,
@@ -167,4 +167,4 @@ def _table(rows: Sequence[tuple[str, str, Mapping[str, float]]], cases: int, tri
 
 if __name__ == "__main__":
     show_data_errors_as_one_line()
-    fire.Fire(tune, name="tune_postprocessing.py")
+    command_line(tune, "tune_postprocessing.py")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fire
 
 from custom.errors import DataError
+from scripts.command_line import command_line
 
 
 def verify_bundle(path: str, quick: bool = False, offline: bool = False) -> bool:
@@ -99,7 +99,7 @@ def _below(folder: Path, sums: dict[str, str]) -> dict[str, str]:
 
 def main() -> None:
     """Run the command line."""
-    if fire.Fire(verify_bundle, name="verify_bundle.py", serialize=lambda _: None) is False:
+    if command_line(verify_bundle, "verify_bundle.py") is False:
         sys.exit(1)
 
 

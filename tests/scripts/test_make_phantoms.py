@@ -69,7 +69,7 @@ def test_makes_abdomens_and_says_where(run, tmp_path):
         (["--size", "big"], "size: found 'big', expected a whole number"),
         (["--n_train", "1.5"], "n_train: found 1.5, expected a whole number"),
         (["--n_train", "0"], "n_train must be 1 to 500"),
-        (["--n_trian", "3"], "Could not consume arg: --n_trian"),
+        (["--n_trian", "3"], "--n_trian: found no such option, expected --n_train"),
     ],
 )
 def test_bad_arguments_make_nothing(run, tmp_path, arguments, message):
@@ -92,7 +92,7 @@ def test_folder_that_cannot_be_made(run, tmp_path):
 def test_no_command(run):
     code, _, err = run()
     assert code != 0
-    assert err == "error: found no command, expected scroll, abdomen or zarr; --help shows how\n"
+    assert err == "error: found no command, expected one of scroll, abdomen, zarr; --help shows how\n"
 
 
 def test_makes_a_scroll_in_zarr(run, tmp_path):
