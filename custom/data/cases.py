@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, nearest
 from .contents import contents, shown
 from .remote import exists, is_url, join, list_files, read_text
 from .volumes import stem, suffix
@@ -31,6 +31,8 @@ LAYOUTS = (
     "a JSON data list",
 )
 
+_KEYS = ("id", "image", "label", "group")
+"""What an entry of a data list may have."""
 _LITS = re.compile(r"(^|/)(test-)?(?P<kind>volume|segmentation)-(?P<number>[^/]+)\.nii(\.gz)?$")
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exc
 
     Raises:
         DataError: the folder is missing, empty, unreadable or of no known layout; an image without its label; a listed
-            file that does not exist; an id that occurs twice; an excluded id that does not occur.
+            file that does not exist, a mistyped key; an id that occurs twice; an excluded id that does not occur.
     """
     if section not in ("training", "test"):
         raise ValueError(f"section is 'training' or 'test', got {section!r}")
@@ -289,6 +291,7 @@ def _from_json(path: str, section: str) -> list[Case]:
             level = logging.INFO if others.keys() <= {"training", "test"} and section == "training" else logging.WARNING
             logger.log(level, "%s: its section %s (%d) is used, not %s", path, section, len(content), words)
     folder = path.rsplit("/", 1)[0] if is_url(path) else os.path.dirname(os.path.abspath(path))
+    _check_keys(content, path)
     return [_listed(entry, folder, path) for entry in content]
 
 
@@ -310,6 +313,17 @@ def _listed(entry: Any, folder: str, path: str) -> Case:
             raise DataError.of(path, f"the entry {file}, which does not exist", "entries of existing files")
     case = _case(image, label or None, entry.get("group"))
     return {**case, "id": str(entry["id"]), "group": str(entry.get("group") or entry["id"])} if "id" in entry else case
+
+
+def _check_keys(entries: Iterable[Any], path: str) -> None:
+    """Refuse a mistyped key; others, such as "fold" in MONAI's lists, are named in a warning."""
+    unused = {str(key) for entry in entries if isinstance(entry, dict) for key in entry} - {*_KEYS}
+    for key in sorted(unused):
+        meant = nearest(key, _KEYS)
+        if meant is not None:
+            raise DataError.of(path, f"entries with {key!r}, which nothing reads", repr(meant))
+    if unused:
+        logger.warning("%s: nothing reads %s of its entries", path, ", ".join(map(repr, sorted(unused))))
 
 
 def _case(image: str, label: str | None = None, group: str | None = None) -> Case:

@@ -153,7 +153,9 @@ class Bundle:
         if len(rest) != 1 or not isinstance(rest[0], ScaleIntensityRanged):
             names = [type(transform).__name__ for transform in rest]
             raise DataError.of("preprocessing", f"{names} after loading", "ScaleIntensityRanged alone")
-        ranges = [(check.minimum, check.maximum) for check in transforms if isinstance(check, CheckRanged)]
+        ranges = [
+            tuple(check.grey_values) for check in transforms if isinstance(check, CheckFiled) and check.grey_values
+        ]
         scaler = rest[0].scaler
         if any(low > 0 or high < 255 for low, high in ranges) or scaler.a_min < 0 or scaler.a_max > 255:
             found = ranges or [(scaler.a_min, scaler.a_max)]

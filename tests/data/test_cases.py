@@ -462,3 +462,21 @@ def test_dataset_behind_a_url(tmp_path):
         assert find_cases(tmp_path / "cases.json") == find_cases("memory://dataset")
     finally:
         memory.rm("/dataset", recursive=True)
+
+
+@pytest.mark.parametrize(("key", "meant"), [("lable", "label"), ("Group", "group"), ("images", "image")])
+def test_a_mistyped_key_of_a_data_list_is_refused(tmp_path, key, meant):
+    (tmp_path / "a.nii.gz").touch()
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([{"image": "a.nii.gz"}, {"image": "a.nii.gz", key: "a.nii.gz"}]))
+    with pytest.raises(DataError) as caught:
+        find_cases(path, section="test")
+    assert str(caught.value) == f"{path}: found entries with {key!r}, which nothing reads, expected {meant!r}"
+
+
+def test_another_key_of_a_data_list_is_named(tmp_path, caplog):
+    (tmp_path / "a.nii.gz").touch()
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([{"image": "a.nii.gz", "fold": 0, "group": "one"}]))
+    assert [case["group"] for case in find_cases(path, section="test")] == ["one"]
+    assert caplog.messages == [f"{path}: nothing reads 'fold' of its entries"]
