@@ -21,6 +21,7 @@ from ..errors import find_data_error
 from ..handlers.weights import load_weights
 from ..inferers import SliceVolumeInferer, SlidingWindow
 from ..inferers.sliding_window import View
+from ..options import check_options
 
 
 class OutOfTimeError(RuntimeError):
@@ -41,7 +42,7 @@ class TimedPredictor:
         clock: seconds.
 
     Raises:
-        DataError: there are no weights, or those of another network.
+        DataError: there are no weights, or those of another network; an option that nothing reads.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class TimedPredictor:
         for key, value in {"bundle_root": str(bundle_root), "inferer#progress": False, **options}.items():
             parser[key] = value
         parser["device"] = device
+        check_options(parser, strict=True)
         self.network = parser.get_parsed_content("network").eval()
         load_weights(parser.get_parsed_content("checkpoint"), self.network)
         self.network.register_forward_pre_hook(self._check_time)

@@ -20,7 +20,7 @@ from .ranks import gather, rank, unwrapped, world_size
 
 # Entries at the top of a configuration that have no part in what is computed.
 MAY_DIFFER = (
-    *("imports", "initialize", "finalize", "run", "training", "plan", "is_main_process"),
+    *("check_options", "imports", "initialize", "finalize", "run", "training", "plan", "is_main_process"),
     *("bundle_root", "dataset_dir", "cache_dir", "model_dir", "output_dir", "run_name", "device", "num_workers"),
     *("resume", "budget_hours", "checkpoint_minutes", "checkpoints_kept", "bucket", "results_dir"),
     "cases",  # names the folder of the data; the ids that it finds are compared

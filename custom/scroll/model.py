@@ -19,6 +19,7 @@ from ..handlers.weights import load_weights
 from ..inferers import SlidingWindow
 from ..inferers.common import ACTIVATIONS
 from ..networks.ensemble import with_weights_of
+from ..options import check_options
 from ..transforms import CheckFiled
 
 FOREGROUND = -1
@@ -59,7 +60,7 @@ class Bundle:
             weights: whether there have to be any; without, all but the network is there.
 
         Raises:
-            DataError: a file is missing, is no JSON, or lacks an entry.
+            DataError: a file is missing, is no JSON, lacks an entry, or has one that is mistyped.
         """
         files = [Path(root, "configs", f"{name}.json") for name in configs]
         metadata = Path(root, "configs", "metadata.json")
@@ -68,6 +69,7 @@ class Bundle:
         parser = ConfigParser()
         parser.read_config([str(file) for file in files])
         parser["bundle_root"] = str(root)
+        check_options(parser, strict=False)
         for key in ("network_def", "inferer", "preprocessing", "checkpoint"):
             if key not in parser.get():
                 raise DataError.of(files[0], f"no entry {key!r}", "the inference configuration of a bundle")

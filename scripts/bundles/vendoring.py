@@ -11,6 +11,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "custom"
 PACKAGE = "scripts"
 """What the model zoo calls the package within a bundle."""
 _TOPS = sorted(path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file())
+_SOUGHT = rf"(?<=find_spec\('){SOURCE.name}(?='\))"
 _NAMED = rf"(?<![\w./]){SOURCE.name}\.(?:{'|'.join(_TOPS)})\b"
 
 
@@ -41,6 +42,7 @@ def _named(text: str) -> set[str]:
 
 def renamed(text: str) -> str:
     """``text`` (code, a configuration, a document) with ``custom.data...`` called ``scripts.data...``."""
+    text = re.sub(_SOUGHT, PACKAGE, text)
     return re.sub(_NAMED, lambda found: PACKAGE + found[0].removeprefix(SOURCE.name), text)
 
 

@@ -1,5 +1,6 @@
 """Datasets of tiny phantoms and the options that make a bundle small enough for a test."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,12 @@ class Bundle:
     @property
     def options(self) -> dict[str, Any]:
         return {"dataset_dir": str(self.data), "n_folds": 3, "num_workers": 0, **SMALL[self.name]}
+
+    @property
+    def inference_options(self) -> dict[str, Any]:
+        """Those of the options that ``inference.json`` has a use for."""
+        known = json.loads((self.root / "configs" / "inference.json").read_text())
+        return {key: value for key, value in self.options.items() if key.split("#")[0] in known}
 
     def configs(self, *names: str) -> list[str]:
         return [str(self.root / "configs" / f"{name}.json") for name in names]

@@ -18,8 +18,11 @@ def _from_the_repository(monkeypatch):
 
 
 def workflow(bundle, names, kind, tmp_path, **options):
-    options = {"bundle_root": str(bundle.root), "cache_dir": str(tmp_path / "cache"), **options}
-    return ConfigWorkflow(bundle.configs(*names), workflow_type=kind, **bundle.options | options)
+    small = bundle.inference_options
+    if kind == "train":
+        small = bundle.options | {"cache_dir": str(tmp_path / "cache")}
+    options = {"bundle_root": str(bundle.root), **options}
+    return ConfigWorkflow(bundle.configs(*names), workflow_type=kind, **small | options)
 
 
 def targets(config, prefix=""):

@@ -171,7 +171,7 @@ def test_inference_through_onnx_runtime_predicts_the_same(name, exported, phanto
     predictions = {}
     for kind, configs, small in (
         ("eager", ["inference", "probabilities"], SMALL[name]),
-        ("onnx", ["inference", "probabilities", "inference_onnx"], {}),
+        ("onnx", ["inference", "probabilities", "inference_onnx"], {"threads": 1}),
     ):
         flow = ConfigWorkflow(
             [f"configs/{config}.json" for config in configs],
@@ -179,7 +179,7 @@ def test_inference_through_onnx_runtime_predicts_the_same(name, exported, phanto
             dataset_dir=str(phantoms[name].images),
             output_dir=str(tmp_path / kind),
             **INFERENCE[name],
-            **{"inferer#amp": None, "threads": 1},
+            **{"inferer#amp": None},
             **small,
         )
         flow.initialize()

@@ -41,13 +41,14 @@ def liver(phantoms):
 def workflow(liver, names, kind, **options):
     if not OWN_NETWORK & set(names):
         options = SMALL_NETWORK | options
+    sizes = TINY if kind == "train" else {"slice_batch_size": TINY["slice_batch_size"]}
     return ConfigWorkflow(
         liver.configs(*names),
         workflow_type=kind,
         run_id={"train": "training", "infer": "inferring"}[kind],
         logging_file=False,
         bundle_root=str(liver.root),
-        **TINY | options,
+        **sizes | options,
     )
 
 

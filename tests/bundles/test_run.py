@@ -82,7 +82,8 @@ def test_inference_keeps_name_shape_and_geometry(bundle, trained, tmp_path):
     process = bundle.run(
         "run",
         ["configs/inference.json"],
-        **bundle.options | {"dataset_dir": bundle.images, "model_dir": out / "models", "output_dir": tmp_path},
+        **bundle.inference_options
+        | {"dataset_dir": bundle.images, "model_dir": out / "models", "output_dir": tmp_path},
     )
     assert process.returncode == 0, process.stderr
     inputs = sorted(path for path in bundle.images.iterdir() if not path.name.startswith("segmentation"))
@@ -115,7 +116,9 @@ def test_from_the_repositorys_root_with_plain_run(bundle, trained, tmp_path, req
 
 def test_without_weights_one_line_says_so(bundle, tmp_path):
     process = bundle.run(
-        "run", ["configs/inference.json"], **bundle.options | {"dataset_dir": bundle.images, "model_dir": tmp_path}
+        "run",
+        ["configs/inference.json"],
+        **bundle.inference_options | {"dataset_dir": bundle.images, "model_dir": tmp_path},
     )
     assert process.returncode == 1
     assert process.stderr.strip().splitlines()[-1].startswith(f"error: {tmp_path}/model.pt: found no such file")

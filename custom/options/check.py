@@ -1,0 +1,239 @@
+"""Refuse options that do nothing, and values that cannot be meant."""
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError, nearest
+from ..kinds import fits, hint_of, hints, is_component, words
+from ..run_config import running_parser, running_workflow
+from .declared import Declared, settings, values
+from .references import SEPARATOR, References, join, shown, target_of
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser, ConfigWorkflow
+
+_RUNS = ("imports", "initialize", "run", "finalize")
+"""What MONAI looks for by itself."""
+_ALWAYS = {"_meta_", "_desc_", "bundle_root", "hypothesis"}
+"""Metadata, remarks, what says where the bundle is, and what a report says about the run."""
+_PARTS = {"_target_", "_disabled_", "_requires_", "_desc_", "_mode_"}
+"""Keys of a component that are no arguments."""
+logger = logging.getLogger(__name__)
+
+Problem = tuple[str, str, str]
+"""An id, what was found, what was expected."""
+
+
+def check_options(parser: "ConfigParser | None" = None, *, strict: bool | None = None) -> bool:
+    """Refuse a configuration with entries that nothing reads or with values of a wrong kind, in one line.
+
+    MONAI takes any key, so that a mistyped option would change nothing. An entry is read if another one refers to it
+    (``@id``, ``%id``) or if MONAI or the run asks for it; an entry of a component, if the component has such an
+    argument; a value can be meant if it is of the kind of the bundle's default or of the argument's annotation. Entries
+    of an override file in the bundle may have no use in one of its workflows: ``quickstart.json`` is for all of them.
+    One whose reader an override has replaced gets a warning.
+
+    Name it in ``initialize``, and by ``_requires_`` in what is made first, for runs that have an ``initialize`` of
+    their own.
+
+    Args:
+        parser: of the configuration; by default the one that is making this component.
+        strict: whether a key that resembles no known one is refused too. By default it is if a workflow runs:
+            applications that read a configuration by themselves may add keys of their own.
+
+    Returns:
+        True, so that MONAI has a value to keep.
+
+    Raises:
+        DataError: names the ids and the nearest known ones.
+    """
+    workflow = running_workflow() if parser is None else None
+    parser = running_parser() if parser is None else parser
+    if parser is None:
+        return True
+    checked = _Configuration(parser, workflow)
+    strict = workflow is not None if strict is None else strict
+    problems: dict[str, Problem] = {}
+    for problem in (*checked.runs(), *checked.unread(strict), *checked.arguments(), *checked.kinds()):
+        problems.setdefault(problem[0], problem)
+    if problems:
+        lines = [f"{shown(id)}: found {found}, expected {expected}" for id, found, expected in problems.values()]
+        raise DataError("; ".join(lines))
+    return True
+
+
+class _Configuration:
+    def __init__(self, parser: "ConfigParser", workflow: "ConfigWorkflow | None") -> None:
+        self.parser, self.workflow = parser, workflow
+        self.config: dict[str, Any] = parser.get()
+        self.references = References(self.config)
+        root = self.config.get("bundle_root")
+        folders = [workflow.config_root_path] if workflow is not None else []
+        folders += [Path(root, "configs")] if isinstance(root, str) and not root.startswith("$") else []
+        self.declared = Declared(folder.resolve() for folder in folders)
+        self.asked = {*_RUNS}
+        if workflow is None:  # the application knows what it asks for: some of what MONAI's workflows have
+            self.asked |= {id.split(SEPARATOR)[0] for id in _properties()}
+        else:
+            self.asked |= {workflow.init_id, workflow.run_id, workflow.final_id}
+
+    def runs(self) -> Iterator[Problem]:
+        """What is to be run, and is not there; MONAI passes over a missing initialize and finalize."""
+        if self.workflow is None:
+            return
+        programs = [key for key, value in self.config.items() if _is_program(value)]
+        for id, default in (("init_id", "initialize"), ("run_id", None), ("final_id", "finalize")):
+            name = getattr(self.workflow, id)
+            if name not in self.parser and name != default:
+                yield id, f"{name!r}, which is not there", nearest(name, programs) or f"one of {', '.join(programs)}"
+
+    def unread(self, strict: bool) -> Iterator[Problem]:
+        """Entries that nothing reads; without the bundle's files, one whose reader is replaced looks like a new one."""
+        if not strict and not self.declared.files:
+            return
+        read = dict(self._entries())
+        if all(read.values()):
+            return
+        known = [id for id, is_read in read.items() if is_read]
+        known += [*self.references.targets, *self.declared.known, *_RUNS, *_arguments_of_monai()]
+        names = list(map(shown, known))
+        for id in (id for id, is_read in read.items() if not is_read):
+            near, readers = nearest(shown(id), names), self.declared.readers(id)
+            if readers:
+                yield from self._unused(id, readers)
+            elif strict or near:
+                yield id, "an option that nothing reads", near or f"a known one, or a reference to it (@{id})"
+
+    def _unused(self, id: str, readers: list[str]) -> Iterator[Problem]:
+        """An entry that another of the bundle's files reads, or this one does where its reader is not replaced."""
+        if self.declared.gives(id, self.parser):
+            return
+        if any(self.declared.is_part(name, self.parser) for name in readers):
+            logger.warning("%s: nothing reads this option in this run", shown(id))
+        else:
+            yield id, "an option that nothing reads in this run", f"one that does ({readers[0]} has a use for it)"
+
+    def arguments(self) -> Iterator[Problem]:
+        """Entries of components that have no such argument."""
+        for id, component, target in self._components():
+            try:
+                parameters = inspect.signature(target).parameters
+            except (TypeError, ValueError):  # some classes in C do not tell
+                continue
+            if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+                continue
+            for key in sorted(component.keys() - parameters.keys() - _PARTS):
+                found = f"no such argument of {component['_target_']}"
+                near = nearest(key, [*parameters, *_PARTS])
+                yield join(id, key), found, shown(join(id, near)) if near else f"one of {', '.join(parameters)}"
+
+    def kinds(self) -> Iterator[Problem]:
+        """Values that cannot be meant, by the defaults and by the annotations of this package's components."""
+        for id, value, defaults in values(self.config, self.declared):
+            wanted = [hint_of(default, is_knob=id in self.config) for default in defaults]
+            if None not in wanted and not any(fits(value, hint) for hint in wanted):
+                yield id, _quoted(value), _like(defaults[0])
+        for id, component, target in self._components():
+            if getattr(target, "__module__", "").split(".")[0] != __name__.split(".")[0]:
+                continue
+            annotated = hints(target)
+            for key in sorted(component.keys() & annotated.keys()):
+                source, value = self._source(join(id, key), component[key])
+                if not fits(value, annotated[key]):
+                    yield source, _quoted(value), f"{words(annotated[key])} ({key} of {component['_target_']})"
+
+    def _entries(self) -> Iterator[tuple[str, bool]]:
+        """Entries of the top and of groups in it, by their id, and whether something reads them."""
+        for key, value in self.config.items():
+            if key in _ALWAYS:
+                continue
+            is_read = key in self.asked or self.references.reach(key) or self.references.is_copied(key)
+            is_read = is_read or (_is_program(value) and not nearest(key, _RUNS, 0.75))
+            yield key, is_read
+            if is_read and self.references.reach(key):
+                yield from self._group(key, value)
+
+    def _group(self, id: str, value: Any) -> Iterator[tuple[str, bool]]:
+        if not isinstance(value, Mapping) or is_component(value):
+            return
+        if not self.references.names(id):
+            for key, item in value.items():
+                inner = join(id, key)
+                yield inner, self.references.reach(inner)
+                if self.references.reach(inner):
+                    yield from self._group(inner, item)
+        elif settings(value):  # which a component reads whole
+            defaults = [default for default in self.declared.defaults(id) if isinstance(default, Mapping)]
+            declared = {key for default in defaults for key in default}
+            for key in value if defaults else ():
+                yield join(id, key), key in declared or self._is_key_elsewhere(key, id)
+            yield from ((join(id, key), True) for key in declared - value.keys())
+
+    def _is_key_elsewhere(self, key: str, place: str) -> bool:
+        """Whether another mapping has the key, as the losses of which a mapping gives the weights."""
+
+        def search(value: Any, id: str) -> bool:
+            if id == place or not isinstance(value, Mapping | list):
+                return False
+            items = value.items() if isinstance(value, Mapping) else enumerate(value)
+            return key in value or any(search(item, join(id, name)) for name, item in items)
+
+        return search(self.config, "")
+
+    def _components(self) -> list[tuple[str, Mapping[str, Any], Any]]:
+        """Id, entries, and class or function of each component that can be found."""
+        if not hasattr(self, "_found"):
+            found = ((id, value, target_of(value, self.parser)) for id, value in _components_in(self.config))
+            self._found = [(id, value, target) for id, value, target in found if target is not None]
+        return self._found
+
+    def _source(self, id: str, value: Any) -> tuple[str, Any]:
+        """The entry that a value stands for, and what is there."""
+        while isinstance(value, str) and value.startswith("@") and value[1:] in self.parser:
+            id, value = value[1:], self.parser[value[1:]]
+        return id, value
+
+
+def _components_in(value: Any, id: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if is_component(value):
+        yield id, value
+    if isinstance(value, Mapping | list):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _components_in(item, join(id, key))
+
+
+def _is_program(value: Any) -> bool:
+    """Whether the value is a list of expressions, which a run can name."""
+    expressions = [isinstance(item, str) and item.startswith("$") for item in value] if isinstance(value, list) else []
+    return any(expressions) and all(
+        is_expression or is_component(item) for is_expression, item in zip(expressions, value, strict=True)
+    )
+
+
+def _properties() -> set[str]:
+    """The ids by which applications ask a configuration for its parts."""
+    from monai.bundle.properties import InferProperties, TrainProperties
+
+    return {entry["id"] for entry in (*InferProperties.values(), *TrainProperties.values())}
+
+
+def _arguments_of_monai() -> set[str]:
+    """Options of MONAI's commands, which are no entries: what resembles them is mistyped as well."""
+    from monai.bundle import ConfigWorkflow, create_workflow, onnx_export, run
+
+    functions = (run, create_workflow, ConfigWorkflow, onnx_export)
+    return {name for function in functions for name in inspect.signature(function).parameters} - {"override", "kwargs"}
+
+
+def _like(default: Any) -> str:
+    if is_component(default):
+        return f"a component such as {default['_target_']}"
+    return words(type(default)) + ("" if isinstance(default, bool | Mapping) else f" such as {_quoted(default)}")
+
+
+def _quoted(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,112 @@
+"""Who reads what in a configuration: its ids and the places that refer to them."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from monai.bundle import ConfigParser, ReferenceResolver
+
+from ..kinds import is_code
+
+SEPARATOR = ReferenceResolver.sep
+
+
+class References:
+    """The references (``@id`` and ``%id``, also within ``$`` expressions) of a configuration.
+
+    Args:
+        config: as in a file, or as MONAI has parsed it: there a macro ``%id`` has been replaced by a copy of the entry.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self._places: dict[str, set[str]] = {}
+        for place, text in _texts(config):
+            for target in _targets(place, text):
+                self._places.setdefault(target, set()).add(place)
+
+    @property
+    def targets(self) -> list[str]:
+        """The ids that are referred to."""
+        return list(self._places)
+
+    def names(self, id: str) -> bool:
+        """Whether another entry refers to exactly this one."""
+        return any(not _is_within(place, id) for place in self._places.get(id, ()))
+
+    def reach(self, id: str) -> bool:
+        """Whether another entry refers to this one or to a part of it."""
+        return any(
+            not _is_within(place, id)
+            for target, places in self._places.items()
+            if _is_within(target, id)
+            for place in places
+        )
+
+    def is_copied(self, key: str) -> bool:
+        """Whether a macro has copied the entry ``key`` of the top, or a part of it, to another place.
+
+        A copy shares its texts and fractions with the original, as objects: ``copy.deepcopy`` leaves them as they are,
+        while a file's reader makes new ones. Whole numbers, true and false do not tell, nor do texts of one character.
+        """
+        others = {id(leaf) for other, value in self.config.items() if other != key for leaf in _leaves(value)}
+        return any(id(leaf) in others for leaf in _leaves(self.config[key]))
+
+
+def _targets(place: str, text: str) -> Iterator[str]:
+    if "@" not in text and not text.startswith("%"):
+        return
+    text = ConfigParser.resolve_relative_ids(place, text)
+    yield from filter(None, ReferenceResolver.match_refs_pattern(text))
+    if text.startswith("%"):
+        path, target = ConfigParser.split_path_id(text[1:])
+        if not path:
+            yield target
+
+
+def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, Mapping | list):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _texts(item, join(place, key))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _leaves(item)
+    elif isinstance(value, float) or (isinstance(value, str) and len(value) > 1):
+        yield value
+
+
+def _is_within(id: str, whole: str) -> bool:
+    return id == whole or id.startswith(whole + SEPARATOR)
+
+
+def join(*parts: object) -> str:
+    """``join("train", "trainer", 0)`` is ``train::trainer::0``."""
+    return SEPARATOR.join(str(part) for part in parts if part != "")
+
+
+def shown(id: str) -> str:
+    """An id as one writes it."""
+    return id.replace(SEPARATOR, "#")
+
+
+def target_of(component: Mapping[str, Any], parser: ConfigParser) -> Any:
+    """The class or function that a component names, None where it is not found or known only later."""
+    import pydoc
+
+    from monai.bundle.config_item import ConfigComponent
+
+    target = component["_target_"]
+    if not isinstance(target, str) or is_code(target):
+        return target if callable(target) else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same name in several modules: MONAI says so when it makes it
+        name = ConfigComponent(dict(component), locator=parser.locator).resolve_module_name()
+        try:
+            return pydoc.locate(name)
+        except pydoc.ErrorDuringImport:
+            return None
