@@ -22,10 +22,12 @@ from .ranks import gather, rank, unwrapped, world_size
 MAY_DIFFER = (
     *("check_options", "imports", "initialize", "finalize", "run", "training", "plan", "is_main_process"),
     *("bundle_root", "dataset_dir", "cache_dir", "model_dir", "output_dir", "run_name", "device", "num_workers"),
-    *("resume", "budget_hours", "checkpoint_minutes", "checkpoints_kept", "bucket", "results_dir"),
+    *("resume", "overwrite", "budget_hours", "checkpoint_minutes", "checkpoints_kept", "bucket", "results_dir"),
     "cases",  # names the folder of the data; the ids that it finds are compared
     *("save_execute_config", "tracking_uri", "experiment_name", "is_not_rank0"),  # set by MONAI's --tracking
 )
+WEIGHTS = ("model.pt", "model_final.pt")
+"""What a run writes into the folder above that of its checkpoints."""
 _SHOWN = 5
 
 logger = logging.getLogger(__name__)
@@ -50,7 +52,8 @@ class Checkpoints:
         folder: of the files; one run at a time can be in it.
         objects: what has a ``state_dict``, by name: network, optimizer, schedule, loss, EMA, history.
         evaluator: the validation engine, whose best metric is kept.
-        resume: whether to continue; starts anew if there is no file. If False, an unfinished run is not overwritten.
+        resume: whether to continue; starts at step 0 if there is no file.
+        overwrite: whether a run that is not continued is replaced, its checkpoints and weights removed.
         minutes: between two files.
         keep: how many files stay.
         cases: of the training, as from :func:`custom.data.find_cases`; their ids belong to the configuration.
@@ -68,6 +71,7 @@ class Checkpoints:
         objects: Mapping[str, Any],
         evaluator: Engine | None = None,
         resume: bool = False,
+        overwrite: bool = False,
         minutes: float = 10.0,
         keep: int = 2,
         cases: Sequence[Mapping[str, Any]] = (),
@@ -79,6 +83,7 @@ class Checkpoints:
         }
         self.evaluator = evaluator
         self.resume = resume
+        self.overwrite = overwrite
         self.minutes = minutes
         self.keep = keep
         self.cases = [str(case["id"]) for case in cases]
@@ -152,10 +157,10 @@ class Checkpoints:
         self._clear_leftovers()
         self.check_space()
         found = self._newest()
-        if found is not None and not self.resume:
-            self._make_way(found)
-            return None
-        return found
+        if found is not None and self.resume:
+            return found
+        self._make_way(found)
+        return None
 
     def _current_settings(self) -> dict[str, Any]:
         config = {key: value for key, value in plain_config(self._parser).items() if key not in self.may_differ}
@@ -175,16 +180,24 @@ class Checkpoints:
             raise DataError.of(self.folder, "only damaged checkpoints", "a whole one, or the folder removed")
         return None
 
-    def _make_way(self, path: Path) -> None:
-        state = _read(path)
-        if not state["finished"]:
-            raise DataError.of(
-                path,
-                f"an unfinished run ({state['iteration']} steps done)",
-                "--resume True to continue it, another --model_dir, or the folder removed",
-            )
-        for file in self._files():
+    def _make_way(self, newest: Path | None) -> None:
+        """Refuse to replace another run, or remove it if that was asked for."""
+        weights = [path for name in WEIGHTS if (path := self.folder.parent / name).is_file()]
+        if not self.overwrite:
+            self._refuse_to_replace(newest, weights)
+        for file in [*self._files(), *weights]:  # weights of one run must not stand beside the record of another
             file.unlink()
+
+    def _refuse_to_replace(self, newest: Path | None, weights: list[Path]) -> None:
+        start_anew = "another --model_dir, or --overwrite True to replace it"
+        if newest is not None:
+            state = _read(newest)
+            steps = f"run ({state['iteration']} steps done)"
+            if not state["finished"]:
+                raise DataError.of(newest, f"an unfinished {steps}", f"--resume True to continue it, {start_anew}")
+            raise DataError.of(newest, f"a finished {steps}", start_anew)
+        if weights:
+            raise DataError.of(weights[0], "weights of another run, without its checkpoints", start_anew)
 
     def _continue(self, engine: Engine, path: Path) -> None:
         state = _read(path)

@@ -228,7 +228,33 @@ def test_an_unfinished_run_is_not_overwritten(tiny_run, tmp_path):
         tiny_run.build(tmp_path, **SHORT).run()
 
 
-def test_a_finished_run_makes_way_and_resuming_it_changes_nothing(tiny_run, undisturbed, tmp_path, caplog):
+def test_a_finished_run_is_not_replaced_unless_told_to(tiny_run, undisturbed, tmp_path):
+    tiny_run.build(tmp_path, **SHORT).run()
+    with pytest.raises(DataError, match=r"found a finished run \(10 steps done\), expected another --model_dir, or"):
+        tiny_run.build(tmp_path, **SHORT).run()
+    assert outcome(tmp_path) == undisturbed
+    (tmp_path / "model.pt").write_bytes(b"of another run")
+    tiny_run.build(tmp_path, overwrite=True, **SHORT).run()
+    assert outcome(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", ["model.pt", "model_final.pt"])
+def test_weights_without_checkpoints_are_not_replaced(tiny_run, tmp_path, name, resume):
+    (tmp_path / name).write_bytes(b"downloaded")
+    with pytest.raises(DataError, match=rf"{name}: found weights of another run, without its checkpoints"):
+        tiny_run.build(tmp_path, resume=resume, **SHORT).run()
+    assert (tmp_path / name).read_bytes() == b"downloaded"
+
+
+def test_an_unfinished_run_is_replaced_when_told_to(tiny_run, undisturbed, tmp_path):
+    trainer = tiny_run.build(tmp_path, **SHORT)
+    cut(trainer, trainer, Events.ITERATION_COMPLETED, 4)
+    tiny_run.build(tmp_path, overwrite=True, **SHORT).run()
+    assert outcome(tmp_path) == undisturbed
+
+
+def test_resuming_a_finished_run_changes_nothing(tiny_run, undisturbed, tmp_path, caplog):
     tiny_run.build(tmp_path, **SHORT).run()
     again = tiny_run.build(tmp_path, resume=True, **SHORT)
     again.add_event_handler(Events.ITERATION_STARTED, lambda _: pytest.fail("a step"))
@@ -236,8 +262,6 @@ def test_a_finished_run_makes_way_and_resuming_it_changes_nothing(tiny_run, undi
     with caplog.at_level(logging.INFO):
         again.run()
     assert "the run was complete" in caplog.text
-    assert outcome(tmp_path) == undisturbed
-    tiny_run.build(tmp_path, **SHORT).run()
     assert outcome(tmp_path) == undisturbed
 
 
