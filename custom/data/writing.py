@@ -9,12 +9,16 @@ from ..files import write_whole
 TIFF_SUFFIXES = (".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
+_CLASSIC_TIFF = 2**32 * 2 // 3
+"""Bytes of pixels up to which a file surely stays below 4 GiB, the end of classic TIFF: LZW may add half of them."""
+
 
 def write_volume(path: str | Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
     """Write a volume in the format its file name asks for.
 
     Args:
-        path: ``.nii``, ``.nii.gz``, ``.tif`` (a stack of pages, LZW) or anything else ITK writes (``.mha``, ``.nrrd``).
+        path: ``.nii``, ``.nii.gz``, ``.tif`` (a stack of pages, LZW; BigTIFF where it may exceed 4 GiB) or anything
+            else ITK writes (``.mha``, ``.nrrd``).
         array: ``(D, H, W)``; a TIFF takes them as page, row, column.
         affine: ``(4, 4)``, array index to RAS millimetres. A TIFF has no place for it.
 
@@ -31,11 +35,26 @@ def write_volume(path: str | Path, array: np.ndarray, affine: np.ndarray | None 
 
 
 def _write_tiff(file: Path, array: np.ndarray) -> None:
-    import itk
+    import tifffile
 
-    tiff = itk.TIFFImageIO.New()
-    tiff.SetCompressor("LZW")  # ITK's default, PackBits, hardly shrinks a scan
-    itk.imwrite(itk.image_from_array(np.ascontiguousarray(array)), str(file), compression=True, imageio=tiff)
+    array = array.view(np.uint8) if array.dtype == bool else array  # tifffile would store 1 bit a pixel
+    tifffile.imwrite(
+        file,
+        array,
+        byteorder="<",  # Pillow misreads floating-point pixels in the other order
+        photometric="minisblack",
+        compression="lzw" if _has_imagecodecs() else "zlib",
+        bigtiff=array.nbytes > _CLASSIC_TIFF,
+        metadata=None,  # no description: readers would look for axes in it
+    )
+
+
+def _has_imagecodecs() -> bool:
+    try:
+        import imagecodecs  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _write_nifti(file: Path, array: np.ndarray, affine: np.ndarray) -> None:

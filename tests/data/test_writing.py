@@ -1,11 +1,15 @@
 """Volumes written here read back the same, through other readers than ours."""
 
+import sys
+
 import itk
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, ImageSequence
 
+from custom.data import writing
 from custom.data.writing import write_volume
 
 AFFINE = np.array([[0, 0, -0.8, 40], [0, -0.7, 0, 30], [2.5, 0, 0, -100], [0, 0, 0, 1.0]])
@@ -24,12 +28,37 @@ def test_nifti_keeps_array_order_and_affine(tmp_path, volume, suffix):
     assert image.get_data_dtype() == np.uint8
 
 
-def test_tiff_pages_are_the_first_axis(tmp_path, volume):
-    path = write_volume(tmp_path / "a.tif", volume)
-    np.testing.assert_array_equal(itk.array_from_image(itk.imread(str(path))), volume)
+def by_pillow(path):
     with Image.open(path) as image:
-        assert image.info["compression"] == "tiff_lzw"
-        assert image.n_frames == len(volume)
+        return np.stack([np.array(page) for page in ImageSequence.Iterator(image)])
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 7), (3, 6, 7), (5, 4, 3), (4, 6, 4), (2, 1, 1)])
+@pytest.mark.parametrize("dtype", ["?", "u1", "u2", ">i2", "i4", "f4", ">f4"])
+def test_tiff_is_read_alike_everywhere(tmp_path, shape, dtype):
+    # Pages of 3 or 4 rows or columns, or 3 or 4 of them, are what programs take for colours.
+    volume = (np.random.default_rng(0).normal(size=shape) * 50 + 100).astype(dtype)
+    path = write_volume(tmp_path / "a.tif", volume.swapaxes(1, 2).copy().swapaxes(1, 2))
+    for read in (by_pillow(path), itk.array_from_image(itk.imread(str(path))), tifffile.imread(path)):
+        np.testing.assert_array_equal(read.reshape(shape), volume)  # a stack of one page may come back as a plane
+    with tifffile.TiffFile(path) as file:
+        assert len(file.pages) == shape[0] and not file.is_bigtiff
+        assert all(page.compression == 5 and not page.description for page in file.pages)
+
+
+def test_tiff_without_imagecodecs_is_deflated(tmp_path, volume, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)  # makes "import imagecodecs" fail
+    path = write_volume(tmp_path / "a.tif", volume)
+    np.testing.assert_array_equal(by_pillow(path), volume)
+    with tifffile.TiffFile(path) as file:
+        assert file.pages[0].compression == 8
+
+
+def test_only_large_tiff_is_bigtiff(tmp_path, volume, monkeypatch):
+    monkeypatch.setattr(writing, "_CLASSIC_TIFF", volume.nbytes - 1)
+    path = write_volume(tmp_path / "a.tif", volume)
+    assert path.read_bytes()[:4] == b"II+\0"
+    np.testing.assert_array_equal(by_pillow(path), volume)
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
