@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 from custom.errors import DataError
-from scripts.bundles.archive import sha256, write_sums, zip_folder
+from custom.identity import sha256
+from scripts.bundles.archive import write_sums, zip_folder
 from scripts.bundles.configs import check_version, export_configs, read_json
 from scripts.command_line import command_line
 

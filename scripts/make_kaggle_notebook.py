@@ -78,7 +78,7 @@ def make_kaggle_notebook(
 
 
 def _write_dataset(folder: Path, archive: str, pins: list[str], slug: str, title: str) -> None:
-    from scripts.bundles.archive import sha256
+    from custom.identity import sha256
 
     (folder / "wheels").mkdir()
     (folder / "wheels" / "requirements.txt").write_text("\n".join(pins) + "\n", encoding="utf-8")

@@ -76,7 +76,8 @@ def _results(path: Path, temporary: Path, quick: bool, offline: bool) -> Iterato
 
 def _opened(path: Path, temporary: Path) -> tuple[Path, dict[str, str]]:
     """The bundle's folder, and the checksums of its files."""
-    from scripts.bundles.archive import SUMS, read_sums, sha256
+    from custom.identity import sha256
+    from scripts.bundles.archive import SUMS, read_sums
     from scripts.bundles.unpacking import unpack
 
     sums = read_sums(path.absolute().parent / SUMS)

@@ -47,8 +47,8 @@ class VolumeCache(Sequence[CachedVolume]):
     """The cases as memory-mapped arrays; missing and outdated ones are built when the object is made.
 
     A folder per case, ``<id>-<hash of sources and settings>``, appears in ``cache_dir`` when it is complete. A killed
-    build goes on where it was, a source that changed (size, time or etag) is built anew, alone, and several processes
-    that want the same cache share the work.
+    build goes on where it was, a source that changed (size, time, hash or etag) is built anew, alone, and several
+    processes that want the same cache share the work.
 
     Args:
         cases: from :func:`custom.data.cases.find_cases` or :func:`custom.data.cases.fold_cases`.

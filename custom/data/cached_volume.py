@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
+from ..identity import sha256
 from .plausibility import Values
 from .volumes import (
     CANONICAL,
@@ -161,7 +162,7 @@ class CachedVolume:
         """Files that are missing or whose sha256 differs from the manifest's."""
         entries = self.manifest["arrays"].values()
         paths = {os.path.join(self.folder, entry["file"]): entry["sha256"] for entry in entries}
-        return [path for path, digest in paths.items() if not os.path.isfile(path) or _sha256(path) != digest]
+        return [path for path, digest in paths.items() if not os.path.isfile(path) or sha256(path) != digest]
 
     def wrong_sizes(self) -> list[str]:
         """Files that are missing or whose size differs from the manifest's, as one message each."""
@@ -401,14 +402,6 @@ def _readable_json(manifest: dict[str, Any]) -> str:
     """Indented JSON with every list of plain values on one line."""
     text = json.dumps(manifest, indent=1)
     return re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"
-
-
-def _sha256(path: str | os.PathLike) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _size(path: str | os.PathLike) -> int:

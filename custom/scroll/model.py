@@ -1,6 +1,5 @@
 """What a bundle says about predicting a scroll: its network, windows and grey values."""
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from torch import nn
 
 from ..errors import DataError
 from ..handlers.weights import load_weights
+from ..identity import weights_identity
 from ..inferers import SlidingWindow
 from ..inferers.common import ACTIVATIONS
 from ..networks.ensemble import with_weights_of
@@ -83,7 +83,7 @@ class Bundle:
         return cls(
             json.dumps(parser.get()),
             tuple(str(path.resolve()) for path in paths),
-            ",".join(map(_sha256, paths)),
+            ",".join(weights_identity(paths)),
             json.loads(metadata.read_text())["version"],
         )
 
@@ -132,7 +132,7 @@ class Bundle:
             DataError: a file of weights is not what it was when the bundle was read, or, on another machine, there.
         """
         for path, expected in zip(self.checkpoint, self.sha256.split(","), strict=False):
-            found = _sha256(Path(path))[:12] if Path(path).is_file() else "that are not there"
+            found = sha256(Path(path))[:12] if Path(path).is_file() else "that are not there"
             if found != expected[:12]:
                 raise DataError.of(path, f"weights {found}", f"{expected[:12]}, with which the prediction began")
         applied = self.windows().activation
@@ -214,7 +214,3 @@ def _check_json(path: Path) -> None:
         json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError.of(path, f"no JSON ({error})", "a configuration of a bundle") from None
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

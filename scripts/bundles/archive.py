@@ -1,22 +1,16 @@
 """Zips that are the same bytes whenever and wherever they are made, and the sums that say so."""
 
-import hashlib
 import re
 import stat
 import zipfile
 from pathlib import Path
 
 from custom.files import write_whole
+from custom.identity import sha256
 
 SUMS = "SHA256SUMS"
 _DATE = (1980, 1, 1, 0, 0, 0)
 _PACKED = {".json", ".md", ".py", ".txt", ".conf", ".yml", ""}
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -15,9 +15,10 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from custom.errors import DataError
+from custom.identity import sha256
 from custom.weights import read_state_dict
 
-from .archive import SUMS, files_of, sha256
+from .archive import SUMS, files_of
 from .configs import check_version, read_json
 
 SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "metadata.json"

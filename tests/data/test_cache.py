@@ -1,6 +1,7 @@
 """The cache: what it stores, that it survives kills, and what it refuses."""
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -211,6 +212,7 @@ def test_manifest_is_readable_and_complete(ct, tmp_path):
         "path": str(source),
         "size": source.stat().st_size,
         "mtime_ns": source.stat().st_mtime_ns,
+        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
     }
     assert manifest["arrays"]["image"]["dtype"] == "<i2" and manifest["arrays"]["image"]["shape"] == [7, 8, 9]
     assert re.fullmatch(r"volume-1-[0-9a-f]{8}", Path(volume.folder).name)
@@ -277,6 +279,20 @@ def test_changed_source_is_rebuilt_alone(ct, tmp_path, caplog):
     after = stamps(tmp_path / "cache")
     assert [name for name in after if after[name] != before[name]] == [Path(cache[1].folder).name]
     assert not cache[1].image.any() and "was made from another version of its source" in caplog.text
+
+
+def test_another_file_of_the_same_size_and_time_is_noticed(ct, tmp_path):
+    """As cp -p brings it; NIfTI that is not packed has the size of its voxels, whatever is in it."""
+    for path in ct.glob("*.nii.gz"):
+        nibabel.save(nibabel.load(path), path.with_suffix(""))
+        path.unlink()
+    make(ct, tmp_path)
+    source = ct / "volume-2.nii"
+    image, before = nibabel.load(source), source.stat()
+    nibabel.save(nibabel.Nifti1Image(np.zeros(image.shape, image.get_data_dtype()), None, image.header), source)
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert source.stat().st_size == before.st_size
+    assert not make(ct, tmp_path)[1].image.any()
 
 
 def test_manifest_of_another_format_version_is_rebuilt(ct, tmp_path, monkeypatch, caplog):

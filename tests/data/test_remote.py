@@ -18,6 +18,7 @@ from custom.data.cache import VolumeCache
 from custom.data.cases import find_cases, find_images
 from custom.data.remote import fetch, identities, is_url, join
 from custom.errors import DataError
+from custom.identity import file_identity
 
 DATA = np.random.default_rng(0).integers(0, 256, 1_000_000, np.uint8).tobytes()
 
@@ -141,7 +142,7 @@ def test_identity_of_local_sources(tmp_path):
     (tmp_path / "a.nii").write_bytes(b"12345")
     os.utime(tmp_path / "a.nii", ns=(0, 1_000_000_007))
     path = str(tmp_path / "a.nii")
-    assert identities([path]) == {path: {"path": path, "size": 5, "mtime_ns": 1_000_000_007}}
+    assert identities([path]) == {path: {"path": path, **file_identity(path)}}
     (tmp_path / "h.mhd").write_text("NDims = 3\nElementDataFile = h.raw\n")
     (tmp_path / "h.raw").write_bytes(b"123")
     header = str(tmp_path / "h.mhd")

@@ -17,8 +17,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from custom.errors import DataError
+from custom.identity import sha256
 from scripts.bundles import checks, unpacking
-from scripts.bundles.archive import sha256
 from scripts.bundles.process import last_line, run_python
 from scripts.bundles.trial import PROBE, same_network
 from scripts.export_bundle import export_bundle
