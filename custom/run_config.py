@@ -1,10 +1,21 @@
 """The configuration that a component was made from, as plain values."""
 
 import sys
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser, ConfigWorkflow
+
+NOT_OF_PREDICTIONS = (
+    *("bundle_root", "dataset_dir", "cache_dir", "model_dir", "checkpoint", "output_dir", "cases"),  # where things are
+    *("device", "evaluator#device", "dataloader", "num_workers", "threads", "providers"),  # how fast it goes
+    *("batch_size", "slice_batch_size", "window_batch_size", "inferer#batch_size", "inferer#progress"),
+    *("overwrite", "record", "settings", "hypothesis", "run_name"),
+    *("imports", "initialize", "finalize", "run", "inferring"),
+    *("save_execute_config", "tracking_uri", "experiment_name", "is_not_rank0"),  # set by MONAI's --tracking
+)
+"""Ids of a configuration that do not change a prediction beyond rounding."""
 
 
 def running_parser() -> "ConfigParser | None":
@@ -47,6 +58,46 @@ def plain_config(parser: "ConfigParser | None") -> dict[str, Any]:
         for key, value in parser.get().items()
         if not key.startswith("_")
     }
+
+
+def prediction_settings() -> dict[str, Any]:
+    """All of an inference's configuration that can change what is predicted, by id; for a configuration to name.
+
+    Left out is what :data:`NOT_OF_PREDICTIONS` lists. The weights and the images count by their content, see
+    :class:`custom.data.predictions.PredictionRecord`.
+
+    Raises:
+        ValueError: it is not a configuration that asks.
+    """
+    parser = running_parser()
+    if parser is None:
+        raise ValueError("the settings of a prediction are those of a configuration; outside of one there are none")
+    leaves = without_trackers(flatten(plain_config(parser)))
+    return {key: value for key, value in leaves.items() if not _is_below(key, NOT_OF_PREDICTIONS)}
+
+
+def _is_below(key: str, ids: Iterable[str]) -> bool:
+    return any(key == id_ or key.startswith(f"{id_}#") for id_ in ids)
+
+
+def without_trackers(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Entries of a configuration without the handlers that MONAI's --tracking appends to its lists."""
+    trackers = tuple(key.removesuffix("_target_") for key, value in leaves.items() if value == "MLFlowHandler")
+    return {key: value for key, value in leaves.items() if not key.startswith(trackers)} if trackers else leaves
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any], shown: int = 5) -> str:
+    """``threshold: 0.5, now 0.9``: the entries that are not the same, the first of them with both values."""
+    keys = [key for key in {**saved, **now} if saved.get(key) != now.get(key)]
+    text = "; ".join(f"{key}: {_show(saved, key)}, now {_show(now, key)}" for key in keys[:shown])
+    return text + (f" and {len(keys) - shown} more" if len(keys) > shown else "")
+
+
+def _show(settings: Mapping[str, Any], key: str) -> str:
+    if key not in settings:
+        return "absent"
+    text = repr(settings[key])
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """A component finds the configuration it was made from."""
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
 from custom.errors import DataError
-from custom.run_config import flatten, is_plain, plain_config, running_parser
+from custom.run_config import differences, flatten, is_plain, plain_config, prediction_settings, running_parser
 
 
 class Component:
@@ -108,3 +110,45 @@ def test_what_an_expression_gave_counts(tmp_path):
     checkpointed(tmp_path)
     with pytest.raises(DataError, match=r"\(steps: 6, now 7\)"):
         checkpointed(tmp_path, steps=7)
+
+
+def settings(bundle, **overrides):
+    path = Path(__file__).parents[1] / "bundles" / bundle / "configs" / "inference.json"
+    parser = ConfigParser(ConfigParser.load_config_file(path))
+    for key, value in overrides.items():
+        parser[key] = value
+    return parser.get_parsed_content("settings")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"threshold": 0.9}, "threshold: 0.5, now 0.9"),
+        ({"window": [-100, 300]}, "window#1: 200, now 300"),
+        ({"region_labels": [1]}, "region_labels#1: 2, now absent"),
+        ({"saver#dtype": "float32"}, "saver#dtype: absent, now 'float32'"),
+        ({"inferer#amp": None}, "inferer#amp: 'auto', now None"),
+        ({"postprocessing#transforms#1#_disabled_": True}, None),
+        ({"preprocessing#transforms#2#axcodes": "RAS"}, "preprocessing#transforms#2#axcodes: 'SPL', now 'RAS'"),
+        ({"network_def": {"_target_": "torch.nn.Identity"}}, None),
+        ({"dataset#transform": {"_target_": "Compose", "transforms": []}}, None),
+        ({"anything_new": 1}, "anything_new: absent, now 1"),
+    ],
+)
+def test_what_changes_a_prediction_is_a_setting(overrides, said):
+    found = differences(settings("liver_tumor_2d"), settings("liver_tumor_2d", **overrides))
+    assert found and said in (None, found)
+
+
+@pytest.mark.parametrize("bundle", ["liver_tumor_2d", "vesuvius_surface_3d"])
+def test_places_and_speed_are_no_settings(bundle):
+    speed = {"dataloader#num_workers": 3, "inferer#batch_size": 1, "inferer#progress": False, "device": "cpu"}
+    places = dict.fromkeys(("dataset_dir", "output_dir", "checkpoint", "model_dir", "bundle_root"), "/elsewhere")
+    tracking = {"tracking_uri": "sqlite:///x.db", "experiment_name": "a"}
+    changed = settings(bundle, **speed, **places, **tracking, overwrite=True)
+    assert changed == settings(bundle) and json.loads(json.dumps(changed)) == changed
+
+
+def test_outside_of_a_configuration_there_are_no_settings():
+    with pytest.raises(ValueError, match="outside of one there are none"):
+        prediction_settings()

@@ -62,7 +62,8 @@ def predict_in_time(
     Each case has an equal share of the time that is left when it starts. The plain view of the volume comes first, and
     further views of the configured test-time augmentation as long as they fit into the share. What is at work when the
     time is up is cut off, and counts with the views that are complete. A case that fails, or takes its process with it,
-    is left out, and the others are predicted.
+    is left out, and the others are predicted. A prediction of all views that is there already is kept if it is of the
+    same image, weights and settings; one of other ones is removed at the start, so that it is never handed in.
 
     Args:
         bundle_root: folder of the bundle, with weights.
@@ -101,6 +102,7 @@ def predict_in_time(
     queue = _Queue(sorted(cases, key=lambda case: sizes[case["id"]]), deadline, log)
     try:
         processes = _ready(processes, chosen=devices is not None, log=log)
+        queue.leave_out(_kept(processes[0], cases, output_dir, log), processes[0].about["views"])
         queue.serving = len(processes)
         threads = [threading.Thread(target=queue.serve, args=(process,), daemon=True) for process in processes]
         for thread in threads:
@@ -217,6 +219,12 @@ class _Queue:
         self.total = len(self.waiting)
         self.lock = threading.Lock()
 
+    def leave_out(self, ids: Sequence[str], views: int) -> None:
+        """Cases that are predicted already, with so many views."""
+        for case in [case for case in self.waiting if case["id"] in ids]:
+            self.waiting.remove(case)
+            self.outcomes[case["id"]] = Outcome(case["id"], case["image"], PREDICTED, views)
+
     def close(self) -> None:
         """Nothing waits any more."""
         with self.lock:
@@ -309,6 +317,21 @@ def _ready(processes: list[_Process], *, chosen: bool, log: Callable[[str], None
             process.stop()
     log("predicting on: " + ", ".join(process.about["device"] for process in useful))
     return useful
+
+
+def _kept(process: _Process, cases: list[Case], output_dir: Path, log: Callable[[str], None]) -> list[str]:
+    """The cases whose predictions are there and up to date; others are removed.
+
+    Raises:
+        RuntimeError: that could not be done, and old predictions would be taken for new ones.
+    """
+    if not any(output_dir.iterdir()):
+        return []
+    answer = process.ask({"cases": cases})
+    if "error" in answer:
+        raise RuntimeError(f"{output_dir}: earlier predictions could not be looked at: {answer['error']}")
+    log(f"{len(answer['kept'])} of {len(cases)} predictions were there already")
+    return answer["kept"]
 
 
 def _fitting(devices: list[str], voxels: int, log: Callable[[str], None]) -> list[str]:

@@ -1,7 +1,8 @@
 """One process of :mod:`~custom.competition.timed_inference`: predicts what it is told, each case in its share of time.
 
-It reads a line of JSON with its settings, then one for each case, from its standard input, and answers each with a line
-on its standard output; all that is printed goes to the standard error.
+It reads a line of JSON with its settings, then one for each request (a case, or cases to look for what is there of
+them), from its standard input, and answers each with a line on its standard output; all that is printed goes to the
+standard error.
 """
 
 import json
@@ -65,11 +66,27 @@ class TimedPredictor:
         self.network.register_forward_pre_hook(self._check_time)
         self.preprocessing = parser.get_parsed_content("preprocessing")
         self.postprocessing = parser.get_parsed_content("postprocessing")
+        self.record = parser.get_parsed_content("record")
+        self.record.settings["views"] = "of the whole volume"  # the bundle's own flip window by window
         self.inferer = parser.get_parsed_content("inferer")
         self.views = _take_views(self.inferer)
         self.clock = clock
         self._deadline = float("inf")
         self._after = 0.0  # seconds of post-processing, per voxel
+
+    def keep(self, cases: Sequence[Case]) -> dict[str, Any]:
+        """Look at the predictions that are there, and remove those that are not of these images, weights and settings.
+
+        Returns:
+            ``kept``, the ids of the cases that are predicted with all views.
+        """
+        kept = []
+        for case in cases:
+            there = any(path.exists() for path in self.record.saver.paths(case["image"], case["id"]))
+            current = there and self.record.prepare(case["image"], case["id"]) is None
+            if current and self.record.noted(case["image"], case["id"]).get("views") == len(self.views):
+                kept.append(case["id"])
+        return {"kept": kept}
 
     @torch.no_grad()
     def predict(self, case: Case, *, share: float, limit: float) -> dict[str, Any]:
@@ -84,6 +101,7 @@ class TimedPredictor:
             ``views``, how many were averaged, 0 if nothing was written for lack of time, and ``seconds``.
         """
         started = self.clock()
+        self.record.prepare(case["image"], case["id"])
         item = self.preprocessing(dict(case))
         image = item["image"][None]
         reserved = self._after * image[0, 0].numel()
@@ -104,6 +122,7 @@ class TimedPredictor:
         item["pred"] = total.div_(views)[0]
         begun = self.clock()
         self.postprocessing(item)
+        self.record.complete(case["image"], case["id"], views=views)
         self._after = max(self._after, (self.clock() - begun) / image[0, 0].numel())
         return {"views": views, "seconds": self.clock() - started}
 
@@ -179,7 +198,8 @@ def main() -> None:
 
     attempt(prepare)
     for line in sys.stdin:
-        attempt(lambda line=line: predictor.predict(**json.loads(line)))
+        request = json.loads(line)
+        attempt(lambda request=request: (predictor.keep if "cases" in request else predictor.predict)(**request))
 
 
 if __name__ == "__main__":

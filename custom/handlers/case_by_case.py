@@ -1,12 +1,14 @@
 """One bad volume among many: the others are predicted, and the end says which it was."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 
+from ..data.predictions import PredictionRecord
 from ..errors import DataError, find_data_error, one_line
 
 logger = logging.getLogger(__name__)
@@ -20,14 +22,17 @@ class CaseByCase:
 
     Args:
         output_dir: where the predictions are, for the message.
+        record: is told of each prediction that was written.
 
     Raises:
         DataError: at the end of the run, if a case could not be read, predicted or written.
     """
 
-    def __init__(self, *, output_dir: str) -> None:
+    def __init__(self, *, output_dir: str, record: PredictionRecord | None = None) -> None:
         self.output_dir = output_dir
+        self.record = record
         self.done = 0
+        self.again: Counter[str] = Counter()
         self.failed: list[str] = []
 
     def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Any]) -> Any:
@@ -40,7 +45,11 @@ class CaseByCase:
             self._fail(batch["failed"][0])
         else:
             try:
-                return engine._iteration(engine, batch)
+                output = engine._iteration(engine, batch)  # which also writes it
+                if self.record is not None and "source" in batch:
+                    self.record.complete(batch["source"][0], batch["id"][0])
+                    self.again.update(filter(None, batch["again"]))
+                return output
             except Exception as error:
                 unexpected = None if find_data_error(error) else error
                 self._fail(one_line(error, batch["id"][0]), unexpected)
@@ -51,10 +60,12 @@ class CaseByCase:
         logger.error(message, exc_info=error)
 
     def _report(self, engine: Engine) -> None:
-        total, done, failed = engine.state.iteration, self.done, self.failed
-        self.done, self.failed = 0, []
+        total, done, again, failed = engine.state.iteration, self.done, self.again, self.failed
+        self.done, self.again, self.failed = 0, Counter(), []
         if done:
             logger.info("%d of %d predictions were there already (overwrite: true makes them again)", done, total)
+        for why, number in again.items():
+            logger.warning("%d of %d predictions were made again, since those there were of %s", number, total, why)
         if failed and total == 1:
             raise DataError(failed[0])
         if failed:

@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 
 from ..errors import DataError
 from ..files import CANNOT_WRITE, why_unwritten, write_whole
-from ..run_config import flatten, plain_config, running_parser
+from ..run_config import differences, flatten, plain_config, running_parser, without_trackers
 from .accumulation import ends_step
 from .ranks import gather, rank, unwrapped, world_size
 
@@ -28,7 +28,6 @@ MAY_DIFFER = (
 )
 WEIGHTS = ("model.pt", "model_final.pt")
 """What a run writes into the folder above that of its checkpoints."""
-_SHOWN = 5
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +163,7 @@ class Checkpoints:
 
     def _current_settings(self) -> dict[str, Any]:
         config = {key: value for key, value in plain_config(self._parser).items() if key not in self.may_differ}
-        return {**_without_trackers(flatten(config)), "number of ranks": world_size(), "training cases": self.cases}
+        return {**without_trackers(flatten(config)), "number of ranks": world_size(), "training cases": self.cases}
 
     def _files(self) -> list[Path]:
         """From the newest to the oldest."""
@@ -218,12 +217,8 @@ class Checkpoints:
             engine.terminate()
 
     def _refuse_other_settings(self, path: Path, saved: dict[str, Any]) -> None:
-        now = self._settings
-        differing = [key for key in {**saved, **now} if saved.get(key) != now.get(key)]
-        if differing:
-            shown = "; ".join(f"{key}: {_show(saved, key)}, now {_show(now, key)}" for key in differing[:_SHOWN])
-            more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
-            raise DataError.of(path, f"a run of other settings ({shown}{more})", "the same, or another --model_dir")
+        if different := differences(saved, self._settings):
+            raise DataError.of(path, f"a run of other settings ({different})", "the same, or another --model_dir")
 
     def _save_between_steps(self, engine: Engine) -> None:
         pending = engine.state.iteration % engine.state.epoch_length == 0
@@ -273,12 +268,6 @@ class Checkpoints:
             file.unlink()
 
 
-def _without_trackers(leaves: dict[str, Any]) -> dict[str, Any]:
-    """Entries of a configuration without the handlers that MONAI's --tracking appends to its lists."""
-    trackers = tuple(key.removesuffix("_target_") for key, value in leaves.items() if value == "MLFlowHandler")
-    return {key: value for key, value in leaves.items() if not key.startswith(trackers)} if trackers else leaves
-
-
 def _copied(value: Any) -> Any:
     """A copy on the CPU that training cannot change any more."""
     if isinstance(value, torch.Tensor):
@@ -314,10 +303,3 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError.of(
             path, f"an unreadable file ({type(error).__name__})", "a checkpoint of this package"
         ) from error
-
-
-def _show(settings: dict[str, Any], key: str) -> str:
-    if key not in settings:
-        return "absent"
-    text = repr(settings[key])
-    return text if len(text) <= 60 else f"{text[:57]}..."

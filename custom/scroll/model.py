@@ -15,7 +15,7 @@ from torch import nn
 
 from ..errors import DataError
 from ..handlers.weights import load_weights
-from ..identity import weights_identity
+from ..identity import sha256, weights_identity
 from ..inferers import SlidingWindow
 from ..inferers.common import ACTIVATIONS
 from ..networks.ensemble import with_weights_of

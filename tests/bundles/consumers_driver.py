@@ -78,7 +78,7 @@ def monai_workflow(bundle, image):
     )
     missing = {"train": train.check_properties(), "infer": infer.check_properties()}
     infer.run()
-    (written,) = folder.iterdir()
+    (written,) = (path for path in folder.iterdir() if path.suffix != ".json")
     return {"missing": missing, "file": written.name, "labels": counts(read(written)[0])}
 
 

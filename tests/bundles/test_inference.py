@@ -9,6 +9,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from custom.data import read_volume
+from custom.data.predictions import RECORD
 from custom.errors import DataError, find_data_error
 
 TINY = {
@@ -66,8 +67,12 @@ def infer(bundle, tmp_path):
     return run
 
 
+def predictions(folder):
+    return sorted(path for path in folder.iterdir() if path.name != RECORD)
+
+
 def arrays(folder):
-    return {path.name: read_volume(path).array for path in sorted(folder.iterdir())}
+    return {path.name: read_volume(path).array for path in predictions(folder)}
 
 
 def test_a_bad_file_stops_no_other_and_a_second_run_does_what_is_missing(bundle, weights, images, infer, tmp_path):
@@ -78,10 +83,10 @@ def test_a_bad_file_stops_no_other_and_a_second_run_does_what_is_missing(bundle,
             infer(**options)
         error = str(find_data_error(caught.value))
         assert error.startswith(f"3 cases: found 1 that failed ({images}/b{ext}: found ")
-        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"a{ext}", f"c{ext}"]
+        assert [path.name for path in predictions(tmp_path / "out")] == [f"a{ext}", f"c{ext}"]
         assert "\n" not in error
 
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in predictions(tmp_path / "out")}
     shutil.copy(images / f"a{ext}", images / f"b{ext}")
     infer(**options)
     found = arrays(tmp_path / "out")
@@ -109,7 +114,7 @@ def test_on_the_command_line_the_exit_code_is_1(phantoms, tmp_path):
         .splitlines()[-1]
         .startswith(f"error: 2 cases: found 1 that failed ({tmp_path}/bad.tif: found")
     )
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [good.name]
+    assert [path.name for path in predictions(tmp_path / "out")] == [good.name]
 
 
 @pytest.mark.parametrize("ext", [".tif", ".nii.gz", ".mha"])
@@ -120,7 +125,7 @@ def test_formats_and_kinds_of_input(bundle, weights, images, infer, tmp_path, ex
     for dataset_dir in ([str(source)], str(source)):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         infer(dataset_dir=dataset_dir, checkpoint=weights[0], output_ext=ext)
-        (path,) = (tmp_path / "out").iterdir()
+        (path,) = predictions(tmp_path / "out")
         assert path.name == f"a{ext}"
         found = read_volume(path)
         assert (found.array.shape, found.array.dtype) == (image.array.shape, np.uint8)

@@ -20,6 +20,7 @@ from custom.competition import timed_inference
 from custom.competition.timed_inference import FAILED, NO_TIME, PREDICTED, gpus, predict_in_time
 from custom.competition.timed_worker import TimedPredictor
 from custom.data.phantoms import write_abdomens, write_scrolls
+from custom.data.predictions import RECORD
 from custom.data.volumes import read_volume
 from custom.data.writing import write_volume
 from custom.errors import DataError
@@ -91,7 +92,11 @@ def reference(name, options, image, folder, **more):
     """What the bundle's own evaluator writes."""
     parser = parsed(name, **options, dataset_dir=str(image), output_dir=str(folder), **more)
     parser.get_parsed_content("evaluator").run()
-    return read_volume(next(folder.iterdir())).array
+    return read_volume(next(predictions(folder))).array
+
+
+def predictions(folder):
+    return iter(sorted(path for path in folder.iterdir() if path.name != RECORD))
 
 
 def medians(options, image):
@@ -113,8 +118,8 @@ def test_with_enough_time_the_prediction_is_the_bundles(name, tta, weights, imag
     expected = reference(name, options, image, tmp_path / "expected")
     answer = predictor(name, options, tmp_path / "timed").predict({"image": str(image)}, share=1e9, limit=1e9)
     assert answer["views"] == (1 if isinstance(tta, str) else 1 + len(tta))
-    found = next((tmp_path / "timed").iterdir())
-    assert found.name == next((tmp_path / "expected").iterdir()).name
+    found = next(predictions(tmp_path / "timed"))
+    assert found.name == next(predictions(tmp_path / "expected")).name
     assert 0 < np.count_nonzero(expected) < expected.size
     assert np.array_equal(read_volume(found).array, expected)
     if name == LIVER:
@@ -127,7 +132,7 @@ def test_all_flips_agree_with_the_inferers_own(weights, images, tmp_path):
     expected = reference(SCROLL, options, image, tmp_path / "expected", tta="flips")
     timed = predictor(SCROLL, {**options, "tta": "flips"}, tmp_path / "timed")
     assert timed.predict({"image": str(image)}, share=1e9, limit=1e9)["views"] == 8
-    found = read_volume(next((tmp_path / "timed").iterdir())).array
+    found = read_volume(next(predictions(tmp_path / "timed"))).array
     assert np.mean(found != expected) < 0.02
     plain = reference(SCROLL, options, image, tmp_path / "plain")
     assert np.mean(found != expected) < np.mean(found != plain)
@@ -149,12 +154,12 @@ def test_the_limit_cuts_off_and_complete_views_count(weights, images, tmp_path):
     clock = Clock()
     timed = predictor(SCROLL, {**weights[SCROLL], "tta": "flips"}, tmp_path / "p", clock)
     assert timed.predict({"image": str(image)}, share=1e9, limit=1.0) == {"views": 0, "seconds": 2.0}
-    assert not (tmp_path / "p").exists()
+    assert not list(predictions(tmp_path / "p"))
     before = clock.now
     assert timed.predict({"image": str(image)}, share=0.0, limit=1e9)["views"] == 1
     seconds = clock.now - before
     assert timed.predict({"image": str(image)}, share=1e9, limit=2.5 * seconds)["views"] == 2
-    assert [path.name for path in (tmp_path / "p").iterdir()] == [image.name]
+    assert [path.name for path in predictions(tmp_path / "p")] == [image.name]
 
 
 def run(images, output, options, **more):
@@ -183,11 +188,38 @@ def test_two_processes_share_and_a_bad_image_costs_no_other(weights, images, tmp
         "1502": PREDICTED,
         "bad": FAILED,
     }
-    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["1500.tif", "1501.tif", "1502.tif"]
-    assert all(read_volume(path).array.shape == (32, 32, 32) for path in (tmp_path / "p").iterdir())
+    assert [path.name for path in predictions(tmp_path / "p")] == ["1500.tif", "1501.tif", "1502.tif"]
+    assert all(read_volume(path).array.shape == (32, 32, 32) for path in predictions(tmp_path / "p"))
     assert "bad.tif: found" in next(outcome.error for outcome in outcomes if outcome.id == "bad")
     assert lines[0].count("CPU") == 2 and len(lines) == 5
     assert {path.name for path in tmp_path.glob("*.log")} == {"process_0.log", "process_1.log"}
+
+
+def test_what_is_there_is_kept_only_if_it_would_be_made_alike(weights, images, tmp_path):
+    """In one process: a worker looks at the folder before any case is predicted."""
+    folder, other = tmp_path / "p", tmp_path / "other.pt"
+    torch.save({key: value * 2 for key, value in torch.load(weights[SCROLL]["checkpoint"]).items()}, other)
+    cases = [{"id": path.stem, "image": str(path)} for path in sorted(images[SCROLL].iterdir())]
+    options = {**weights[SCROLL], "tta": "flips"}
+    first = predictor(SCROLL, options, folder)
+    first.predict(cases[0], share=1e9, limit=1e9)
+    first.predict(cases[1], share=0.0, limit=1e9)
+    assert first.keep(cases) == {"kept": [cases[0]["id"]]}
+    assert len(list(predictions(folder))) == 2  # that of one view may be all that there will be
+    assert predictor(SCROLL, {**options, "window_batch_size": 1}, folder).keep(cases)["kept"] == [cases[0]["id"]]
+    assert predictor(SCROLL, {**options, "checkpoint": str(other)}, folder).keep(cases) == {"kept": []}
+    assert not list(predictions(folder))
+
+
+def test_old_predictions_are_not_handed_in_where_time_is_out(weights, images, tmp_path):
+    run(images[SCROLL], tmp_path / "p", weights[SCROLL], seconds=600, devices=["cpu"])
+    stamps = [path.stat().st_mtime_ns for path in predictions(tmp_path / "p")]
+    outcomes, lines = run(images[SCROLL], tmp_path / "p", weights[SCROLL], seconds=600, devices=["cpu"])
+    assert [path.stat().st_mtime_ns for path in predictions(tmp_path / "p")] == stamps
+    assert {outcome.status for outcome in outcomes} == {PREDICTED} and "3 of 3 predictions were there already" in lines
+    options = weights[SCROLL] | {"threshold_low": 0.9}
+    outcomes, _ = run(images[SCROLL], tmp_path / "p", options, seconds=0.0, devices=["cpu"])
+    assert {outcome.status for outcome in outcomes} == {NO_TIME} and not list(predictions(tmp_path / "p"))
 
 
 STAND_IN = """#!{python}
