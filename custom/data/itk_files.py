@@ -1,4 +1,4 @@
-"""Read what only ITK reads (NRRD, MetaImage, TIFF), refusing what ITK passes over.
+"""Read what only ITK reads (NRRD, MetaImage), refusing what ITK passes over.
 
 ITK is imported when the first such file is read, so that NIfTI works without it.
 """
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from .stored_voxels import check_voxels
 
 _WRAPPED = {"unsigned_char", "short", "unsigned_short", "int", "unsigned_int", "float", "double"}
 """Component types for which the wheels on PyPI have images."""
@@ -30,10 +31,13 @@ def read_itk(path: str | os.PathLike) -> Any:
         header.ReadImageInformation()
         components = header.GetNumberOfComponents()
         kind = header.GetComponentTypeAsString(header.GetComponentType())
+        check_voxels(path, int(header.GetImageSizeInBytes()))
         # Asking for a missing type is answered after 10 s with an error: choose beforehand.
         image = itk.imread(name) if kind in _WRAPPED and components == 1 else itk.imread(name, itk.D)
-    except Exception as error:  # ITK raises RuntimeError and errors of its own
-        raise DataError.of(path, f"an unreadable file ({last_line(error)})", "a complete, undamaged volume") from None
+    except DataError:
+        raise
+    except Exception:  # ITK raises RuntimeError and errors of its own, whose last lines mislead
+        raise DataError.of(path, "an unreadable or damaged file", "a complete, undamaged volume") from None
     if components != 1:
         raise DataError.of(path, f"{components} values per voxel", "one grey value per voxel")
     return image

@@ -260,7 +260,7 @@ def _read_nifti(path: Path) -> Volume:
     image = _open_nifti(path)
     try:
         # ITK reads a truncated file as zeros; nibabel refuses. No memory map: the array outlives the file.
-        array = _nifti_array_gz(path, type(image)) if path.suffix == ".gz" else np.asanyarray(image.dataobj)
+        array = _nifti_array_gz(path, type(image)) if path.suffix.lower() == ".gz" else np.asanyarray(image.dataobj)
     except _NIFTI_ERRORS as error:
         found = f"a damaged or cut-off file ({last_line(error)})"
         raise DataError.of(path, found, "a complete NIfTI file") from None
