@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.command_line import command_line
 from scripts.fuzzing.campaign import MODULES, load, run
 
 
@@ -48,6 +49,4 @@ def fuzz_readers(
 
 
 if __name__ == "__main__":
-    import fire
-
-    fire.Fire(fuzz_readers)
+    command_line(fuzz_readers, "fuzz_readers.py")

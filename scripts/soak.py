@@ -7,6 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.command_line import command_line
+
 BUNDLES = ("vesuvius_surface_3d", "liver_tumor_2d")
 
 
@@ -54,6 +56,4 @@ def soak(items: int = 10_000, steps: int = 2000, num_workers: int = 2, size: int
 
 
 if __name__ == "__main__":
-    import fire
-
-    fire.Fire(soak, name="soak.py")
+    command_line(soak, "soak.py")

@@ -74,9 +74,10 @@ def test_predictions_of_equal_file_names_in_two_folders(make, tmp_path):
     for item in dataset:
         image = MetaTensor(np.ones((1, *SHAPE)), meta={"filename_or_obj": item["image"]})
         SaveVolumed("pred", output_dir=str(tmp_path / "out"))({**item, "image": image, "pred": image})
+        dataset.record.complete(item["source"], item["id"])
     assert all("done" in item for item in make(image=tmp_path / "scans"))
     SaveVolumed("pred", output_dir=str(tmp_path / "out"))({"image": image, "pred": image})  # as servers have it
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ct.tif", "one_ct.tif", "two_ct.tif"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.tif")) == ["ct.tif", "one_ct.tif", "two_ct.tif"]
 
 
 @pytest.mark.parametrize(
