@@ -121,6 +121,8 @@ def write_liver(
 def write_vesuvius(predictions: str | Path, output: str | Path = "submission.zip") -> None:
     """Write a zip of ``<id>.tif``, uint8, 0 or 1; unpack it and compare.
 
+    The stacks are written anew, plain and LZW: a mask may come from a program whose TIFF not every reader understands.
+
     Args:
         predictions: folder of masks (D, H, W), one multi-page TIFF a volume.
         output: the zip; the same predictions give the same bytes.
@@ -134,11 +136,13 @@ def write_vesuvius(predictions: str | Path, output: str | Path = "submission.zip
             raise DataError.of(path, f"a file ending in {suffix(path)}", "TIFF stacks alone")
 
     def write(file: Path) -> None:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, tempfile.TemporaryDirectory() as folder:
             for name, path in tqdm(volumes.items(), desc="writing", unit="volume", disable=None):
-                _check_mask(path, read_volume(path).array)
+                mask = read_volume(path).array
+                _check_mask(path, mask)
+                content = write_volume(Path(folder, "mask.tif"), mask).read_bytes()
                 # A fixed date: the same predictions give the same zip.
-                archive.writestr(zipfile.ZipInfo(f"{name}.tif"), path.read_bytes(), zipfile.ZIP_DEFLATED)
+                archive.writestr(zipfile.ZipInfo(f"{name}.tif"), content, zipfile.ZIP_DEFLATED)
         _check_zip(file, volumes, output)
 
     write_whole(output, write)

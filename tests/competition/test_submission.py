@@ -5,6 +5,8 @@ import itk
 import nibabel
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image, ImageSequence
 
 from custom.competition import submission
 from custom.competition.submission import check_ids, fill_missing, write_liver, write_vesuvius
@@ -113,6 +115,22 @@ def test_vesuvius_zip_holds_the_stacks(surfaces, tmp_path):
     for name, mask in masks.items():
         stack = itk.array_from_image(itk.imread(str(tmp_path / "unpacked" / f"{name}.tif")))
         assert stack.dtype == np.uint8 and np.array_equal(stack, mask)
+
+
+def test_masks_of_other_programs_become_plain_stacks(tmp_path):
+    mask = lumps(0, (5, 6, 7)) % 2
+    (tmp_path / "p").mkdir()
+    tifffile.imwrite(tmp_path / "p" / "1.tif", mask, imagej=True, metadata={"axes": "ZYX"}, truncate=True)  # one page
+    tifffile.imwrite(tmp_path / "p" / "2.tif", mask == 0, photometric="miniswhite")  # one bit
+    write_vesuvius(str(tmp_path / "p"), output=str(tmp_path / "submission.zip"))
+    with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
+        for name in ("1.tif", "2.tif"):
+            with Image.open(archive.open(name)) as image:
+                np.testing.assert_array_equal(
+                    np.stack([np.array(page) for page in ImageSequence.Iterator(image)]), mask
+                )
+            with tifffile.TiffFile(archive.open(name)) as file:
+                assert (file.pages[0].dtype, file.pages[0].compression, len(file.pages)) == (np.uint8, 5, 5)
 
 
 def test_vesuvius_zip_is_the_same_twice(surfaces, tmp_path):
