@@ -311,10 +311,18 @@ def _decoded(dataset: Any, frame: Frame) -> np.ndarray:
 
 
 def _check_length(dataset: Any, shape: tuple[int, ...], frame: Frame) -> None:
+    """Refuse pixel data that are cut off or longer, and a file that goes on behind them with what is no element."""
+    element = dataset.get_item("PixelData")  # as it was read, with its place in the file
     expected = math.prod(shape) * dataset.BitsAllocated // 8
-    if len(dataset.PixelData) not in (expected, expected + expected % 2):
-        found = f"{len(dataset.PixelData)} bytes of pixel data"
+    if len(element.value) not in (expected, expected + expected % 2):
+        found = f"{len(element.value)} bytes of pixel data"
         raise DataError.of(frame.file, found, f"{expected} for {shape} and {dataset.BitsAllocated} bits: a whole file")
+    if dataset.file_meta.TransferSyntaxUID != uid.DeflatedExplicitVRLittleEndian and element.tag == max(dataset.keys()):
+        with frame.file.open("rb") as file:
+            file.seek(element.value_tell + element.length)
+            rest = file.read()
+        if rest.strip(b"\0"):
+            raise DataError.of(frame.file, f"{len(rest)} bytes after its pixel data", "an undamaged DICOM file")
 
 
 def _extended_offsets(dataset: Any) -> tuple[bytes, bytes] | None:

@@ -7,6 +7,7 @@ a process of its own for each file or folder, since some damaged ones crash it.
 import os
 import pickle
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         RuntimeError: GDCM cannot read it, or crashes.
     """
+    _load_itk()
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
@@ -222,6 +224,15 @@ def _with_length(head: bytes, length: int, order: str) -> bytes:
         if short
         else (head[:-4] + np.array(length, f"{order}u4").tobytes())
     )
+
+
+@cache
+def _load_itk() -> None:
+    """Here, and not in each of the processes."""
+    import itk
+
+    for dimension in (2, 3):
+        _ = itk.ImageFileReader[itk.Image[itk.D, dimension]].New(), itk.GDCMImageIO.New(), itk.array_from_matrix
 
 
 def _by_gdcm(path: Path) -> tuple[np.ndarray, np.ndarray]:
