@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# gcsfs asks a bucket for its kind over gRPC, for which an emulator has no answer, and waits a minute for each.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

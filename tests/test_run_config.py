@@ -129,7 +129,7 @@ def settings(bundle, **overrides):
         ({"saver#dtype": "float32"}, "saver#dtype: absent, now 'float32'"),
         ({"inferer#amp": None}, "inferer#amp: 'auto', now None"),
         ({"postprocessing#transforms#1#_disabled_": True}, None),
-        ({"preprocessing#transforms#2#axcodes": "RAS"}, "preprocessing#transforms#2#axcodes: 'SPL', now 'RAS'"),
+        ({"preprocessing#transforms#3#axcodes": "RAS"}, "preprocessing#transforms#3#axcodes: 'SPL', now 'RAS'"),
         ({"network_def": {"_target_": "torch.nn.Identity"}}, None),
         ({"dataset#transform": {"_target_": "Compose", "transforms": []}}, None),
         ({"anything_new": 1}, "anything_new: absent, now 1"),

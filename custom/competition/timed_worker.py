@@ -101,7 +101,7 @@ class TimedPredictor:
             ``views``, how many were averaged, 0 if nothing was written for lack of time, and ``seconds``.
         """
         started = self.clock()
-        self.record.prepare(case["image"], case["id"])
+        self.record.prepare(case["image"], case.get("id"))
         item = self.preprocessing(dict(case))
         image = item["image"][None]
         reserved = self._after * image[0, 0].numel()
@@ -122,7 +122,7 @@ class TimedPredictor:
         item["pred"] = total.div_(views)[0]
         begun = self.clock()
         self.postprocessing(item)
-        self.record.complete(case["image"], case["id"], views=views)
+        self.record.complete(case["image"], case.get("id"), views=views)
         self._after = max(self._after, (self.clock() - begun) / image[0, 0].numel())
         return {"views": views, "seconds": self.clock() - started}
 
