@@ -360,7 +360,7 @@ def test_grey_values_of_other_types_are_refused(tmp_path, values):
     steps = {"_target_": "Compose", "transforms": [load, channel, scaling | values]}
     with pytest.raises(DataError, match="expected 0 to 255, the uint8 of a scroll"):
         other_bundle(tmp_path / "a", preprocessing=steps).intensity()
-    check = {"_target_": "custom.transforms.CheckRanged", "keys": "image", "minimum": 0, "maximum": 200}
+    check = {"_target_": "custom.transforms.CheckFiled", "keys": "image", "grey_values": [0, 200]}
     steps = {"_target_": "Compose", "transforms": [load, channel, check, scaling]}
     with pytest.raises(DataError, match="found grey values from 0 to 200"):
         other_bundle(tmp_path / "b", preprocessing=steps).intensity()
