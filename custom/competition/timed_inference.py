@@ -246,6 +246,8 @@ class _Queue:
                 continue
             started = time.monotonic()
             answer = process.ask({"case": case, "share": share, "limit": left})
+            for message in answer.get("warnings", ()):
+                self.log(f"warning: {message}")
             self._note(self._outcome(case, share, answer, time.monotonic() - started), process)
 
     def _take(self) -> tuple[Case, float, float] | None:

@@ -1,11 +1,12 @@
 """One process of :mod:`~custom.competition.timed_inference`: predicts what it is told, each case in its share of time.
 
 It reads a line of JSON with its settings, then one for each request (a case, or cases to look for what is there of
-them), from its standard input, and answers each with a line on its standard output; all that is printed goes to the
-standard error.
+them), from its standard input, and answers each with a line on its standard output, which holds this package's warnings
+too; all that is printed goes to the standard error.
 """
 
 import json
+import logging
 import os
 import sys
 import time
@@ -174,8 +175,27 @@ def choose_device() -> tuple[torch.device, str]:
     return device, f"{name} ({memory:.0f} GiB)"
 
 
+class _Warnings(logging.Handler):
+    """Keeps what this package warns of, for the screen of the process that asks, and prints it here."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+        logging.getLogger(__package__.partition(".")[0]).addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+        print(self.messages[-1], file=sys.stderr)
+
+    def take(self) -> list[str]:
+        """What was said since the last time."""
+        taken, self.messages = self.messages, []
+        return taken
+
+
 def main() -> None:
     """Answer until the standard input ends."""
+    warnings = _Warnings()
     channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
 
@@ -186,7 +206,7 @@ def main() -> None:
             traceback.print_exc()
             found = find_data_error(error)
             answer = {"error": str(found or f"{type(error).__name__}: {error}")}
-        channel.write(json.dumps(answer) + "\n")
+        channel.write(json.dumps({**answer, "warnings": warnings.take()}) + "\n")
 
     predictor: TimedPredictor | None = None
 
