@@ -181,21 +181,21 @@ def test_two_processes_share_and_a_bad_image_costs_no_other(weights, images, tmp
     for image in images[SCROLL].iterdir():
         (folder / image.name).write_bytes(image.read_bytes())
     (folder / "bad.tif").write_bytes(b"II*\0 and nothing more")
-    write_volume(folder / "mask.tif", np.eye(32, dtype=np.uint8)[None].repeat(32, 0))
+    write_volume(folder / "dark.tif", np.eye(32, dtype=np.uint8)[None].repeat(32, 0))
     outcomes, lines = run(folder, tmp_path / "p", weights[SCROLL], seconds=600, devices=["cpu", "cpu"])
     assert {outcome.id: outcome.status for outcome in outcomes} == {
         "1500": PREDICTED,
         "1501": PREDICTED,
         "1502": PREDICTED,
         "bad": FAILED,
-        "mask": PREDICTED,
+        "dark": PREDICTED,
     }
-    assert [path.name for path in predictions(tmp_path / "p")] == ["1500.tif", "1501.tif", "1502.tif", "mask.tif"]
+    assert [path.name for path in predictions(tmp_path / "p")] == ["1500.tif", "1501.tif", "1502.tif", "dark.tif"]
     assert all(read_volume(path).array.shape == (32, 32, 32) for path in predictions(tmp_path / "p"))
     assert "bad.tif: found" in next(outcome.error for outcome in outcomes if outcome.id == "bad")
     assert lines[0].count("CPU") == 2 and len(lines) == 7
     (warning,) = (line for line in lines if line.startswith("warning: "))
-    assert f"{folder / 'mask.tif'}: found values from 0 to 1, which is almost black" in warning
+    assert f"{folder / 'dark.tif'}: found values from 0 to 1, which is almost black" in warning
     assert {path.name for path in tmp_path.glob("*.log")} == {"process_0.log", "process_1.log"}
 
 
