@@ -4,19 +4,18 @@
 # %% [markdown] only=vesuvius
 # # Papyrus surfaces in scrolls: predict and submit
 #
-# Predicts every volume in `test_images` and writes `submission.zip`, without internet and within the time of a session.
-#
-# **Inputs** (Add Input, on the right): the competition's data, and the dataset with the bundle
-# `vesuvius_surface_3d` and its wheels. **Accelerator**: 2 x T4 (the volumes are shared between them), or any other.
+# Predicts every volume in `test_images` and writes `submission.zip`.
 
 # %% [markdown] only=liver
 # # Liver and tumours in CT: predict and submit
 #
-# Predicts every CT volume of the test set and writes `submission.csv`, without internet and within the time of a
-# session.
+# Predicts every CT volume of the test set and writes `submission.csv`.
+
+# %% [markdown]
+# Runs without internet, and ends within the time of a session.
 #
-# **Inputs** (Add Input, on the right): the competition's data, and the dataset with the bundle `liver_tumor_2d` and its
-# wheels. **Accelerator**: 2 x T4 (the volumes are shared between them), or any other.
+# **Inputs** (Add Input, on the right): the competition's data, and the dataset with the bundle and its wheels.
+# **Accelerator**: 2 x T4 (the volumes are shared between them), or any other.
 
 # %% [markdown]
 # ## Settings
@@ -92,19 +91,17 @@ outcomes = predict_in_time(
 #
 # Written, then read again and compared with the predictions.
 
-# %% only=vesuvius
-from scripts.competition.submission import fill_missing, write_vesuvius
+# %%
+from scripts.competition.submission import check_ids, fill_missing, write_liver, write_vesuvius
 
 unpredicted = fill_missing(cases, PREDICTIONS, ENDING)
 print(f"{len(unpredicted)} of {len(cases)} volumes have an empty entry: {', '.join(unpredicted) or 'none'}")
+
+# %% only=vesuvius
 SUBMISSION = WORKING / "submission.zip"
 write_vesuvius(PREDICTIONS, SUBMISSION)
 
 # %% only=liver
-from scripts.competition.submission import check_ids, fill_missing, write_liver
-
-unpredicted = fill_missing(cases, PREDICTIONS, ENDING)
-print(f"{len(unpredicted)} of {len(cases)} volumes have an empty entry: {', '.join(unpredicted) or 'none'}")
 SUBMISSION = WORKING / "submission.csv"
 write_liver(PREDICTIONS, SUBMISSION, id_template=ID_TEMPLATE, first_slice=FIRST_SLICE, transpose=TRANSPOSE)
 if samples := find("sample_submission.csv"):

@@ -3,16 +3,12 @@
 
 # %% [markdown] only=vesuvius
 # # Papyrus surfaces in scrolls: train over several sessions
-#
-# Trains the bundle `vesuvius_surface_3d` without internet, and stops in time with everything saved.
-#
-# **Inputs** (Add Input, on the right): the competition's data, and the dataset with the bundle and its wheels.
-# **To go on in another session**: add the output of this notebook's last version as an input, and save a new version.
 
 # %% [markdown] only=liver
 # # Liver and tumours in CT: train over several sessions
-#
-# Trains the bundle `liver_tumor_2d` without internet, and stops in time with everything saved.
+
+# %% [markdown]
+# Trains without internet, and stops in time with everything saved.
 #
 # **Inputs** (Add Input, on the right): the competition's data, and the dataset with the bundle and its wheels.
 # **To go on in another session**: add the output of this notebook's last version as an input, and save a new version.
