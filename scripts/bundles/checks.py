@@ -47,8 +47,12 @@ class Source:
     offline: bool = False
 
     @property
+    def meta_file(self) -> Path:
+        return self.folder / "configs" / "metadata.json"
+
+    @property
     def metadata(self) -> dict[str, Any]:
-        return read_json(self.folder / "configs" / "metadata.json")
+        return read_json(self.meta_file)
 
 
 def required_files(source: Source) -> str:
@@ -117,13 +121,13 @@ def _compare(folder: Path, sums: dict[str, str], where: str) -> None:
 
 def metadata(source: Source) -> str:
     """The metadata have all fields, of the right kind, and name the network's tensors."""
-    content, path = source.metadata, source.folder / "configs" / "metadata.json"
-    _validate(content, read_json(SCHEMA), path)
+    content = source.metadata
+    _validate(content, read_json(SCHEMA), source.meta_file)
     for tensors in content["network_data_format"].values():
         for name, tensor in tensors.items():
             if len(tensor.get("channel_def", {})) not in (0, tensor["num_channels"]):
                 found = f"{len(tensor['channel_def'])} descriptions for {tensor['num_channels']} channels of {name}"
-                raise DataError.of(path, found, "one for each")
+                raise DataError.of(source.meta_file, found, "one for each")
     return f"as {SCHEMA.name} of this project requires, the fields of {Path(content['schema']).stem}"
 
 
@@ -133,19 +137,19 @@ def official_schema(source: Source) -> str:
     if source.offline:
         return "not asked for"
     if not str(content["schema"]).startswith("https://"):
-        raise DataError.of(source.folder / "configs" / "metadata.json", content["schema"], "https://... as schema")
+        raise DataError.of(source.meta_file, content["schema"], "https://... as schema")
     try:
         with urllib.request.urlopen(content["schema"], timeout=REACH_S) as answer:
             schema = json.loads(answer.read(2**20))
     except (OSError, ValueError, urllib.error.URLError) as error:
         return f"not reached ({getattr(error, 'reason', error)})"
-    _validate(content, schema, source.folder / "configs" / "metadata.json")
+    _validate(content, schema, source.meta_file)
     return content["schema"]
 
 
 def version(source: Source) -> str:
     """The version is the newest of the changelog."""
-    return check_version(source.metadata, source.folder / "configs" / "metadata.json")
+    return check_version(source.metadata, source.meta_file)
 
 
 def configurations(source: Source) -> str:

@@ -18,7 +18,6 @@ from .process import last_line, run_python
 
 PROBE = Path(__file__).with_name("probe.py")
 TINY = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 1, "n_folds": 2, "num_workers": 0}
-FILES = {"config": "inference.json", "meta": "metadata.json"}
 TOLERANCE = 1e-4
 Result = tuple[str, bool, str]
 
@@ -80,7 +79,7 @@ def _workflows(source: Source, foreign: Path, data: Path, images: Path, shape: l
 def _network(source: Source, foreign: Path) -> dict[str, Any]:
     """Calls that check the network against the metadata, and export it with its weights."""
     bundle = source.folder.resolve()
-    files = {f"{kind}_file": str(bundle / "configs" / name) for kind, name in FILES.items()}
+    files = {"config_file": str(bundle / "configs" / "inference.json"), "meta_file": str(source.meta_file.resolve())}
     export = {"ckpt_file": str(bundle / "models" / "model.pt"), "filepath": str(foreign / "model.ts")}
     return {
         "network in and out": ("verify_net_in_out", {"net_id": "network_def", "any": 32, "device": "cpu", **files}),

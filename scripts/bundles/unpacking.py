@@ -40,9 +40,8 @@ def unpack(path: Path, folder: Path) -> Path:
                     with archive.open(entry) as source, target.open("xb") as file:
                         shutil.copyfileobj(source, file)
     except OSError as error:  # of the zip, or of the disk it is unpacked to
-        raise DataError.of(
-            error.filename or path, error.strerror or error, "room and a right to read and write"
-        ) from None
+        where, found = error.filename or path, error.strerror or error
+        raise DataError.of(where, found, "room and a right to read and write") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:  # the last: a compression of later
         raise DataError.of(path, f"{type(error).__name__}: {error}", "the zip of a bundle") from None
     return folder / name
@@ -51,11 +50,8 @@ def unpack(path: Path, folder: Path) -> Path:
 def _check_amount(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     size = sum(entry.file_size for entry in entries)
     if len(entries) > MAX_FILES or size > MAX_BYTES:
-        raise DataError.of(
-            path,
-            f"{len(entries)} files with {size / 2**30:.1f} GiB",
-            f"up to {MAX_FILES} with {MAX_BYTES / 2**30:.0f} GiB",
-        )
+        found = f"{len(entries)} files with {size / 2**30:.1f} GiB"
+        raise DataError.of(path, found, f"up to {MAX_FILES} with {MAX_BYTES / 2**30:.0f} GiB")
     for entry in entries:
         if entry.file_size > MAX_RATIO * max(entry.compress_size, 1):
             found = f"{entry.filename}, {entry.compress_size} bytes that unpack to {entry.file_size}"

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#444444")
 """Told apart by the colour-blind, too (Okabe and Ito)."""
-LINES = ("-", "--", ":", "-.")
 RESOURCES = {
     "seconds_per_step": "seconds a step",
     "data_wait": "share waiting for data",
@@ -59,10 +58,9 @@ def learning_curves(runs: Sequence[Run]) -> bytes | None:
 
 def _draw(axis: "Axes", run: Run, name: str, number: int) -> None:
     """One curve, with a circle at the epoch whose weights were kept."""
-    style = {"color": colour(number), "linestyle": LINES[number // len(COLOURS) % len(LINES)]}
     points = [(row["step"], row[name]) for row in run.history if name in row]
     if points:
-        axis.plot(*zip(*points, strict=True), marker=".", label=run.name, **style)
+        axis.plot(*zip(*points, strict=True), marker=".", label=run.name, color=colour(number))
     best = run.best_row()
     if best is not None and name == run.key_metric:
-        axis.plot(best["step"], best[name], "o", markersize=9, markerfacecolor="none", color=style["color"])
+        axis.plot(best["step"], best[name], "o", markersize=9, markerfacecolor="none", color=colour(number))

@@ -5,6 +5,7 @@ import json
 import os
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,10 +99,8 @@ def _numbers(row: dict[str, str]) -> dict[str, float]:
     """Without names, and without scores that are undefined."""
     found = {}
     for name, text in row.items():
-        try:
+        with suppress(ValueError):
             found[name] = float(text)
-        except ValueError:
-            continue
     return found
 
 
