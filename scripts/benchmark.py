@@ -60,8 +60,8 @@ def benchmark(
         if not isinstance(section, str):
             _write_page(found, where, device, Path(output))
     if json and isinstance(section, str):
-        content = {"section": section, "device": device, "machine": where, "rows": _plain(found[section]["rows"])}
-        write_whole(json, lambda file: file.write_text(dumps(content, indent=2) + "\n"))
+        rows = [row.as_dict() for row in found[section]["rows"]]
+        _write_json(json, {"section": section, "device": device, "machine": where, "rows": rows})
     if any(row.met is False for part in found.values() for row in part["rows"]):
         sys.exit("error: a goal was missed or a part failed, see the table")
 
@@ -83,22 +83,17 @@ def _write_page(found: dict[str, Any], where: str, device: str, folder: Path) ->
     command = f"python scripts/benchmark.py {','.join(found)} --device {device}"
     parts = [f"# {where}", f"Made by `{command}` on {about['date']}, commit {about['commit']}; {used}."]
     for section, part in found.items():
-        module = sys.modules.get(f"scripts.benchmarks.{section}")
-        parts += [
-            f"## {section}",
-            (getattr(module, "__doc__", None) or "").strip(),
-            as_markdown(part["rows"]),
-            f"{part['seconds']:.0f} s.",
-        ]
+        about_it = getattr(sys.modules.get(f"scripts.benchmarks.{section}"), "__doc__", None) or ""
+        parts += [f"## {section}", about_it.strip(), as_markdown(part["rows"]), f"{part['seconds']:.0f} s."]
     text = "\n\n".join(filter(None, parts)) + "\n"
-    content = {**about, "sections": {key: {**part, "rows": _plain(part["rows"])} for key, part in found.items()}}
+    sections = {key: {**part, "rows": [row.as_dict() for row in part["rows"]]} for key, part in found.items()}
     write_whole(folder / f"{name}.md", lambda file: file.write_text(text, encoding="utf-8"))
-    write_whole(folder / f"{name}.json", lambda file: file.write_text(dumps(content, indent=2) + "\n"))
+    _write_json(folder / f"{name}.json", {**about, "sections": sections})
     print(f"\nPage: {folder / name}.md", flush=True)
 
 
-def _plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    return [row.as_dict() for row in rows]
+def _write_json(path: str | Path, content: dict[str, Any]) -> None:
+    write_whole(path, lambda file: file.write_text(dumps(content, indent=2) + "\n"))
 
 
 def as_markdown(rows: Sequence[Row]) -> str:

@@ -1,6 +1,7 @@
-"""The liver bundle's default version: volumes predicted beside MONAI's slice inferer, and training on a GPU.
+"""The liver bundle's default version: volumes predicted beside MONAI's slice inferer.
 
-Decides that volumes are predicted by an inferer of our own, and which batch a GPU is given.
+Decides that volumes are predicted by an inferer of our own. What a training takes on the data and the card at hand:
+``python -m monai.bundle run plan``.
 """
 
 from contextlib import closing
@@ -15,10 +16,10 @@ from monai.inferers import SliceInferer
 
 from custom.data import PatchDataset, StreamLoader, VolumeCache, VolumeDataset
 from custom.data.phantoms import write_abdomens
-from custom.inferers import AutocastInferer, SliceVolumeInferer
+from custom.inferers import SliceVolumeInferer
 from custom.transforms import LabelToRegionsd
 
-from .measure import LIVER, Row, dice, interleaved, once, read_config, share_outside, show_seconds, taught
+from .measure import LIVER, Row, dice, interleaved, read_config, share_outside, show_seconds, taught
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,16 @@ class Sizes:
     crop: int = 128
     crops: int = 8
     warm_up_steps: int = 200
-    gpu_batches: tuple[int, ...] = (8, 16, 32)
-    gpu_steps: int = 30
 
 
 def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
-    """Inference of whole volumes, then training."""
+    """Time of a whole volume, its masks, and the share outside the network."""
     with TemporaryDirectory() as folder:
         data = write_abdomens(Path(folder, "data"), n_train=4, n_test=1, size=sizes.size, slices=sizes.slices)
         parser = read_config(LIVER, "train")
         options = {"dataset_dir": str(data), "cache_dir": str(Path(folder, "cache")), "n_folds": 4, "num_workers": 0}
         parser.update({**options, "device": device})
-        rows = _inference(parser, device, sizes)
-    return [*rows, *(_throughput(parser, device, sizes) if device.startswith("cuda") else [])]
+        return _inference(parser, device, sizes)
 
 
 def _inference(parser: ConfigParser, device: str, sizes: Sizes) -> list[Row]:
@@ -95,29 +93,3 @@ def _windowed(item: dict[str, Any]) -> dict[str, Any]:
     """HU of [-100, 200] as [0, 1], the label as regions."""
     item = LabelToRegionsd("label")(item)
     return {"image": ((item["image"].float() + 100) / 300).clamp(0, 1), "label": item["label"]}
-
-
-def _throughput(parser: ConfigParser, device: str, sizes: Sizes) -> list[Row]:
-    """Slices a second on data that are on the GPU already."""
-    network, loss = parser.get_parsed_content("network_def").to(device).train(), parser.get_parsed_content("loss")
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    inferer = AutocastInferer(precision="bf16")
-
-    def steps(image: torch.Tensor, label: torch.Tensor, count: int) -> None:
-        for _ in range(count):
-            optimizer.zero_grad()
-            loss(inferer(image, network), label).backward()
-            optimizer.step()
-
-    speeds = {}
-    for size in sizes.gpu_batches:
-        image = torch.rand(size, 1, sizes.size, sizes.size, device=device)
-        label = image.round().expand(-1, 2, -1, -1)
-        steps(image, label, 5)
-        speeds[size] = size * sizes.gpu_steps / once(lambda: steps(image, label, sizes.gpu_steps), device)  # noqa: B023
-    best = max(speeds, key=speeds.__getitem__)
-    what, theirs = f"training, {sizes.size}x{sizes.size}, bf16, batch", "4 to 5 slices/s (the seed's P100)"
-    return [
-        Row(f"{what} {size}", f"{speed:.0f} slices/s", theirs, speed, ">= 150" if size == best else "")
-        for size, speed in speeds.items()
-    ]

@@ -74,13 +74,11 @@ def attempt(parts: Iterable[tuple[str, Callable[[], list[Row]]]]) -> list[Row]:
     return rows
 
 
-def seconds(work: Callable[[], Any], *, repeats: int, device: str = "cpu") -> float:
-    """Median wall-clock seconds of ``work()`` over ``repeats`` calls, after one that is not counted."""
-    return interleaved([work], repeats=repeats, device=device)[0]
-
-
 def interleaved(works: list[Callable[[], Any]], *, repeats: int, device: str = "cpu") -> list[float]:
-    """Median seconds of each work, taken in turns, so that a machine that slows down slows all of them alike."""
+    """Median seconds of each work after one call that is not counted.
+
+    They are taken in turns, so that a machine that slows down slows all of them alike.
+    """
     for work in works:
         work()
     taken: list[list[float]] = [[] for _ in works]

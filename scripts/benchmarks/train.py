@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
-from monai.bundle import ConfigParser
 
 from custom.inferers import AutocastInferer
 from custom.networks import checkpoint_activations
 
 from .losses import example, saved_bytes
-from .measure import SURFACE, Row, by, interleaved, not_measured, read_config, seconds, show_seconds
+from .measure import SURFACE, Row, by, interleaved, not_measured, read_config, show_seconds
 
 CPU_BATCH = (1, 24, 48, 48)
 """Batch and patch on a CPU. Network and losses take time and memory by the voxel, so the ratios hold for any size."""
@@ -25,59 +24,50 @@ GIB = 2**30
 
 @dataclass
 class Setting:
-    """What all rows share: the bundle's settings, its network, a batch and where it is."""
+    """What all rows share: the bundle's network, a batch and where it is."""
 
-    config: ConfigParser
     network: torch.nn.Module
     image: torch.Tensor
     target: torch.Tensor
     device: str
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.device.startswith("cuda")
-
-    @property
-    def precision(self) -> str:
-        return "bf16" if self.on_gpu else "fp32"
+    precision: str
 
     def predict(self, network: torch.nn.Module) -> list[torch.Tensor]:
         return AutocastInferer(precision=self.precision)(self.image, network)
 
-    def step(self, network: torch.nn.Module, loss: torch.nn.Module) -> Callable[[], None]:
-        """One optimizer step on the batch."""
+    def times(self, networks: list[torch.nn.Module], losses: list[torch.nn.Module]) -> list[float]:
+        """Seconds of an optimizer step on the batch, with each of the networks and losses."""
+        steps = [self._step(network, loss) for network, loss in zip(networks, losses, strict=True)]
+        return interleaved(steps, repeats=20 if self.device.startswith("cuda") else 5, device=self.device)
+
+    def _step(self, network: torch.nn.Module, loss: torch.nn.Module) -> Callable[[], None]:
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
 
-        def work() -> None:
+        def step() -> None:
             optimizer.zero_grad()
             loss(self.predict(network), self.target).backward()
             optimizer.step()
 
-        return work
-
-    def times(self, steps: list[Callable[[], None]]) -> list[float]:
-        return interleaved(steps, repeats=20 if self.on_gpu else 5, device=self.device)
+        return step
 
 
 def run(device: str) -> list[Row]:
-    """All terms against Dice + CE, activation checkpointing, and memory on a GPU."""
-    config = read_config(SURFACE, "train")
-    shape = (config["batch_size"], *config["patch_size"]) if device.startswith("cuda") else CPU_BATCH
-    logits, target = (torch.from_numpy(array).to(device) for array in example(shape))
+    """All terms against Dice + CE, and activation checkpointing."""
+    config, on_gpu = read_config(SURFACE, "train"), device.startswith("cuda")
+    default = (config["batch_size"], *config["patch_size"])
+    logits, target = (torch.from_numpy(array).to(device) for array in example(default if on_gpu else CPU_BATCH))
     network = config.get_parsed_content("network_def").to(device).train()
-    setting = Setting(config, network, logits[:, 1:] / 6, target, device)
-    return [*_terms(setting), *_checkpointing(setting)]
+    setting = Setting(network, logits[:, 1:] / 6, target, device, "bf16" if on_gpu else "fp32")
+    return [*_terms(setting, default), *_checkpointing(setting)]
 
 
-def _terms(setting: Setting) -> list[Row]:
+def _terms(setting: Setting, default: tuple[int, ...]) -> list[Row]:
     loss, plain = (read_config(SURFACE, "train", *names).get_parsed_content("loss") for names in ([], ["loss_dice_ce"]))
     betti, interval = loss.terms["betti"], loss.every["betti"]
     loss.weights.pop("betti", None)  # timed by itself: it is computed on every N-th step only
-    steps = [setting.step(setting.network, one) for one in (loss, plain)]
-    times = setting.times(steps)
+    times = setting.times([setting.network] * 2, [loss, plain])
 
     # On a smaller patch the step is cheaper, but not the crop of 48^3 that Betti matching sees.
-    default = [setting.config["batch_size"], *setting.config["patch_size"]]
     scale = prod(default) / setting.target[:, 0].numel()
     scaled = "" if scale == 1 else f", {show_seconds(scale * times[0])} for {by(default)} by voxels"
     share = _betti_seconds(betti, setting.device) / interval if betti.available else 0.0
@@ -91,20 +81,7 @@ def _terms(setting: Setting) -> list[Row]:
         rows.append(Row(what, show_seconds(share), step, share / scale / times[0], "<= 0.1"))
     else:
         rows.append(not_measured(what, "topolosses is not installed", "<= 0.1"))
-    return [*rows, *(_on_gpu(steps[0], times[0] + share) if setting.on_gpu else [])]
-
-
-def _on_gpu(step: Callable[[], None], taken: float) -> list[Row]:
-    """Time and memory of the whole step, weights and optimizer included."""
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    memory = torch.cuda.max_memory_reserved() / GIB
-    what = "base 40, 2 x 72 x 136 x 136, bf16, all terms"
-    return [
-        Row(f"{what}: seconds a step", f"{taken:.3f}", "about 11 (the seed, A100)", taken, "<= 0.25"),
-        Row(f"{what}: peak GiB", f"{memory:.1f}", "53.6 (the seed, A100)", memory, "<= 20"),
-    ]
+    return rows
 
 
 def _checkpointing(setting: Setting) -> list[Row]:
@@ -115,7 +92,7 @@ def _checkpointing(setting: Setting) -> list[Row]:
         saved_bytes(lambda network=network: setting.predict(network), without=network.parameters()) / GIB
         for network in networks
     ]
-    times = setting.times([setting.step(network, loss) for network in networks])
+    times = setting.times(networks, [loss] * 2)
     what = "activations kept with the two finest levels checkpointed"
     return [
         Row(what, f"{kept[0]:.2f} GiB", f"{kept[1]:.2f} GiB (without)", kept[0] / kept[1], "<= 0.5"),
@@ -125,4 +102,5 @@ def _checkpointing(setting: Setting) -> list[Row]:
 
 def _betti_seconds(betti: torch.nn.Module, device: str) -> float:
     logits, target = (torch.from_numpy(array).to(device) for array in example((1, 64, 64, 64)))
-    return seconds(lambda: betti(logits.detach().requires_grad_(), target).backward(), repeats=3, device=device)
+    works = [lambda: betti(logits.detach().requires_grad_(), target).backward()]
+    return interleaved(works, repeats=3, device=device)[0]
