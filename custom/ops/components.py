@@ -20,10 +20,9 @@ def component_sizes(labels: np.ndarray, count: int) -> np.ndarray:
 
 def remove_small(mask: np.ndarray, min_voxels: int, connectivity: int = TWENTY_SIX) -> np.ndarray:
     """The mask without its components of fewer than ``min_voxels`` voxels."""
-    labels, count = label_components(mask, connectivity)
-    keep = component_sizes(labels, count) >= min_voxels
-    keep[0] = False
-    return keep[labels]
+    import cc3d
+
+    return cc3d.dust(mask.astype(bool), threshold=min_voxels, connectivity=connectivity)
 
 
 def hysteresis(values: np.ndarray, low: float, high: float, connectivity: int = TWENTY_SIX) -> np.ndarray:

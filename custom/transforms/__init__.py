@@ -3,15 +3,7 @@
 from .augmentation import RandPatchDropoutd, RandSheetCompressiond
 from .check_file import CheckFiled
 from .liver_postprocessing import CleanLiverd
-from .postprocessing import (
-    ClearOutsideSupportd,
-    CloseWithBalld,
-    FillCavitiesd,
-    HysteresisThresholdd,
-    PatchLargeHolesd,
-    PlugPinholesd,
-    PostprocessSurfaced,
-)
+from .postprocessing import PostprocessSurfaced
 from .regions import LabelToRegionsd, RegionsToLabeld
 from .save import SaveVolumed
 from .targets import SurfaceTargetsd
@@ -20,13 +12,7 @@ from .warp import RandWarpd
 __all__ = [
     "CheckFiled",
     "CleanLiverd",
-    "ClearOutsideSupportd",
-    "CloseWithBalld",
-    "FillCavitiesd",
-    "HysteresisThresholdd",
     "LabelToRegionsd",
-    "PatchLargeHolesd",
-    "PlugPinholesd",
     "PostprocessSurfaced",
     "RandPatchDropoutd",
     "RandSheetCompressiond",

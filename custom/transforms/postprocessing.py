@@ -1,188 +1,51 @@
-"""From the network's probability of surface to a mask of clean sheets.
+"""From the network's probability of surface to a mask of clean sheets."""
 
-The score counts every pinhole, speck and bridge, so most of it is won or lost here. Each step is a transform of its
-own, to be listed, left out (``"_disabled_": true``) or turned down to nothing (0) in a config; specks are removed by
-MONAI's ``RemoveSmallObjectsd``. :class:`PostprocessSurfaced` is all of them in the order that works. They take and give
-(1, D, H, W), tensors or arrays, and work on the CPU, in voxels.
-"""
-
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
-from monai.transforms import Compose, MapTransform, RemoveSmallObjectsd
+from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type
 
 from ..ops.components import SIX, fill_cavities, hysteresis, remove_small
-from ..ops.morphology import close, plug_pinholes
+from ..ops.morphology import plug_pinholes
 from ..ops.sheets import close_sheets, patch_holes
 
-
-class HysteresisThresholdd(MapTransform):
-    """Mask of the 26-connected parts with a probability of at least ``low`` that somewhere reach ``high``.
-
-    Args:
-        keys: probabilities (C, D, H, W), floating-point in [0, 1] or uint8 for 0 to 1 in 255 steps.
-        low: what belongs to the mask.
-        high: what a part needs to stay; ``low`` or less for a plain threshold.
-        channel: the one with the surface's probability.
-    """
-
-    def __init__(self, keys: KeysCollection, *, low: float = 0.5, high: float = 0.0, channel: int = -1) -> None:
-        super().__init__(keys)
-        self.low = low
-        self.high = high
-        self.channel = channel
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """(C, D, H, W) probabilities become a (1, D, H, W) uint8 mask."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            values = _array(result[key])[self.channel]
-            scale = 255 if values.dtype == np.uint8 else 1
-            result[key] = _like(hysteresis(values, self.low * scale, self.high * scale), result[key])
-        return result
-
-
-class PlugPinholesd(MapTransform):
-    """Fill background voxels with foreground at four or more of their six faces: holes one voxel wide.
-
-    Args:
-        keys: masks (1, D, H, W).
-        iterations: each turn sees what the last one filled; 0 for none.
-    """
-
-    def __init__(self, keys: KeysCollection, *, iterations: int = 1) -> None:
-        super().__init__(keys)
-        self.iterations = iterations
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Masks become uint8 masks."""
-        return _on_masks(self, data, self.iterations > 0, lambda m: plug_pinholes(m, self.iterations))
-
-
-class FillCavitiesd(MapTransform):
-    """Fill background that nothing joins to the outside.
-
-    MONAI's ``FillHolesd`` fills cavities of any size, and so the gap between two sheets that close around it.
-
-    Args:
-        keys: masks (1, D, H, W).
-        max_voxels: larger cavities stay; ``None`` fills all, 0 none.
-        connectivity: how background joins. 26 fills what the score's dimension 2 counts, 6 also what leaks through
-            edges and corners alone.
-    """
-
-    def __init__(self, keys: KeysCollection, *, max_voxels: int | None = None, connectivity: int = SIX) -> None:
-        super().__init__(keys)
-        self.max_voxels = max_voxels
-        self.connectivity = connectivity
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Masks become uint8 masks."""
-        work = self.max_voxels != 0
-        return _on_masks(self, data, work, lambda m: fill_cavities(m, self.max_voxels, self.connectivity))
-
-
-class CloseWithBalld(MapTransform):
-    """Closing with a ball: fills notches and the holes of a sheet that are not much wider than the ball.
-
-    From either side the ball dips one voxel into the hole: what is filled is thinner by two, so that holes of a sheet
-    of two voxels stay open, and are for :class:`PatchLargeHolesd`.
-
-    Args:
-        keys: masks (1, D, H, W).
-        radius: in voxels; 0 for none.
-        keep_apart: leave out what would join two components; without it, sheets with a narrow gap run together.
-    """
-
-    def __init__(self, keys: KeysCollection, *, radius: float = 3.0, keep_apart: bool = True) -> None:
-        super().__init__(keys)
-        self.radius = radius
-        self.keep_apart = keep_apart
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Masks become uint8 masks."""
-        operation = close_sheets if self.keep_apart else close
-        return _on_masks(self, data, self.radius >= 1, lambda m: operation(m, self.radius))
-
-
-class PatchLargeHolesd(MapTransform):
-    """Close larger holes of each sheet with a height map that continues the sheet around the hole.
-
-    Holes of folded sheets, holes open to the edge, and those whose patch would touch another sheet, stay.
-
-    Args:
-        keys: masks (1, D, H, W).
-        max_area: of a hole as seen from the axis that shows most of the sheet, in pixels; 0 for none.
-        min_voxels: smaller sheets are left alone.
-    """
-
-    def __init__(self, keys: KeysCollection, *, max_area: int, min_voxels: int = 1000) -> None:
-        super().__init__(keys)
-        self.max_area = max_area
-        self.min_voxels = min_voxels
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Masks become uint8 masks."""
-        return _on_masks(self, data, self.max_area > 0, lambda m: patch_holes(m, self.max_area, self.min_voxels))
-
-
-class ClearOutsideSupportd(MapTransform):
-    """Clear the mask where the CT holds nothing.
-
-    Published scroll volumes are set to 0 outside a mask, and networks like to see a surface along its edge.
-
-    Args:
-        keys: masks (1, D, H, W).
-        image_key: the image (1, D, H, W).
-        empty: the image's value where there is no CT, after the transforms before this one; lower ones count too.
-        min_voxels: smaller 6-connected regions of that value are dark voxels of the CT.
-    """
-
-    def __init__(
-        self, keys: KeysCollection, *, image_key: str = "image", empty: float = 0.0, min_voxels: int = 1000
-    ) -> None:
-        super().__init__(keys)
-        self.image_key = image_key
-        self.empty = empty
-        self.min_voxels = min_voxels
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Masks become uint8 masks.
-
-        Raises:
-            ValueError: image and mask differ in shape.
-        """
-        outside = remove_small(_single(data[self.image_key]) <= self.empty, self.min_voxels, SIX)
-
-        def clear(mask: np.ndarray) -> np.ndarray:
-            if mask.shape != outside.shape:
-                raise ValueError(f"mask {mask.shape} and image {outside.shape} must have one shape")
-            return mask & ~outside
-
-        return _on_masks(self, data, True, clear)
+DARK_VOXELS = 1000
+"""Smaller 6-connected regions without CT are dark voxels within it."""
 
 
 class PostprocessSurfaced(MapTransform):
-    """All the steps: threshold, what lies outside the CT, specks, closing, pinholes, large holes, cavities.
+    """Threshold the surface's probability and repair the sheets; every step but the threshold is left out by a 0.
+
+    The score counts every pinhole, speck and bridge, so most of it is won or lost here. Works on the CPU, in voxels.
+    The steps are taken in the order of the arguments, after the mask has been cleared outside the CT.
 
     Args:
-        keys: probabilities as for :class:`HysteresisThresholdd`.
-        threshold_low, threshold_high: of the hysteresis; a plain threshold where the second is not larger.
-        min_component_voxels: smaller components are removed.
-        closing_radius: of the ball.
-        pinhole_iterations: turns of plugging holes one voxel wide.
-        max_hole_area: of a hole that is patched with a height map, in pixels.
-        max_cavity_voxels: of a cavity that is filled; ``None`` for any size.
-        image_key: clears the mask outside the support of this CT; ``None`` leaves it.
-        empty: as for :class:`ClearOutsideSupportd`.
+        keys: probabilities (C, D, H, W), tensors or arrays, floating-point in [0, 1] or uint8 for 0 to 1 in 255 steps.
+            They become (1, D, H, W) uint8 masks of the same kind.
+        threshold_low: least probability of what belongs to the mask.
+        threshold_high: what a 26-connected part of it has to reach somewhere (hysteresis); ``threshold_low`` or less
+            for a plain threshold.
+        min_component_voxels: smaller 26-connected components are removed.
+        closing_radius: of the ball that closes notches and small holes, where that joins no two components. From either
+            side the ball dips one voxel into a hole: what is filled is thinner by two, so that holes of a sheet of two
+            voxels stay open.
+        pinhole_iterations: how often background voxels with foreground at four or more of their six faces, holes one
+            voxel wide, are filled. Comes after the closing, which leaves dents where its ball dips into a hole.
+        max_hole_area: pixels of the largest hole in a sheet that is patched by a height map, seen from the axis that
+            shows most of the sheet. Holes of folded sheets, and those whose patch would touch another sheet, stay.
+        max_cavity_voxels: of a cavity that is filled, background joined by faces; ``None`` for any size.
+        image_key: clears the mask where this CT (1, D, H, W) holds nothing: published scrolls are 0 outside of a mask,
+            along which networks like to see a surface. ``None`` leaves it.
+        empty: the CT's value where there is none, after the transforms before this one; lower ones count too.
         channel: the one with the surface's probability.
 
-    A 0 leaves a step out.
+    Raises:
+        ValueError: an input has not four dimensions, or the CT another shape than the mask.
     """
 
     def __init__(
@@ -201,33 +64,45 @@ class PostprocessSurfaced(MapTransform):
         channel: int = -1,
     ) -> None:
         super().__init__(keys)
-        support = [ClearOutsideSupportd(keys, image_key=image_key, empty=empty)] if image_key else []
-        self.steps = Compose(
-            [
-                HysteresisThresholdd(keys, low=threshold_low, high=threshold_high, channel=channel),
-                *support,
-                RemoveSmallObjectsd(keys, min_size=min_component_voxels, connectivity=3),
-                CloseWithBalld(keys, radius=closing_radius),
-                # After the closing: it leaves pinholes and dents where its ball dips into a hole.
-                PlugPinholesd(keys, iterations=pinhole_iterations),
-                PatchLargeHolesd(keys, max_area=max_hole_area),
-                FillCavitiesd(keys, max_voxels=max_cavity_voxels),
-            ]
-        )
+        self.threshold_low, self.threshold_high = threshold_low, threshold_high
+        self.min_component_voxels = min_component_voxels
+        self.closing_radius = closing_radius
+        self.pinhole_iterations = pinhole_iterations
+        self.max_hole_area = max_hole_area
+        self.max_cavity_voxels = max_cavity_voxels
+        self.image_key, self.empty = image_key, empty
+        self.channel = channel
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """(C, D, H, W) probabilities become a (1, D, H, W) uint8 mask."""
-        return self.steps(data)
+        result = dict(data)
+        for key in self.key_iterator(result):
+            values = _array(result[key])[self.channel]
+            scale = 255 if values.dtype == np.uint8 else 1
+            mask = hysteresis(values, self.threshold_low * scale, self.threshold_high * scale)
+            if self.image_key:
+                mask &= ~self._outside(_array(data[self.image_key])[0], mask.shape)
+            mask = self._repaired(mask)[None].astype(np.uint8)
+            result[key] = convert_to_dst_type(mask, result[key], dtype=np.uint8)[0]
+        return result
 
+    def _outside(self, image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        if image.shape != shape:
+            raise ValueError(f"mask {shape} and image {image.shape} must have one shape")
+        return remove_small(image <= self.empty, DARK_VOXELS, SIX)
 
-def _on_masks(
-    transform: MapTransform, data: Mapping[Hashable, Any], work: bool, operation: Callable[[np.ndarray], np.ndarray]
-) -> dict[Hashable, Any]:
-    """Apply an operation on (D, H, W) bool masks to every key, or only hand on if there is no work."""
-    result = dict(data)
-    for key in transform.key_iterator(result) if work else ():
-        result[key] = _like(operation(_single(result[key]) != 0), result[key])
-    return result
+    def _repaired(self, mask: np.ndarray) -> np.ndarray:
+        """The (D, H, W) bool mask after all steps that are not left out."""
+        if self.min_component_voxels > 0:
+            mask = remove_small(mask, self.min_component_voxels)
+        if self.closing_radius >= 1:
+            mask = close_sheets(mask, self.closing_radius)
+        if self.pinhole_iterations > 0:
+            mask = plug_pinholes(mask, self.pinhole_iterations)
+        if self.max_hole_area > 0:
+            mask = patch_holes(mask, self.max_hole_area)
+        if self.max_cavity_voxels != 0:
+            mask = fill_cavities(mask, self.max_cavity_voxels, SIX)
+        return mask
 
 
 def _array(image: NdarrayOrTensor) -> np.ndarray:
@@ -235,15 +110,3 @@ def _array(image: NdarrayOrTensor) -> np.ndarray:
     if array.ndim != 4:
         raise ValueError(f"expected (C, D, H, W), got {tuple(array.shape)}")
     return np.asarray(array)
-
-
-def _single(image: NdarrayOrTensor) -> np.ndarray:
-    array = _array(image)
-    if array.shape[0] != 1:
-        raise ValueError(f"expected (1, D, H, W), got {array.shape}")
-    return array[0]
-
-
-def _like(mask: np.ndarray, image: NdarrayOrTensor) -> NdarrayOrTensor:
-    """(D, H, W) as (1, D, H, W) uint8 of the image's kind: array, tensor or MetaTensor, with metadata and device."""
-    return convert_to_dst_type(mask[None].astype(np.uint8), image, dtype=np.uint8)[0]
