@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 # The deformation cannot fold while every control point moves by less than spacing / K along each axis: Y. Choi and
 # S. Lee, "Injectivity conditions of 2D and 3D uniform cubic B-spline functions", Graphical Models 62, 2000.
-_INJECTIVITY_K = {2: 2.046392675, 3: 2.479472335}
+_INJECTIVITY_K = 2.479472335  # in 3-D; smaller in 2-D
 
 # How a surface two voxels thick is read. Over 15 warps of scroll phantoms of 72x136x136 voxels the Euler number of the
 # surface (a hole counts -1) changed by 917 in the mean where the nearest voxel was read, by 315 with linear
@@ -29,9 +29,9 @@ _SURFACE_CUT = 0.485
 _OWN_SIDE = 0.05  # smoothing leaves a voxel at least so far on its side of the cut
 
 
-def largest_elastic_magnitude(spacing: float, spatial_dims: int) -> float:
+def largest_elastic_magnitude(spacing: float) -> float:
     """Control points may move by this much along an axis, in voxels, before the deformation can fold."""
-    return spacing / _INJECTIVITY_K[spatial_dims]
+    return spacing / _INJECTIVITY_K
 
 
 def control_lattice_shape(size: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
@@ -79,45 +79,38 @@ def warp_coordinates(
     return elastic.add_(rest).addcmul_(slope, axes[-1])
 
 
-def sample_linear(image: torch.Tensor, coordinates: torch.Tensor, padding_mode: str = "border") -> torch.Tensor:
-    """Read ``image`` at ``coordinates`` with (bi-, tri-) linear interpolation.
+def sample_linear(image: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+    """Read ``image`` at ``coordinates`` with (bi-, tri-) linear interpolation; beyond its border, the border's values.
 
     Args:
         image: (B, C, D, H, W) or (B, C, H, W), any dtype.
         coordinates: (B, d, *output size) in voxels of ``image``, components in array order.
-        padding_mode: ``"border"``, ``"zeros"`` or ``"reflection"`` beyond the image, as in ``grid_sample``.
 
     Returns:
-        (B, C, *output size) float32, within the range of each channel (and 0 with ``"zeros"``): eight weights that sum
-        to 1 only up to rounding would lift a saturated voxel a hair above it.
+        (B, C, *output size) float32, within the range of each channel: eight weights that sum to 1 only up to rounding
+        would lift a saturated voxel a hair above it.
     """
     size = image.shape[2:]
     image = image.float()
     grid = torch.empty_like(coordinates, dtype=torch.float32)
     for axis, n in enumerate(size):  # grid_sample wants x first, and -1 and 1 at the outer faces of the image
         torch.add(coordinates[:, axis], 0.5, out=grid[:, -1 - axis]).mul_(2 / n).sub_(1)
-    read = F.grid_sample(image, grid.movedim(1, -1), mode="bilinear", padding_mode=padding_mode, align_corners=False)
-    ends = [end.view(*end.shape, *[1] * len(size)) for end in image.flatten(2).aminmax(dim=2)]
-    low, high = (ends[0].clamp(max=0), ends[1].clamp(min=0)) if padding_mode == "zeros" else ends
+    read = F.grid_sample(image, grid.movedim(1, -1), mode="bilinear", padding_mode="border", align_corners=False)
+    low, high = (end.view(*end.shape, *[1] * len(size)) for end in image.flatten(2).aminmax(dim=2))
     return read.clamp_(low, high)
 
 
-def sample_nearest(
-    label: torch.Tensor, coordinates: torch.Tensor, padding_mode: str = "border", padding_value: int | None = None
-) -> torch.Tensor:
+def sample_nearest(label: torch.Tensor, coordinates: torch.Tensor, padding_value: int | None = None) -> torch.Tensor:
     """Read ``label`` at the voxels nearest to ``coordinates``: an integer gather, so no value is ever made up.
 
     Args:
         label: (B, C, D, H, W) or (B, C, H, W), any dtype.
         coordinates: (B, d, *output size) in voxels of ``label``, components in array order.
-        padding_mode: as for :func:`sample_linear`; unused where ``padding_value`` is given.
-        padding_value: the value beyond the label's outer faces.
+        padding_value: the value beyond the label's outer faces; ``None``: the border's values.
 
     Returns:
         (B, C, *output size) of the label's dtype.
     """
-    if padding_value is None and padding_mode == "zeros":
-        padding_value = 0
     rim = 0 if padding_value is None else 1
     if rim:  # everything outside lands in a rim one voxel wide
         label = F.pad(label, (rim, rim) * (label.ndim - 2), value=padding_value)
@@ -126,42 +119,24 @@ def sample_nearest(
     dtype = torch.float32 if math.prod(size) < 2**24 else torch.float64
     index = torch.zeros_like(coordinates[:, 0], dtype=dtype)
     for axis, n in enumerate(size):
-        at = coordinates[:, axis]
-        if rim == 0 and padding_mode == "reflection":
-            at = _reflect(at, n)
-        index.mul_(n).add_(at.round().add_(rim).clamp_(0, n - 1))
+        index.mul_(n).add_(coordinates[:, axis].round().add_(rim).clamp_(0, n - 1))
     index = index.flatten(1).to(torch.int32 if dtype == torch.float32 else torch.int64)
     read = [channel.index_select(0, i) for one, i in zip(label.flatten(2), index, strict=True) for channel in one]
     return torch.stack(read).view(*label.shape[:2], *coordinates.shape[2:])
 
 
-def sample_surface(
-    label: torch.Tensor, coordinates: torch.Tensor, padding_mode: str = "border", padding_value: int | None = None
-) -> torch.Tensor:
-    """Read a thin surface at ``coordinates`` without puncturing it, as the nearest voxels do where it is two thick.
+def surface_amount(label: torch.Tensor) -> torch.Tensor:
+    """How much surface (label 1) there is around each voxel, to be read by :func:`sample_linear`.
 
-    How much surface (label 1) there is around a place is smoothed slightly, interpolated linearly and cut. What is
-    neither 0 nor 1 (voxels that are ignored) is read as by :func:`sample_nearest`, is kept whatever the surface does,
-    and counts for neither side. Where a coordinate is a voxel's, that voxel's own value is read.
+    Nearest voxels puncture a surface where it is two voxels thick. What is read here is smoothed slightly, interpolated
+    linearly and cut by :func:`cut_surface`. Where a coordinate is a voxel's, that voxel's own value is read.
 
     Args:
-        label: (B, C, D, H, W) or (B, C, H, W) of 0, 1 and larger values, any dtype.
-        coordinates: (B, d, *output size) in voxels of ``label``, components in array order.
-        padding_mode: as for :func:`sample_linear`; unused where ``padding_value`` is given.
-        padding_value: the value beyond the label's outer faces, any but 1.
+        label: (B, C, D, H, W) or (B, C, H, W) of 0, 1 and larger values (voxels that are ignored), any dtype.
 
     Returns:
-        (B, C, *output size) of the label's dtype.
-    """
-    amount = sample_linear(surface_amount(label), coordinates, padding_mode)
-    return cut_surface(amount, label, coordinates, padding_mode, padding_value)
-
-
-def surface_amount(label: torch.Tensor) -> torch.Tensor:
-    """The first third of :func:`sample_surface`, for who samples it together with other tensors.
-
-    Returns:
-        float32 of the label's shape: above 0 at its surface, below 0 at its background, 0 at other values.
+        float32 of the label's shape: above 0 at its surface, below 0 at its background, 0 at other values, which count
+        for neither side.
     """
     amount = (label == 1).float().sub_((label <= 1).float().mul_(_SURFACE_CUT))
     side = amount.sign()
@@ -169,14 +144,21 @@ def surface_amount(label: torch.Tensor) -> torch.Tensor:
 
 
 def cut_surface(
-    amount: torch.Tensor,
-    label: torch.Tensor,
-    coordinates: torch.Tensor,
-    padding_mode: str = "border",
-    padding_value: int | None = None,
+    amount: torch.Tensor, label: torch.Tensor, coordinates: torch.Tensor, padding_value: int | None = None
 ) -> torch.Tensor:
-    """The last third of :func:`sample_surface`: ``amount`` is :func:`surface_amount` read by :func:`sample_linear`."""
-    other = sample_nearest(label.clamp(min=1), coordinates, padding_mode, padding_value)
+    """The label at ``coordinates``, its surface where the amount is above 0.
+
+    What is neither 0 nor 1 is read as by :func:`sample_nearest`, and is kept whatever the surface does.
+
+    Args:
+        amount: (B, C, *output size), from :func:`surface_amount` by :func:`sample_linear`.
+        label, coordinates: of these.
+        padding_value: the value beyond the label's outer faces, any but 1; ``None``: the border's values.
+
+    Returns:
+        (B, C, *output size) of the label's dtype.
+    """
+    other = sample_nearest(label.clamp(min=1), coordinates, padding_value)
     return torch.where(other == 1, (amount > 0).to(label.dtype), other)
 
 
@@ -229,9 +211,3 @@ def _smooth(image: torch.Tensor, sigma: float, radius: int = 2) -> torch.Tensor:
             smooth.narrow(axis, 0, n - step).add_(image.narrow(axis, step, n - step), alpha=weight)
         image = smooth
     return image
-
-
-def _reflect(at: torch.Tensor, n: int) -> torch.Tensor:
-    """Mirror positions at the outer faces, -0.5 and n - 0.5, as ``grid_sample`` does."""
-    folded = (at + 0.5).remainder(2 * n)
-    return torch.minimum(folded, 2 * n - folded) - 0.5
