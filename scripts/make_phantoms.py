@@ -94,11 +94,11 @@ def _writer(kind: str) -> Callable[..., Path]:
     """What makes them; slow to load: not for --help."""
     if kind == "zarr":
         try:
-            from custom.scroll.phantom import write_zarr_scroll
+            from scripts.phantoms.whole_scroll import write_zarr_scroll
         except ModuleNotFoundError as error:
             sys.exit(f"error: found no module {error.name!r}, expected Python 3.11 with requirements-scroll.txt")
         return write_zarr_scroll
-    from custom.data.phantoms import write_abdomens, write_scrolls
+    from scripts.phantoms import write_abdomens, write_scrolls
 
     return write_scrolls if kind == "scroll" else write_abdomens
 

@@ -21,8 +21,8 @@ import torch
 from monai.transforms import Compose, Rand3DElasticd, RandAffined
 
 from custom.data import PatchDataset, StreamLoader, VolumeCache, read_volume, write_volume
-from custom.data.phantoms import abdomen_phantom, scroll_phantom
 from custom.transforms import RandWarpd
+from scripts.phantoms import abdomen_phantom, scroll_phantom
 
 from .measure import (
     LIVER,

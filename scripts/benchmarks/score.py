@@ -9,9 +9,9 @@ import resource
 import numpy as np
 from scipy import ndimage
 
-from custom.data.phantoms import scroll_phantom
 from custom.metrics.vesuvius_score import score_volume
 from custom.ops.betti import betti_available
+from scripts.phantoms import scroll_phantom
 
 from .measure import Row, in_a_process, not_measured, once, show_seconds
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from custom.data.phantoms import scroll_phantom
+from scripts.phantoms import scroll_phantom
 
 NUMBERS = ("n_train", "n_test")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_phantoms.py"

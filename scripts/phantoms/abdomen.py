@@ -23,7 +23,7 @@ class Abdomen(NamedTuple):
     Attributes:
         image: int16, HU; three axes in the order and direction of the case's orientation.
         label: uint8, the image's shape: 0 background, 1 liver (with its vessels), 2 tumour.
-        tissue: uint8, the image's shape: values of :class:`~custom.data.phantoms.anatomy.Tissue`.
+        tissue: uint8, the image's shape: values of :class:`~scripts.phantoms.anatomy.Tissue`.
         affine: float64 ``(4, 4)``, array index to RAS millimetres.
     """
 

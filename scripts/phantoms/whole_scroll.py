@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from ..data.phantoms.layouts import claim
-from ..data.phantoms.scroll import check_scroll, scroll_phantom
-from .blocks import CHUNK
-from .ome_zarr import write_image
+from custom.scroll.blocks import CHUNK
+from custom.scroll.ome_zarr import write_image
+
+from .layouts import claim
+from .scroll import check_scroll, scroll_phantom
 
 IMAGE, LABEL = "scroll.zarr", "label.zarr"
 
@@ -15,12 +16,12 @@ def write_zarr_scroll(
 ) -> Path:
     """Write ``scroll.zarr`` and ``label.zarr``, one cube of a scroll and its surface.
 
-    The label is as :func:`custom.data.phantoms.scroll_phantom` has it, with nothing unlabelled but the border. A cube
+    The label is as :func:`scripts.phantoms.scroll_phantom` has it, with nothing unlabelled but the border. A cube
     of 512 voxels takes about 4 GB of memory.
 
     Args:
         output: a new or empty folder, or one that the same call has filled before.
-        size, seed, pitch: see :func:`custom.data.phantoms.scroll_phantom`.
+        size, seed, pitch: see :func:`scripts.phantoms.scroll_phantom`.
         chunk: edge of the chunks in voxels.
 
     Raises:

@@ -11,10 +11,10 @@ from scipy import ndimage
 from skimage import measure
 
 from custom.data.cases import find_cases
-from custom.data.phantoms import abdomen_phantom, scroll_id, scroll_phantom, write_abdomens, write_scrolls
-from custom.data.phantoms.anatomy import Tissue
-from custom.data.phantoms.scroll import _make_scroll, _place
 from custom.errors import DataError
+from scripts.phantoms import abdomen_phantom, scroll_id, scroll_phantom, write_abdomens, write_scrolls
+from scripts.phantoms.anatomy import Tissue
+from scripts.phantoms.scroll import _make_scroll, _place
 
 CODES = ["LPS", "RAS", "LAS", "PSR", "RPI", "LPI"]
 
@@ -59,9 +59,9 @@ def test_scroll_is_a_function_of_seed_and_index():
 
 
 def test_a_scroll_is_computed_in_slabs_without_a_trace(monkeypatch):
-    monkeypatch.setattr("custom.data.phantoms.scroll.SLAB", 1000)
+    monkeypatch.setattr("scripts.phantoms.scroll.SLAB", 1000)
     whole = scroll_phantom(seed=1, index=0, size=33)
-    monkeypatch.setattr("custom.data.phantoms.scroll.SLAB", 8)  # the last one is a single plane
+    monkeypatch.setattr("scripts.phantoms.scroll.SLAB", 8)  # the last one is a single plane
     assert all(map(np.array_equal, whole, scroll_phantom(seed=1, index=0, size=33)))
 
 

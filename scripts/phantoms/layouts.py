@@ -9,9 +9,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ...errors import DataError
-from ...files import write_whole
-from ..writing import write_volume
+from custom.data.writing import write_volume
+from custom.errors import DataError
+from custom.files import write_whole
+
 from .abdomen import abdomen_phantom, check_abdomen
 from .scroll import check_scroll, scroll_id, scroll_phantom
 
