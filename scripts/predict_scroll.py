@@ -81,6 +81,8 @@ def predict_scroll(
         voxels_per_second: of one worker, to plan for, as progress and summary tell; adds the hours.
     """
     try:
+        from custom.scroll.costs import Layout
+        from custom.scroll.engine import Workers
         from custom.scroll.engine import predict_scroll as predict
         from custom.scroll.model import Bundle
     except ModuleNotFoundError as error:
@@ -92,30 +94,19 @@ def predict_scroll(
     _check_counts(workers=workers, threads=threads, batch_size=batch_size, chunk=chunk, shard=shard)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("custom").setLevel(logging.INFO)
-    options = {
-        "region": None if region is None else str(region),
-        "block": (block,) * 3 if isinstance(block, int) else block,
-        "chunk": chunk,
-        "shard": shard,
-    }
+    block = (block,) * 3 if isinstance(block, int) else block
+    layout = Layout(None if region is None else str(region), block, chunk, shard)
     try:
         checkpoint = checkpoint and _listed(checkpoint)
-        options["bundle"] = Bundle.read(str(bundle), configs=_listed(config), checkpoint=checkpoint, weights=not plan)
+        read = Bundle.read(str(bundle), configs=_listed(config), checkpoint=checkpoint, weights=not plan)
+        options = {"bundle": read, "layout": layout}
         if plan:
             summary = _plan(input, shape, workers, memory_gb, voxels_per_second=voxels_per_second, **options)
         else:
-            summary = predict(
-                input=str(input),
-                output=str(output),
-                threshold=threshold,
-                scheduler=scheduler,
-                workers=workers,
-                threads=threads,
-                batch_size=batch_size,
-                overwrite=overwrite,
-                same_input=same_input,
-                **options,
-            )
+            who = Workers(scheduler, workers, threads, batch_size)
+            places = {"input": str(input), "output": str(output)}
+            keep = {"overwrite": overwrite, "same_input": same_input}
+            summary = predict(**places, threshold=threshold, workers=who, **keep, **options)
     except (DataError, ValueError) as error:
         sys.exit(f"error: {error}")
     text = json_format.dumps(summary, indent=2)

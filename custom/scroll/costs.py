@@ -1,7 +1,7 @@
 """What a prediction will read, compute, keep in memory and write, before anything is done."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -14,33 +14,37 @@ MEMORY_SHARE = 0.6
 """Of a worker's memory that a task's planes may take; the rest is for the network."""
 
 
-def make_plan(
-    grid: WindowGrid,
-    input_chunk: Sequence[int],
-    *,
-    region: str | None = None,
-    chunk: int = CHUNK,
-    shard: int | None = None,
-    block: Sequence[int] | None = None,
-) -> Plan:
-    """The plan for a command line's options.
+@dataclass(frozen=True)
+class Layout:
+    """Which part of a volume is predicted, and in which pieces it is computed and written.
 
     Args:
-        grid: the windows of the whole volume.
-        input_chunk: (D, H, W) of the volume's chunks.
-        region: ``z0:z1,y0:y1,x0:x1`` in voxels.
+        region: ``z0:z1,y0:y1,x0:x1`` in voxels; the windows are still those of the whole volume.
+        block: (D, H, W) of a task in voxels, in multiples of the shard; by default see :func:`fit`.
         chunk: edge of the output's chunks in voxels.
         shard: edge of the output's shards in voxels, the chunk times a power of two; by default 512 or less.
-        block: (D, H, W) of a task in voxels; one shard if not given, see :func:`fit`.
-
-    Raises:
-        ValueError: an option is ill.
     """
-    box = parse_region(region, grid.shape)
-    shard = choose_shard([stop - start for start, stop in box], chunk) if shard is None else shard
-    if shard % chunk or (shard // chunk).bit_count() != 1:
-        raise ValueError(f"shard: found {shard}, expected the chunk, {chunk}, times a power of two")
-    return Plan(grid, box, tuple(input_chunk), shard, (shard,) * 3 if block is None else tuple(block))
+
+    region: str | None = None
+    block: Sequence[int] | None = None
+    chunk: int = CHUNK
+    shard: int | None = None
+
+    def plan(self, grid: WindowGrid, input_chunk: Sequence[int]) -> Plan:
+        """The tasks, blocks of one shard if not given.
+
+        Args:
+            grid: the windows of the whole volume.
+            input_chunk: (D, H, W) of the volume's chunks.
+
+        Raises:
+            ValueError: the layout does not fit the volume or itself.
+        """
+        box = parse_region(self.region, grid.shape)
+        shard = self.shard or choose_shard([stop - start for start, stop in box], self.chunk)
+        if shard % self.chunk or (shard // self.chunk).bit_count() != 1:
+            raise ValueError(f"shard: found {shard}, expected the chunk, {self.chunk}, times a power of two")
+        return Plan(grid, box, tuple(input_chunk), shard, tuple(self.block or (shard,) * 3))
 
 
 def fit(plan: Plan, *, workers: int, memory: float) -> Plan:
@@ -58,8 +62,8 @@ def plan_scroll(
     bundle: Bundle,
     workers: int,
     memory: float,
+    layout: Layout,
     voxels_per_second: float | None = None,
-    **options: Any,
 ) -> dict[str, Any]:
     """What :func:`custom.scroll.engine.predict_scroll` would cost.
 
@@ -69,20 +73,20 @@ def plan_scroll(
         bundle: network and windows; no weights are needed.
         workers: how many there will be.
         memory: of each, in bytes.
+        layout: region and pieces.
         voxels_per_second: of the volume, that one worker predicts in a large block; ``None``: not known.
-        options: of :func:`make_plan`.
 
     Returns:
         numbers by name: those that :func:`cost` gives, ``worker_hours`` in all, and ``hours`` until the end, at most.
 
     Raises:
-        ValueError: an option is ill.
+        ValueError: the layout does not fit the volume or itself.
     """
     windows = bundle.windows()
-    plan = make_plan(WindowGrid(tuple(shape), windows.roi_size, windows.stride), input_chunk, **options)
-    if options.get("block") is None:
+    plan = layout.plan(WindowGrid(tuple(shape), windows.roi_size, windows.stride), input_chunk)
+    if layout.block is None:
         plan = fit(plan, workers=workers, memory=memory)
-    found = cost(plan, chunk=options.get("chunk", CHUNK), views=len(windows.views))
+    found = cost(plan, chunk=layout.chunk, views=len(windows.views))
     if voxels_per_second is not None:
         hours = found["voxels"] / plan.grid.part(plan.region).count / voxels_per_second / 3600  # for a window
         found |= {"worker_hours": plan.windows * hours, "hours": plan.longest(workers) * hours}

@@ -5,15 +5,15 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 import torch
-from dask.distributed import Client, LocalCluster, as_completed, get_worker
+from dask.distributed import Client, Future, LocalCluster, as_completed, get_worker
 from dask.system import CPU_COUNT
 from distributed.system import MEMORY_LIMIT
 from tqdm import tqdm
@@ -22,8 +22,7 @@ from ..data.remote import is_url
 from ..errors import DataError
 from ..inferers.common import ACTIVATIONS
 from ..ops.windows import Box, WindowGrid
-from .blocks import CHUNK
-from .costs import fit, make_plan
+from .costs import Layout, fit
 from .model import Bundle
 from .ome_zarr import Image, Output, open_image
 from .survey import Survey, survey, warn_of_missing
@@ -41,20 +40,31 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Who does the work, and how much each does at a time.
+
+    Args:
+        scheduler: address of a Dask scheduler; by default a cluster is made on this machine.
+        count: processes of that; by default one for each GPU, else one for every 4 cores.
+        threads: windows that a worker without a GPU predicts at the same time; by default its share of the cores.
+        batch_size: windows in one call of the network on a GPU; by default the bundle's.
+    """
+
+    scheduler: str | None = None
+    count: int | None = None
+    threads: int | None = None
+    batch_size: int | None = None
+
+
 def predict_scroll(
     *,
     input: str,
     output: str,
     bundle: Bundle,
-    region: str | None = None,
+    layout: Layout,
+    workers: Workers,
     threshold: float | None = None,
-    block: Sequence[int] | None = None,
-    chunk: int = CHUNK,
-    shard: int | None = None,
-    scheduler: str | None = None,
-    workers: int | None = None,
-    threads: int | None = None,
-    batch_size: int | None = None,
     overwrite: bool = False,
     same_input: bool = False,
 ) -> dict[str, Any]:
@@ -66,16 +76,9 @@ def predict_scroll(
         input: OME-Zarr image or zarr array, uint8 ``(D, H, W)``: a path or a URL.
         output: OME-Zarr to write, of the region's shape.
         bundle: network, windows and weights.
-        region: ``z0:z1,y0:y1,x0:x1`` in voxels; the windows are still those of the whole volume.
+        layout: the region to predict, and blocks, shards and chunks.
+        workers: a cluster, or processes on this machine.
         threshold: makes a mask of 0 and 1; ``None``: the probability from 0 to 255.
-        block: (D, H, W) of a task in voxels, in multiples of the shard; by default what is done first within the
-            workers' memory.
-        chunk: edge of the output's chunks in voxels.
-        shard: edge of the output's shards in voxels, the chunk times a power of two; by default 512 or less.
-        scheduler: address of a Dask scheduler; by default a cluster is made on this machine.
-        workers: processes of that; by default one for each GPU, else one for every 4 cores.
-        threads: windows that a worker without a GPU predicts at the same time; by default its share of the cores.
-        batch_size: windows in one call of the network on a GPU; by default the bundle's.
         overwrite: begin anew where a prediction is there, instead of going on with it.
         same_input: take the input for that of a prediction which is there, although its identity is another.
 
@@ -84,44 +87,59 @@ def predict_scroll(
 
     Raises:
         DataError: input, output or bundle cannot be used.
-        ValueError: an option is ill.
+        ValueError: the layout does not fit the volume or itself.
     """
     started = time.perf_counter()
     image = open_image(input)
-    windows = bundle.windows()
-    bundle.intensity()  # refuses early
-    grid = WindowGrid(image.array.shape, windows.roi_size, windows.stride)
-    plan = make_plan(grid, image.array.chunks, region=region, chunk=chunk, shard=shard, block=block)
-    job = Job(_absolute(input), _absolute(output), bundle, plan, chunk, threshold, threads or 1, batch_size)
-    if f"{job.input}/".startswith(f"{job.output.rstrip('/')}/"):
-        raise DataError.of(output, "the place of the input", "another place")
-    surveyed = survey(image, plan.part(tuple((0, length) for length in plan.shape)).read)
-
-    with _client(scheduler, workers) as client:
-        written = job.open_output()
-        written.create(
-            _settings(job) | {"input": surveyed.identity},
-            image.scale,
-            [start for start, _ in plan.region],
-            image.space.units,
-            origin=image.space.origin,
-            source=job.input,
-            overwrite=overwrite,
-            same_input=same_input,
-        )
-        resources = _resources(client, started_here=scheduler is None)
-        if block is None:
-            plan = fit(plan, workers=resources.workers, memory=resources.memory)
-        job = replace(job, plan=plan, threads=threads or resources.threads)
-        run = _Run(client, job, written, resources.spread)
-        results, failed = run.blocks()
-        if not failed:
-            failed = run.coarse_levels()
+    job = _job(image, _absolute(input), _absolute(output), bundle, threshold, layout, workers)
+    surveyed = survey(image, job.plan.part(tuple((0, length) for length in job.plan.shape)).read)
+    with _client(workers) as client:
+        written = _begin(job, image, surveyed, overwrite=overwrite, same_input=same_input)
+        resources = _resources(client, started_here=workers.scheduler is None)
+        if layout.block is None:
+            job = replace(job, plan=fit(job.plan, workers=resources.workers, memory=resources.memory))
+        job = replace(job, threads=workers.threads or resources.threads)
+        tasks = _Tasks(client, job, written, resources.spread)
+        results, failed = tasks.blocks()
+        failed = failed or tasks.coarse_levels()
     if not failed and not is_url(output):
         for left in Path(output).rglob("*.partial"):  # of writers that were killed
             left.unlink()
     _warn(image, surveyed, results)
     return _summary(job, results, failed, time.perf_counter() - started)
+
+
+def _job(
+    image: Image,
+    input: str,
+    output: str,
+    bundle: Bundle,
+    threshold: float | None,
+    layout: Layout,
+    workers: Workers,
+) -> Job:
+    windows = bundle.windows()
+    bundle.intensity()  # refuses early
+    plan = layout.plan(WindowGrid(image.array.shape, windows.roi_size, windows.stride), image.array.chunks)
+    if f"{input}/".startswith(f"{output.rstrip('/')}/"):
+        raise DataError.of(output, "the place of the input", "another place")
+    return Job(input, output, bundle, plan, layout.chunk, threshold, workers.threads or 1, workers.batch_size)
+
+
+def _begin(job: Job, image: Image, surveyed: Survey, *, overwrite: bool, same_input: bool) -> Output:
+    """The output with its metadata, new or that of the same prediction."""
+    written = job.open_output()
+    written.create(
+        _settings(job) | {"input": surveyed.identity},
+        image.scale,
+        [start for start, _ in job.plan.region],
+        image.space.units,
+        origin=image.space.origin,
+        source=job.input,
+        overwrite=overwrite,
+        same_input=same_input,
+    )
+    return written
 
 
 def _warn(image: Image, surveyed: Survey, results: Sequence[Result]) -> None:
@@ -133,18 +151,17 @@ def _warn(image: Image, surveyed: Survey, results: Sequence[Result]) -> None:
         logger.warning("%s: no grey value above 1, expected 0 to 255; is it a mask?", image.array.url)
 
 
-class _Resources:
+class _Resources(NamedTuple):
     """What the workers have."""
 
-    def __init__(self, workers: int, threads: int, memory: int, spread: bool) -> None:
-        self.workers = workers
-        self.threads = threads
-        self.memory = memory
-        self.spread = spread
-        """Whether the workers share the GPUs of this machine by their number; else each has the first it sees."""
+    workers: int
+    threads: int
+    memory: int
+    spread: bool
+    """Whether the workers share the GPUs of this machine by their number; else each has the first it sees."""
 
 
-class _Run:
+class _Tasks:
     """The tasks of one job on their way through Dask."""
 
     def __init__(self, client: Client, job: Job, output: Output, spread: bool) -> None:
@@ -177,17 +194,7 @@ class _Run:
 
             self.client.subscribe_topic(self.topic, show)
             futures = [
-                self.client.submit(
-                    _predict,
-                    self.job,
-                    box,
-                    index,
-                    self.topic,
-                    self.spread,
-                    pure=False,
-                    retries=RETRIES,
-                    priority=-index,
-                )
+                self._submit(_predict, box, index, self.topic, self.spread, priority=-index)
                 for index, box in enumerate(left)
             ]
             results, failed = [], {}
@@ -209,10 +216,7 @@ class _Run:
         for level in range(self.output.inner_levels, self.output.levels):
             done = self.output.done(level)
             missing = [position for position in self.output.level_shards(level) if position not in done]
-            futures = [
-                self.client.submit(write_coarse, self.job, level, position, pure=False, retries=RETRIES)
-                for position in missing
-            ]
+            futures = [self._submit(write_coarse, level, position) for position in missing]
             for _ in tqdm(as_completed(futures), total=len(futures), desc=f"level {level}", disable=not futures):
                 pass
             failed = {
@@ -223,6 +227,9 @@ class _Run:
             if failed:
                 return failed
         return {}
+
+    def _submit(self, work: Callable, *args: Any, **options: Any) -> Future:
+        return self.client.submit(work, self.job, *args, pure=False, retries=RETRIES, **options)
 
 
 def _predict(job: Job, box: Box, index: int, topic: str, spread: bool) -> Result:
@@ -242,26 +249,28 @@ def _predict(job: Job, box: Box, index: int, topic: str, spread: bool) -> Result
 
 
 @contextmanager
-def _client(scheduler: str | None, workers: int | None) -> Iterator[Client]:
+def _client(workers: Workers) -> Iterator[Client]:
     """A client of the cluster that is there, or of one made for the time being."""
-    if scheduler is not None:
+    if workers.scheduler is not None:
         try:
-            client = Client(scheduler, timeout=CONNECT_SECONDS)
+            client = Client(workers.scheduler, timeout=CONNECT_SECONDS)
         except (OSError, ValueError) as error:
-            raise DataError.of(scheduler, f"no scheduler ({error})", "the address of a Dask scheduler") from None
+            raise DataError.of(
+                workers.scheduler, f"no scheduler ({error})", "the address of a Dask scheduler"
+            ) from None
         with client:
-            logger.info("Waiting for workers at %s", scheduler)
+            logger.info("Waiting for workers at %s", workers.scheduler)
             client.wait_for_workers(1)
             yield client
         return
-    workers = workers or local_workers()
+    count = workers.count or local_workers()
     path = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": RETRIES}),
         LocalCluster(
-            n_workers=workers,
+            n_workers=count,
             threads_per_worker=1,
-            memory_limit=MEMORY_LIMIT // workers,
+            memory_limit=MEMORY_LIMIT // count,
             silence_logs=logging.ERROR,
             env={"PYTHONPATH": os.pathsep.join(path)},
         ) as cluster,
@@ -290,6 +299,7 @@ def _resources(client: Client, *, started_here: bool) -> _Resources:
 
 
 def _cores() -> int:
+    """Of the machine that a worker runs on; a function of this module, which the worker has to import for it."""
     return CPU_COUNT
 
 

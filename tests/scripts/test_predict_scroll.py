@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ..scroll.tiny_scroll import CONFIG, tree, write_bundle
+from ..scroll.tiny_scroll import CONFIG, grouped, tree, write_bundle
 
 psutil = pytest.importorskip("psutil")
 distributed = pytest.importorskip("distributed", reason="needs requirements-scroll.txt, Python 3.11")
@@ -109,7 +109,8 @@ def test_killed_and_started_again_the_output_is_the_same(folder, monkeypatch):
     ) as cluster:
         bundle = Bundle.read(str(folder / "bundle"))
         places = {"input": str(folder / "scroll"), "output": str(folder / "whole")}
-        predict_scroll(**places, bundle=bundle, scheduler=cluster.scheduler_address, threads=8, chunk=8, shard=8)
+        options = {"scheduler": cluster.scheduler_address, "threads": 8, "chunk": 8, "shard": 8}
+        predict_scroll(**grouped(**places, bundle=bundle, **options))
     killed, whole = tree(folder / "killed"), tree(folder / "whole")
     assert killed == whole
     assert all(whole[name] == content for name, content in kept.items() if ".partial" not in name)

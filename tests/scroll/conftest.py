@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from .tiny_scroll import SHAPE, SMALL, write_bundle
+from .tiny_scroll import SHAPE, SMALL, grouped, write_bundle
 
 MISSING = [name for name in ("zarr", "distributed") if find_spec(name) is None]
 
@@ -74,7 +74,7 @@ def predict(scroll, bundle, scheduler, tmp_path):
             "scheduler": scheduler,
         }
         options = defaults | SMALL | options
-        return predict_scroll(**options | {"output": str(options["output"])})
+        return predict_scroll(**grouped(**options | {"output": str(options["output"])}))
 
     return run
 
@@ -85,5 +85,5 @@ def undisturbed(scroll, bundle, scheduler, tmp_path_factory) -> Path:
     from custom.scroll.engine import predict_scroll
 
     path = tmp_path_factory.mktemp("undisturbed") / "out"
-    predict_scroll(input=scroll, output=str(path), bundle=bundle, scheduler=scheduler, **SMALL)
+    predict_scroll(**grouped(input=scroll, output=str(path), bundle=bundle, scheduler=scheduler, **SMALL))
     return path

@@ -8,7 +8,7 @@ import zarr
 
 from custom.ops.windows import WindowGrid
 from custom.scroll.blocks import halve
-from custom.scroll.costs import cost, fit, make_plan, plan_scroll
+from custom.scroll.costs import Layout, cost, fit, plan_scroll
 
 from .tiny_scroll import ROI, SHAPE, SMALL, STRIDE
 
@@ -19,7 +19,7 @@ CHUNKS = (8, 8, 8)
 def test_what_is_planned_is_what_is_counted_one_by_one(region):
     """A small volume, every chunk, window, shard and voxel of it in a loop."""
     grid = WindowGrid(SHAPE, ROI, STRIDE)
-    found = cost(make_plan(grid, CHUNKS, region=region, block=(16, 32, 16), **SMALL), chunk=8, views=4)
+    found = cost(Layout(region=region, block=(16, 32, 16), **SMALL).plan(grid, CHUNKS), chunk=8, views=4)
     (z0, z1), (y0, y1), (x0, x1) = ((0, 28), (0, 32), (0, 26)) if region is None else ((3, 28), (0, 32), (5, 21))
     corners = [
         corner
@@ -55,7 +55,7 @@ def test_what_is_planned_is_what_is_counted_one_by_one(region):
 def test_writes_are_those_of_a_prediction(predict, tmp_path):
     """Which leaves out the shards that hold nothing but 0."""
     predict(output=tmp_path / "out", chunk=4, shard=8)
-    found = cost(make_plan(WindowGrid(SHAPE, ROI, STRIDE), CHUNKS, chunk=4, shard=8), chunk=4)
+    found = cost(Layout(chunk=4, shard=8).plan(WindowGrid(SHAPE, ROI, STRIDE), CHUNKS), chunk=4)
     levels = [zarr.open_array(str(tmp_path / "out"), path=path, mode="r") for path in ("0", "1", "2")]
     empty = 0
     for level, edge in zip(levels, (8, 4, 4), strict=True):
@@ -74,22 +74,22 @@ def test_coarse_levels():
         sizes.append(volume.size)
         volume = halve(volume, mask=False)
     sizes.append(volume.size)
-    found = cost(make_plan(WindowGrid((65, 50, 33), ROI, STRIDE), CHUNKS, chunk=4, shard=8), chunk=4)
+    found = cost(Layout(chunk=4, shard=8).plan(WindowGrid((65, 50, 33), ROI, STRIDE), CHUNKS), chunk=4)
     assert found["bytes_written"] == sum(sizes)
     assert found["bytes_read_back"] == sum(sizes[1:-1])
 
 
 def test_hours_count_what_is_predicted_twice(bundle):
-    options = {"shape": SHAPE, "input_chunk": CHUNKS, "bundle": bundle, "memory": 1e9} | SMALL
-    whole = plan_scroll(workers=1, block=(32, 32, 32), voxels_per_second=2.0, **options)
+    options = {"shape": SHAPE, "input_chunk": CHUNKS, "bundle": bundle, "memory": 1e9}
+    whole = plan_scroll(workers=1, layout=Layout(block=(32, 32, 32), **SMALL), voxels_per_second=2.0, **options)
     assert whole["worker_hours"] == whole["hours"] == pytest.approx(28 * 32 * 26 / 2 / 3600)
-    parts = plan_scroll(workers=4, block=(16, 16, 16), voxels_per_second=2.0, **options)
+    parts = plan_scroll(workers=4, layout=Layout(block=(16, 16, 16), **SMALL), voxels_per_second=2.0, **options)
     assert parts["windows"] > whole["windows"]
     assert parts["worker_hours"] == pytest.approx(whole["hours"] * parts["windows"] / whole["windows"])
     # 2 x 2 x 2 blocks: the last may begin when all others are done
     assert parts["worker_hours"] / 4 < parts["hours"] < parts["worker_hours"]
     assert parts["hours"] == pytest.approx(parts["worker_hours"] / 4 + 0.75 * _largest_block() * whole["hours"])
-    assert "hours" not in plan_scroll(workers=4, **options)
+    assert "hours" not in plan_scroll(workers=4, layout=Layout(**SMALL), **options)
 
 
 def _largest_block():
@@ -102,7 +102,7 @@ def _largest_block():
 
 
 def test_blocks_are_those_of_the_engine(bundle, predict):
-    found = plan_scroll(shape=SHAPE, input_chunk=CHUNKS, bundle=bundle, workers=2, memory=1e9, **SMALL)
+    found = plan_scroll(shape=SHAPE, input_chunk=CHUNKS, bundle=bundle, workers=2, memory=1e9, layout=Layout(**SMALL))
     summary = predict()
     assert (found["blocks"], found["windows"]) == (summary["blocks"], summary["planned"]["windows"])
     assert found["requests"] == summary["planned"]["chunks"]
@@ -111,7 +111,7 @@ def test_blocks_are_those_of_the_engine(bundle, predict):
 
 def test_a_scroll_of_a_terabyte():
     grid = WindowGrid((14376, 7888, 8096), (72, 136, 136), (36, 104, 104))
-    found = cost(fit(make_plan(grid, (128, 128, 128)), workers=8, memory=24e9))
+    found = cost(fit(Layout().plan(grid, (128, 128, 128)), workers=8, memory=24e9))
     assert 918e9 < found["bytes_read"] <= 1.35 * 918.1e9
     assert found["requests"] == pytest.approx(found["bytes_read"] / 128**3, rel=0.05)
     assert found["network_voxels"] / found["voxels"] == pytest.approx(2 * (136 / 104) ** 2, rel=0.16)
@@ -121,4 +121,4 @@ def test_a_scroll_of_a_terabyte():
 
 def test_ill_shards():
     with pytest.raises(ValueError, match="shard: found 24, expected the chunk, 8, times a power of two"):
-        make_plan(WindowGrid(SHAPE, ROI, STRIDE), CHUNKS, chunk=8, shard=24)
+        Layout(chunk=8, shard=24).plan(WindowGrid(SHAPE, ROI, STRIDE), CHUNKS)

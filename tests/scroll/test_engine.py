@@ -20,7 +20,7 @@ from custom.scroll.ome_zarr import open_image, write_image
 from custom.scroll.space import Space
 from custom.scroll.worker import predict_block
 
-from .tiny_scroll import CONFIG, ROI, SHAPE, SMALL, STRIDE, tree, write_bundle
+from .tiny_scroll import CONFIG, ROI, SHAPE, SMALL, STRIDE, grouped, tree, write_bundle
 
 
 def level(path, number=0) -> np.ndarray:
@@ -54,8 +54,8 @@ def test_blocks_do_not_matter(predict, undisturbed, tmp_path, block):
 
 def test_order_does_not_matter(predict, undisturbed, tmp_path, monkeypatch):
     jobs = []
-    monkeypatch.setattr("custom.scroll.engine._Run.blocks", lambda run: (jobs.append(run.job), ([], {}))[1])
-    monkeypatch.setattr("custom.scroll.engine._Run.coarse_levels", lambda run: {})
+    monkeypatch.setattr("custom.scroll.engine._Tasks.blocks", lambda run: (jobs.append(run.job), ([], {}))[1])
+    monkeypatch.setattr("custom.scroll.engine._Tasks.coarse_levels", lambda run: {})
     predict(output=tmp_path / "out", block=(16, 32, 16))
     (job,) = jobs
     for box in reversed(job.plan.blocks()):
@@ -383,9 +383,8 @@ def test_ill_options(predict, options, message):
 def test_no_scheduler(scroll, bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("custom.scroll.engine.CONNECT_SECONDS", 1)
     with pytest.raises(DataError, match="no scheduler"):
-        predict_scroll(
-            input=scroll, output=str(tmp_path / "out"), bundle=bundle, scheduler="tcp://127.0.0.1:9", **SMALL
-        )
+        places = {"input": scroll, "output": str(tmp_path / "out")}
+        predict_scroll(**grouped(**places, bundle=bundle, scheduler="tcp://127.0.0.1:9", **SMALL))
 
 
 def test_preprocessing_that_looks_beyond_a_voxel_is_refused(tmp_path):
