@@ -49,7 +49,7 @@ def draw_scroll(
     try:
         from custom.scroll.ome_zarr import open_image, read_prediction
     except ModuleNotFoundError as error:
-        sys.exit(f"error: found no module {error.name!r}, expected Python 3.11 or newer with requirements-scroll.txt")
+        sys.exit(f"error: found no module {error.name!r}, expected what pip install -e '.[scroll]' installs")
     places = {"CT": input, "label": label}
     try:
         arrays = {name: open_image(str(url)).array for name, url in places.items() if url is not None}

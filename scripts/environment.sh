@@ -1,9 +1,15 @@
-# Sourced by the other shell scripts: go to the repository's root and make sure that the requirements are there.
+# Sourced by the other shell scripts: go to the repository's root and make sure that the packages are there.
 # Uses the active virtual environment; makes and uses .venv where none is active.
-#   . scripts/environment.sh requirements.txt
+#   . scripts/environment.sh                    requirements.txt
+#   . scripts/environment.sh scroll onnx dev    and extras of pyproject.toml
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-requirements=$1
+
+pins() { # of extras, a line each
+    python -c 'import sys, tomllib
+extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]
+print(*(pin for name in sys.argv[1:] for pin in extras[name] if "[" not in pin), sep="\n")' "$@"
+}
 
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
     if [ ! -x .venv/bin/python ]; then
@@ -23,15 +29,15 @@ if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
     . .venv/bin/activate
 fi
 
-# The stamp holds the files that were installed: nothing is asked of the network when nothing has changed.
-stamp="$(python -c 'import sys; print(sys.prefix)')/installed-$requirements"
-if ! cat requirements*.txt | cmp --silent - "$stamp"; then
-    echo "Installing $requirements (several minutes the first time)"
-    python -m pip install --quiet --disable-pip-version-check -r "$requirements"
-    if [ "$(uname -sm)" = "Linux x86_64" ]; then
-        # Compiled for glibc 2.34 or newer; without it only the topology parts of loss and score are missing.
-        python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-topolosses.txt ||
-            echo "warning: topolosses could not be installed; the topology loss and TopoScore are not available" >&2
-    fi
-    cat requirements*.txt > "$stamp"
+# The stamp holds what was installed: nothing is asked of the network when nothing has changed.
+name=${*:-runtime}
+stamp="$(python -c 'import sys; print(sys.prefix)')/installed-${name// /-}"
+wanted() { cat requirements.txt && pins "$@" topology; }
+if ! wanted "$@" | cmp --silent - "$stamp"; then
+    echo "Installing the packages of $name (several minutes the first time)"
+    python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r <(pins "$@")
+    # Alone: what it depends on is not needed by its compiled part, which is all that is used.
+    python -m pip install --quiet --disable-pip-version-check --no-deps -r <(pins topology) ||
+        echo "warning: topolosses could not be installed; the topology loss and TopoScore are not available" >&2
+    wanted "$@" > "$stamp"
 fi

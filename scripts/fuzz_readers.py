@@ -36,7 +36,7 @@ def fuzz_readers(
             format = load(name)
         except ImportError as error:
             if formats:
-                sys.exit(f"error: {name}: {error}; requirements-dev.txt has what the comparison needs")
+                sys.exit(f"error: {name}: {error}; pip install -e '.[dev]' installs what the comparison needs")
             print(f"{name}: left out: {error}", flush=True)
             continue
         place = root / name

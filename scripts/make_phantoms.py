@@ -96,7 +96,7 @@ def _writer(kind: str) -> Callable[..., Path]:
         try:
             from scripts.phantoms.whole_scroll import write_zarr_scroll
         except ModuleNotFoundError as error:
-            sys.exit(f"error: found no module {error.name!r}, expected Python 3.11 with requirements-scroll.txt")
+            sys.exit(f"error: found no module {error.name!r}, expected what pip install -e '.[scroll]' installs")
         return write_zarr_scroll
     from scripts.phantoms import write_abdomens, write_scrolls
 

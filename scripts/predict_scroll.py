@@ -86,7 +86,7 @@ def predict_scroll(
         from custom.scroll.engine import predict_scroll as predict
         from custom.scroll.model import Bundle
     except ModuleNotFoundError as error:
-        sys.exit(f"error: found no module {error.name!r}, expected Python 3.11 or newer with requirements-scroll.txt")
+        sys.exit(f"error: found no module {error.name!r}, expected what pip install -e '.[scroll]' installs")
     threshold = _check_threshold(output_kind, threshold)
     _check_places(input, output, plan, shape)
     if not plan:

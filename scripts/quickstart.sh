@@ -3,7 +3,7 @@
 # Does its own set-up. About 8 minutes on 2 CPU cores; nothing but the requirements is downloaded.
 set -euo pipefail
 [ $# -eq 0 ] || { echo "error: found $1, expected no arguments" >&2; exit 1; }
-. "$(dirname "$0")/environment.sh" requirements.txt
+. "$(dirname "$0")/environment.sh"
 
 out=quickstart
 rm -rf "$out"

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 PACKAGE = "topolosses"
-INSTALL = "pip install --no-deps -r requirements-topolosses.txt"
+INSTALL = "pip install --no-deps topolosses==0.2.0"
 
 
 class BettiUnavailableError(RuntimeError):

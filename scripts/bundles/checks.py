@@ -214,7 +214,7 @@ def _imports(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _validate(content: dict[str, Any], schema: dict[str, Any], path: Path) -> None:
-    import jsonschema  # of requirements-dev.txt
+    import jsonschema  # of the extra dev
 
     validator = jsonschema.validators.validator_for(schema)(schema)
     error = jsonschema.exceptions.best_match(validator.iter_errors(content))

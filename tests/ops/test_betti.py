@@ -124,9 +124,8 @@ def test_where_it_is_missing_the_message_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(betti.metadata, "distribution", missing)
     assert not betti_available()
-    with pytest.raises(BettiUnavailableError, match=r"pip install --no-deps -r requirements-topolosses\.txt"):
+    with pytest.raises(BettiUnavailableError, match=r"pip install --no-deps topolosses=="):
         betti_extension()
-    assert (ROOT / "requirements-topolosses.txt").read_text().strip() == "topolosses==0.2.0"
 
 
 def test_a_file_that_does_not_load_is_reported(tmp_path, monkeypatch):

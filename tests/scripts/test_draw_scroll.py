@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("zarr", reason="needs requirements-scroll.txt, Python 3.11")
+pytest.importorskip("zarr", reason="needs the extra scroll")
 fire = pytest.importorskip("fire")
 
 from custom.scroll.ome_zarr import Output, write_image  # noqa: E402

@@ -96,7 +96,7 @@ def test_no_command(run):
 
 
 def test_makes_a_scroll_in_zarr(run, tmp_path):
-    zarr = pytest.importorskip("zarr", reason="needs requirements-scroll.txt, Python 3.11")
+    zarr = pytest.importorskip("zarr", reason="needs the extra scroll")
     code, out, _ = run("zarr", "--output", tmp_path / "made", "--size=20", "--seed=3")
     assert code == 0
     assert out.splitlines()[-1] == f"Phantoms are in {tmp_path / 'made'}"

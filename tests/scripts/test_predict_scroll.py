@@ -15,7 +15,7 @@ import pytest
 from ..scroll.tiny_scroll import CONFIG, grouped, tree, write_bundle
 
 psutil = pytest.importorskip("psutil")
-distributed = pytest.importorskip("distributed", reason="needs requirements-scroll.txt, Python 3.11")
+distributed = pytest.importorskip("distributed", reason="needs the extra scroll")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SLOW = """

@@ -16,7 +16,7 @@ class Skipped(pytest.Module):
     """A module that is not even imported."""
 
     def collect(self):
-        pytest.skip(f"no module {MISSING[0]!r}: needs requirements-scroll.txt, Python 3.11", allow_module_level=True)
+        pytest.skip(f"no module {MISSING[0]!r}: needs the extra scroll", allow_module_level=True)
 
 
 def pytest_pycollect_makemodule(module_path, parent):

@@ -1,4 +1,4 @@
-"""A tiny bundle and small options, for tests of whole scrolls. Needs nothing of requirements-scroll.txt."""
+"""A tiny bundle and small options, for tests of whole scrolls. Needs nothing of the extra scroll."""
 
 import json
 from pathlib import Path
