@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.cases import Case
+from ..data.nifti_geometry import nifti_affine
 from ..data.volumes import NIFTI_SUFFIXES, TIFF_SUFFIXES, read_shape, read_volume, suffix
 from ..data.writing import write_volume
 from ..errors import DataError
@@ -44,7 +45,7 @@ def fill_missing(cases: Iterable[Case], predictions: str | Path, ending: str) ->
         path = Path(predictions, case["id"] + ending)
         shape = _shape(case["image"])
         if not path.is_file():
-            write_volume(path, np.zeros(shape, np.uint8), _affine(case["image"]))
+            write_volume(path, np.zeros(shape, np.uint8), _affine(case["image"]), like=case["image"])
             filled.append(case["id"])
         elif _shape(path) != shape:
             raise DataError.of(path, f"the shape {_shape(path)}", f"{shape}, that of {case['image']}")
@@ -162,12 +163,12 @@ def _fill(template: str, name: str, index: int) -> str:
 def _shape(path: str | Path) -> tuple[int, ...]:
     """Of three axes, from the header where that is possible."""
     header = read_shape(path)
-    return tuple(header[0][:3]) if header else read_volume(path).array.shape
+    return (*header[0], 1, 1)[:3] if header else read_volume(path).array.shape
 
 
 def _affine(path: str) -> np.ndarray | None:
     if suffix(path) in NIFTI_SUFFIXES:
-        return nibabel.load(path).affine
+        return nifti_affine(nibabel.load(path))
     return None if suffix(path) in TIFF_SUFFIXES else read_volume(path).affine
 
 

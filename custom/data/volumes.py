@@ -22,6 +22,7 @@ from nibabel import orientations
 from ..errors import DataError
 from .dicom import DICOM_SUFFIXES, is_dicom, read_dicom
 from .itk_files import itk_affine, itk_array, last_line, read_itk
+from .nifti_geometry import nifti_affine
 from .tiff import read_tiff, read_tiff_shape
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -264,7 +265,7 @@ def _read_nifti(path: Path) -> Volume:
     except _NIFTI_ERRORS as error:
         found = f"a damaged or cut-off file ({last_line(error)})"
         raise DataError.of(path, found, "a complete NIfTI file") from None
-    return Volume(array, np.asarray(image.affine, np.float64))
+    return Volume(array, nifti_affine(image))
 
 
 def _nifti_array_gz(path: Path, image_type: Any) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Writing one volume to a file, whole or not at all."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ _CLASSIC_TIFF = 2**32 * 2 // 3
 """Bytes of pixels up to which a file surely stays below 4 GiB, the end of classic TIFF: LZW may add half of them."""
 
 
-def write_volume(path: str | Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
+def write_volume(
+    path: str | Path, array: np.ndarray, affine: np.ndarray | None = None, like: str | Path | None = None
+) -> Path:
     """Write a volume in the format its file name asks for.
 
     Args:
@@ -21,6 +24,7 @@ def write_volume(path: str | Path, array: np.ndarray, affine: np.ndarray | None 
             else ITK writes (``.mha``, ``.nrrd``).
         array: ``(D, H, W)``; a TIFF takes them as page, row, column.
         affine: ``(4, 4)``, array index to RAS millimetres. A TIFF has no place for it.
+        like: the volume that the affine is from. Where both are NIfTI, the header's geometry is taken over to the bit.
 
     Raises:
         ValueError: if the array is not three-dimensional.
@@ -30,8 +34,11 @@ def write_volume(path: str | Path, array: np.ndarray, affine: np.ndarray | None 
     name = Path(path).name.lower()
     if name.endswith(TIFF_SUFFIXES):
         return write_whole(path, lambda file: _write_tiff(file, array))
-    write = _write_nifti if name.endswith(NIFTI_SUFFIXES) else _write_with_itk
-    return write_whole(path, lambda file: write(file, array, np.eye(4) if affine is None else affine))
+    affine = np.eye(4) if affine is None else affine
+    if not name.endswith(NIFTI_SUFFIXES):
+        return write_whole(path, lambda file: _write_with_itk(file, array, affine))
+    is_nifti = like is not None and Path(like).is_file() and os.fspath(like).lower().endswith(NIFTI_SUFFIXES)
+    return write_whole(path, lambda file: _write_nifti(file, array, affine, like if is_nifti else None))
 
 
 def _write_tiff(file: Path, array: np.ndarray) -> None:
@@ -57,12 +64,15 @@ def _has_imagecodecs() -> bool:
     return True
 
 
-def _write_nifti(file: Path, array: np.ndarray, affine: np.ndarray) -> None:
+def _write_nifti(file: Path, array: np.ndarray, affine: np.ndarray, like: str | Path | None) -> None:
     import nibabel
 
-    image = nibabel.Nifti1Image(array, affine)
-    image.header.set_xyzt_units("mm")
-    nibabel.save(image, file)
+    from .nifti_geometry import header_for
+
+    header = header_for(affine, array.shape, like)
+    kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    # Without the affine, which would be written into the sform.
+    nibabel.save(kind(array, None, header, dtype=array.dtype), file)
 
 
 def _write_with_itk(file: Path, array: np.ndarray, affine: np.ndarray) -> None:

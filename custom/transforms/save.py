@@ -27,7 +27,8 @@ class SaveVolumed(MapTransform):
         keys: what to write.
         image_key: the input whose name is kept: the data's ``id``, which tells apart equal file names of two folders,
             or the file name where there is no ``id``. For NIfTI and other formats with a geometry the prediction's own
-            affine is written (``Invertd`` gives it back the input's), or that of the image if it has none.
+            affine is written (``Invertd`` gives it back the input's), or that of the image if it has none. From NIfTI
+            to NIfTI, qform, sform, their codes, pixdim and units stay the input's.
         output_dir: folder to write to; created.
         output_ext: for example ``".nii.gz"``; ``None`` keeps the input's, except where
             that is not written: ``.nii.gz`` for DICOM, ``.mha`` for ``.mhd``.
@@ -59,7 +60,8 @@ class SaveVolumed(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write and hand on unchanged."""
         image = data[self.image_key]
-        paths = self.paths(image.meta["filename_or_obj"], data.get("id"))
+        source = image.meta["filename_or_obj"]
+        paths = self.paths(source, data.get("id"))
         for key in self.key_iterator(data):
             array = torch.as_tensor(data[key]).detach().cpu().numpy()
             affine = data[key].affine if isinstance(data[key], MetaTensor) else image.affine
@@ -67,7 +69,7 @@ class SaveVolumed(MapTransform):
             if len(channels) != len(paths):
                 raise ValueError(f"{key}: found {len(channels)} channels, expected {len(paths)}")
             for path, volume in zip(paths, channels, strict=True):
-                write_volume(path, volume.astype(self.dtype), np.asarray(affine, float))
+                write_volume(path, volume.astype(self.dtype), np.asarray(affine, float), like=source)
         return dict(data)
 
     def paths(self, source: str, name: str | None = None) -> list[Path]:

@@ -175,6 +175,20 @@ def test_missing_predictions_become_zeros_in_the_place_of_the_image(livers, tmp_
     assert np.array_equal(nibabel.load(tmp_path / "out" / "volume-2.nii.gz").dataobj, volumes["volume-2"])
 
 
+@pytest.mark.parametrize("shape", [(4, 5, 6), (4, 5, 6, 1), (4, 5)])
+def test_missing_predictions_have_the_images_qform_and_sform(tmp_path, shape):
+    image = nibabel.Nifti1Image(np.zeros(shape, np.int16), np.diag([0.7, 0.7, 2.5, 1]))
+    image.set_qform(np.diag([-0.7, -0.7, 2.5, 1]), 1)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    cases = [{"id": "a", "image": str(tmp_path / "a.nii.gz")}]
+    assert fill_missing(cases, tmp_path / "out", ".nii.gz") == ["a"]
+    assert fill_missing(cases, tmp_path / "out", ".nii.gz") == []
+    empty = nibabel.load(tmp_path / "out" / "a.nii.gz")
+    assert empty.shape == (*shape, 1, 1)[:3]
+    for field in ("qform_code", "quatern_d", "sform_code", "srow_x", "srow_z"):
+        assert np.array_equal(empty.header[field], image.header[field]), field
+
+
 def test_missing_stacks_become_zeros_of_the_images_shape(surfaces, tmp_path):
     cases = [{"id": name, "image": str(surfaces[0] / f"{name}.tif")} for name in ("14", "7")]
     assert fill_missing(cases, tmp_path / "out", ".tif") == ["14", "7"]

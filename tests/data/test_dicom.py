@@ -3,6 +3,7 @@
 import logging
 
 import imagecodecs
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -415,6 +416,8 @@ def test_a_sheared_affine_through_transforms_and_back_to_a_file(tmp_path):
     written = read_volume(tmp_path / "out" / "a.nii.gz")
     np.testing.assert_array_equal(written.array, original.array)
     np.testing.assert_allclose(written.affine, original.affine, atol=1e-5)
+    header = nibabel.load(tmp_path / "out" / "a.nii.gz").header
+    assert (header["sform_code"], header["qform_code"]) == (1, 0)  # a qform holds no shear
 
 
 def test_pydicom_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
