@@ -1,8 +1,8 @@
 """The cache, the datasets, the loader and the warp, beside what they replace.
 
 Files are read many times over, so that all of them are in the page cache: what is compared is the work of decoding,
-copying and converting, not the disk. Decides that volumes are kept in a cache and in which form, that a thread or two
-workers feed a training, and that patches are warped by our own transform. The device plays no part.
+copying and converting, not the disk. Decides that volumes are kept in a cache, that a thread or two workers feed a
+training, and that patches are warped by our own transform. The device plays no part.
 """
 
 import time
@@ -24,28 +24,10 @@ from custom.data import PatchDataset, StreamLoader, VolumeCache, read_volume, wr
 from custom.transforms import RandWarpd
 from scripts.phantoms import abdomen_phantom, scroll_phantom
 
-from .measure import (
-    LIVER,
-    SURFACE,
-    Row,
-    attempt,
-    by,
-    in_a_process,
-    interleaved,
-    not_measured,
-    once,
-    read_config,
-    show_seconds,
-)
-
-WINDOW = (-100, 200)
-"""HU kept by the float16 slices, scaled to [0, 1], as is usual for the liver."""
+from .measure import LIVER, SURFACE, Row, attempt, by, interleaved, once, read_config, show_seconds
 
 ROTATE, SCALE, ELASTIC_VOXELS = 0.26, 0.1, 4
 """Radians, share, voxels: what the surface bundle trains with."""
-
-SMAPS = Path("/proc/self/smaps_rollup")
-"""Where Linux tells what a process's memory is made of."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +41,6 @@ class Sizes:
     repeats: int = 5
     step_seconds: float = 1.0
     steps: int = 12
-    volumes: tuple[int, int] = (5, 80)
-    volume: int = 96
 
 
 def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
@@ -73,7 +53,6 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
             ("steps on patches", lambda: steps(SURFACE, scroll, sizes)),
             ("steps on slices", lambda: steps(LIVER, ct, sizes)),
             ("warp", lambda: warp(sizes)),
-            ("memory", lambda: memory(Path(folder), sizes)),
         ]
         return attempt(parts)
 
@@ -97,29 +76,19 @@ def patches(case: dict[str, str], sizes: Sizes) -> list[Row]:
 
 
 def slices(case: dict[str, str], sizes: Sizes) -> list[Row]:
-    """A random slice out of the cache, out of float16 .npy files, and out of the .nii.gz."""
-    folder = Path(case["image"]).parent
-    cache = VolumeCache(cases=[case], cache_dir=folder / "slices", modality="ct", progress=False)
-    volume, rng = cache[0], np.random.default_rng(0)
-    n = len(volume.image)
-    files = _write_float16(volume.image, folder / "npy")
+    """A random slice out of the cache, and out of the .nii.gz."""
+    cache_dir = Path(case["image"]).parent / "slices"
+    volume = VolumeCache(cases=[case], cache_dir=cache_dir, modality="ct", progress=False)[0]
+    n, rng = len(volume.image), np.random.default_rng(0)
 
-    def nibabel_slice() -> np.ndarray:
+    def compressed() -> np.ndarray:
         return np.asarray(nibabel.load(case["image"]).dataobj[..., rng.integers(n)], np.float32)
 
     def cached() -> np.ndarray:
         return volume.image[rng.integers(n)].astype(np.float32)
 
-    def npy() -> np.ndarray:
-        return np.load(files[rng.integers(n)]).astype(np.float32)
-
-    what, r = f"random {sizes.ct}x{sizes.ct} slice", sizes.repeats
-    float32 = _beside(cached, npy, repeats=r, calls=20)
-    compressed = _beside(cached, nibabel_slice, repeats=r)
-    return [
-        _compared(f"{what} as float32: cache, float16 .npy per slice", *float32, ">= 5"),
-        _compared(f"{what} as float32: cache, nibabel on a .nii.gz of {n} slices", *compressed, ">= 100"),
-    ]
+    what = f"random {sizes.ct}x{sizes.ct} slice as float32: cache, nibabel on a .nii.gz of {n} slices"
+    return [_compared(what, *_beside(cached, compressed, repeats=sizes.repeats), ">= 100")]
 
 
 def steps(bundle: str, case: dict[str, str], sizes: Sizes) -> list[Row]:
@@ -163,45 +132,13 @@ def warp(sizes: Sizes) -> list[Row]:
     return [_compared(f"warp of a {by(sizes.patch)} patch: RandWarpd, MONAI's chain", *taken, ">= 3")]
 
 
-def memory(folder: Path, sizes: Sizes) -> list[Row]:
-    """Memory that a training process holds beside the page cache, by number of volumes."""
-    few, many = sizes.volumes
-    what = f"memory of a training process, page cache apart: {many} volumes, {few} volumes"
-    if not SMAPS.exists():
-        return [not_measured(what, f"needs {SMAPS}", "<= 1.05")]
-    case = _scroll_case(folder, sizes.volume, "small")
-    cases = [{**case, "id": str(i), "group": str(i)} for i in range(many)]
-    cache = VolumeCache(cases=cases, cache_dir=folder / "memory", modality="scroll", progress=False)
-    held = [in_a_process(train_and_weigh, cases[:n], str(folder / "memory"), many) for n in (many, few)]
-    arrays = [sum(volume.bytes for volume in cache[:n]) for n in (many, few)]
-    shown = [f"{size / 2**20:.0f} MiB ({n / 2**20:.0f} MiB of arrays)" for size, n in zip(held, arrays, strict=True)]
-    return [Row(what, *shown, held[0] / held[1], "<= 1.05")]
-
-
-def train_and_weigh(cases: list[dict[str, str]], cache_dir: str, n_steps: int) -> int:
-    """Train a tiny network on patches, and return the bytes of this process's memory that no file stands behind."""
-    torch.set_num_threads(1)
-    volumes = VolumeCache(cases=cases, cache_dir=cache_dir, modality="scroll", progress=False)
-    size = [max(8, n * 2 // 3) for n in volumes[0].shape]
-    loader = StreamLoader(dataset=PatchDataset(volumes=volumes, patch_size=size, seed=0), batch_size=2)
-    network = torch.nn.Conv3d(1, 8, 3, stride=2)
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
-    with closing(iter(loader)) as batches:
-        for _ in range(n_steps):
-            optimizer.zero_grad()
-            network(next(batches)["image"].float()).square().mean().backward()
-            optimizer.step()
-        line = next(line for line in SMAPS.read_text().splitlines() if line.startswith("Anonymous:"))
-    return int(line.split()[1]) * 1024
-
-
-def _scroll_case(folder: Path, size: int, name: str = "scroll") -> dict[str, str]:
+def _scroll_case(folder: Path, size: int) -> dict[str, str]:
     """A cube and its label as LZW TIFFs; an eighth is computed and mirrored, which is 8 times faster."""
     arrays = scroll_phantom(seed=0, index=0, size=size // 2)
-    paths = {"image": folder / f"{name}.tif", "label": folder / f"{name}_label.tif"}
+    paths = {"image": folder / "scroll.tif", "label": folder / "scroll_label.tif"}
     for path, array in zip(paths.values(), arrays, strict=True):
         write_volume(path, np.pad(array, (0, size // 2), mode="symmetric"))
-    return {"id": name, "group": name, **{key: str(path) for key, path in paths.items()}}
+    return {"id": "scroll", "group": "scroll", **{key: str(path) for key, path in paths.items()}}
 
 
 def _ct_case(folder: Path, sizes: Sizes) -> dict[str, str]:
@@ -212,16 +149,6 @@ def _ct_case(folder: Path, sizes: Sizes) -> dict[str, str]:
         mirrored = np.pad(array, ((0, 0), (0, 0), (0, sizes.slices // 2)), mode="symmetric")
         write_volume(path, mirrored, phantom.affine)
     return {"id": "ct", "group": "ct", **{key: str(path) for key, path in paths.items()}}
-
-
-def _write_float16(image: np.ndarray, folder: Path) -> list[Path]:
-    """A file per slice with the window scaled to [0, 1]."""
-    folder.mkdir()
-    low, high = WINDOW
-    files = [folder / f"{i}.npy" for i in range(len(image))]
-    for file, plane in zip(files, image, strict=True):
-        np.save(file, ((plane.clip(low, high) - low) / (high - low)).astype(np.float16))
-    return files
 
 
 def _our_warp() -> RandWarpd:
@@ -244,10 +171,10 @@ def _monai_chain() -> Compose:
     return Compose([elastic, affine]).set_random_state(0)
 
 
-def _beside(ours: Callable[[], Any], theirs: Callable[[], Any], *, repeats: int, calls: int = 1) -> tuple[float, float]:
-    """Median seconds of one call of each; the faster is called 20 times at once, the other ``calls`` times."""
-    a, b = interleaved([lambda: [ours() for _ in range(20)], lambda: [theirs() for _ in range(calls)]], repeats=repeats)
-    return a / 20, b / calls
+def _beside(ours: Callable[[], Any], theirs: Callable[[], Any], *, repeats: int) -> tuple[float, float]:
+    """Median seconds of one call of each; ours, the faster, is called 20 times at once."""
+    a, b = interleaved([lambda: [ours() for _ in range(20)], theirs], repeats=repeats)
+    return a / 20, b
 
 
 def _compared(what: str, ours: float, theirs: float, goal: str) -> Row:
