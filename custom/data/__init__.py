@@ -1,7 +1,7 @@
 """From files on disk or in a bucket to batches."""
 
 from .cache import VolumeCache
-from .cases import find_cases, find_images, fold_cases, write_cases
+from .cases import find_cases, find_images, fold_cases
 from .datasets import PatchDataset, SliceDataset, VolumeDataset
 from .loader import StreamLoader, VolumeLoader
 from .volumes import VolumeReader, read_volume
@@ -19,6 +19,5 @@ __all__ = [
     "find_images",
     "fold_cases",
     "read_volume",
-    "write_cases",
     "write_volume",
 ]

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import multiprocessing
 import os
 import re
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from ..errors import DataError
+from ..identity import sha256
 from .cached_volume import FORMAT, MODALITIES, CachedVolume, Source, build_volume, why_outdated
 from .cases import Case
 from .plausibility import check_values, warn_of_identity
@@ -117,7 +119,8 @@ class VolumeCache(Sequence[CachedVolume]):
     def verify(self) -> list[str]:
         """Hash every file again; returns the paths of those that are damaged, so that their folders can be deleted."""
         bar = tqdm(self._volumes, desc="verify", unit="volume", disable=not self.progress)
-        return [path for volume in bar for path in volume.damaged_files()]
+        files = ((path, entry) for volume in bar for path, entry in volume.files().items())
+        return [path for path, entry in files if not os.path.isfile(path) or sha256(path) != entry["sha256"]]
 
 
 class _Job(NamedTuple):
@@ -186,11 +189,8 @@ def _estimate(job: _Job) -> int:
         compressed = path.lower().endswith((".gz", ".nrrd", ".mha"))
         return size * (3 if compressed else 2)  # CT halves at best; a label is half of int16
     shape, dtype = header
-    voxels = 1
-    for length in shape:
-        voxels *= length
     itemsize = 4 if dtype.kind == "f" else 2 if job.modality == "ct" else min(dtype.itemsize, 2)
-    return voxels * (itemsize + bool(job.case["label"]))
+    return math.prod(shape) * (itemsize + bool(job.case["label"]))
 
 
 def _download_bytes(job: _Job) -> int:

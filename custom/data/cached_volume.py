@@ -4,7 +4,6 @@ A folder holds ``image.npy``, where there is a label ``label.npy`` and ``foregro
 written beside its name and renamed when it is complete, so that a folder without ``.partial`` in its name is whole.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -40,8 +39,6 @@ MODALITIES = ("scroll", "ct")
 
 _SAMPLES = 10_000
 """Coordinates kept per class. Patch centres are drawn from them."""
-
-_CHUNK = 1 << 24
 
 
 class Source(NamedTuple):
@@ -158,17 +155,9 @@ class CachedVolume:
         orientation = self.manifest["orientation"]
         return array if orientation is None else from_canonical(array, self.original_affine, orientation)
 
-    def damaged_files(self) -> list[str]:
-        """Files that are missing or whose sha256 differs from the manifest's."""
-        entries = self.manifest["arrays"].values()
-        paths = {os.path.join(self.folder, entry["file"]): entry["sha256"] for entry in entries}
-        return [path for path, digest in paths.items() if not os.path.isfile(path) or sha256(path) != digest]
-
-    def wrong_sizes(self) -> list[str]:
-        """Files that are missing or whose size differs from the manifest's, as one message each."""
-        entries = self.manifest["arrays"].values()
-        found = [(os.path.join(self.folder, entry["file"]), entry["bytes"]) for entry in entries]
-        return [f"{path}: {_size(path)} bytes instead of {size}" for path, size in found if _size(path) != size]
+    def files(self) -> dict[str, dict[str, Any]]:
+        """The arrays' files by path, each with ``bytes`` and ``sha256`` as the manifest has them."""
+        return {os.path.join(self.folder, entry["file"]): entry for entry in self.manifest["arrays"].values()}
 
     @property
     def bytes(self) -> int:
@@ -210,7 +199,9 @@ def why_outdated(folder: str | os.PathLike, expected: dict[str, Any]) -> str | N
             return f"has format version {manifest['format']}, this program writes {expected['format']}"
         if manifest["sources"] != expected["sources"]:
             return "was made from another version of its source"
-        return next(iter(CachedVolume(folder=folder, id="", group="").wrong_sizes()), None)
+        files = CachedVolume(folder=folder, id="", group="").files()
+        wrong = [(path, entry["bytes"]) for path, entry in files.items() if _size(path) != entry["bytes"]]
+        return f"{wrong[0][0]}: {_size(wrong[0][0])} bytes instead of {wrong[0][1]}" if wrong else None
     except (DataError, KeyError, TypeError) as error:
         return f"has a damaged manifest ({error})"
 
@@ -350,27 +341,20 @@ def _read(source: Source) -> Volume:
 
 
 def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
-    """Write a .npy file, hashing on the way; plain writes report a full disk, a memory map would crash."""
-    digest = hashlib.sha256()
+    """Write a .npy file; plain writes report a full disk, a memory map would crash."""
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         offset = file.tell()
-    digest.update(path.read_bytes())
-    content = memoryview(array).cast("B")
-    with path.open("ab", buffering=0) as file:
-        for start in range(0, len(content), _CHUNK):
-            chunk = content[start : start + _CHUNK]
-            digest.update(chunk)
-            while chunk:  # an unbuffered write may be short
-                chunk = chunk[file.write(chunk) :]
+        file.write(memoryview(array).cast("B"))
+        file.flush()
         os.fsync(file.fileno())
     return {
         "file": path.name,
         "dtype": array.dtype.str,
         "shape": list(array.shape),
         "offset": offset,
-        "bytes": offset + len(content),
-        "sha256": digest.hexdigest(),
+        "bytes": offset + array.nbytes,
+        "sha256": sha256(path),
     }
 
 

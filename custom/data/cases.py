@@ -12,7 +12,6 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,16 +135,6 @@ def fold_cases(
         raise ValueError(f"fold is 0 to {n_folds - 1}, got {fold}")
     held_out = _fold_of_each(cases, n_folds, by, seed)
     return [case for case in cases if (held_out[case[by]] == fold) == (subset == "validation")]
-
-
-def write_cases(cases: Sequence[Case], path: str | os.PathLike) -> None:
-    """Write a data list that :func:`find_cases` reads, with absolute paths; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    absolute = [{**case, "image": _absolute(case["image"]), "label": _absolute(case["label"])} for case in cases]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(absolute, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def natural(text: str) -> list[tuple[int, int | str]]:
@@ -376,7 +365,3 @@ def _fold_of_each(cases: Sequence[Case], n_folds: int, by: str, seed: int) -> di
         fold_of[key] = loads.index(min(loads))
         loads[fold_of[key]] += sizes[key]
     return fold_of
-
-
-def _absolute(path: str | None) -> str | None:
-    return path if path is None or is_url(path) else os.path.abspath(path)

@@ -7,7 +7,7 @@ has no end, does not depend on the worker that makes an item nor on what was dra
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,35 +17,13 @@ from torch.utils.data import Dataset
 from ..errors import DataError
 from ..ops.randomness import item_generator
 from ..ops.slices import context_offsets, slice_neighbours
+from .cached_volume import CachedVolume
 
 logger = logging.getLogger(__name__)
 
 LIVER, TUMOR = 1, 2
 FAR_WEIGHT = 0.25
 """How much a slice far from the organ counts in the share ``any``, against one near it."""
-
-
-class CachedVolume(Protocol):
-    """What the datasets need of a volume; :class:`custom.data.VolumeCache` is a sequence of them.
-
-    ``image`` and ``label`` (D, H, W) may be memory maps, opened at each access: one access an item, and only what a
-    patch or slice covers is read. A dataset goes to the workers by pickle, a volume therefore as a path without voxels.
-    """
-
-    id: str
-    image: np.ndarray
-    label: np.ndarray | None
-    image_path: str
-    affine: np.ndarray
-    """(4, 4), from voxel to millimetres in RAS."""
-    original_affine: np.ndarray
-    """(4, 4), that of the file, whose axes may be in another order."""
-    spacing: Sequence[float]
-    """Millimetres between voxels along each axis."""
-    foreground: Mapping[int, np.ndarray]
-    """For each class an (N, 3) sample of the voxels that have it."""
-    label_histogram: np.ndarray
-    """(D, classes): how many voxels of each class each slice has."""
 
 
 class _Stream(Dataset, ABC):

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from monai.inferers import Inferer, SimpleInferer
 
+from .common import device_of
+
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -36,7 +38,7 @@ class AutocastInferer(Inferer):
             return _float32(network(*network_args, **network_kwargs))
 
         # around all windows, since leaving the context forgets the converted weights
-        with torch.autocast(_device(network, inputs).type, dtype=self.dtype, enabled=self.dtype is not None):
+        with torch.autocast(device_of(network, inputs).type, dtype=self.dtype, enabled=self.dtype is not None):
             return self.inferer(inputs, float32_network, *args, **kwargs)
 
 
@@ -48,8 +50,3 @@ def _float32(output: Any) -> Any:
     if isinstance(output, list | tuple):
         return type(output)(_float32(value) for value in output)
     return output
-
-
-def _device(network: Callable[..., Any], inputs: torch.Tensor) -> torch.device:
-    parameter = next(network.parameters(), None) if isinstance(network, torch.nn.Module) else None
-    return inputs.device if parameter is None else parameter.device

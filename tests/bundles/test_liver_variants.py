@@ -12,7 +12,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from custom.data import VolumeDataset, find_cases, write_cases
+from custom.data import VolumeDataset, find_cases
 
 # 48 x 48 slices of the phantoms are no multiple of 32: the networks see them padded.
 TINY = {
@@ -125,7 +125,7 @@ def test_a_dataset_whose_labels_are_merged(liver, tmp_path):
         merged = nibabel.Nifti1Image((np.asarray(label.dataobj) > 0).astype(np.uint8), label.affine)
         case["label"] = str(tmp_path / Path(case["label"]).name)
         nibabel.save(merged, case["label"])
-    write_cases(cases, tmp_path / "list.json")
+    (tmp_path / "list.json").write_text(json.dumps([{**case, "image": str(case["image"])} for case in cases]))
     folders = {"cache_dir": str(tmp_path / "c"), "model_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "o")}
     flow = workflow(liver, ["train", "binary"], "train", dataset_dir=str(tmp_path / "list.json"), **folders)
     flow.initialize()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from custom.data import read_volume
-from custom.data.cases import find_cases, find_images, fold_cases, natural, write_cases
+from custom.data.cases import find_cases, find_images, fold_cases, natural
 from custom.errors import DataError
 
 from .dicom_writer import CAPTURE, DOSE_REPORT, slice_tags, write, write_series
@@ -406,16 +406,6 @@ def test_fold_options():
             fold_cases(cases * 5, **wrong)
 
 
-def test_written_list_gives_the_same_cases(tmp_path, monkeypatch):
-    monkeypatch.chdir(kaggle(tmp_path))
-    cases = find_cases(".")
-    write_cases(cases, tmp_path / "eval" / "run" / "cases.json")
-    monkeypatch.chdir("/")
-    again = find_cases(tmp_path / "eval" / "run" / "cases.json")
-    assert short(again, tmp_path) == [(c["id"], c["image"], c["label"], c["group"]) for c in cases]
-    assert [path.name for path in (tmp_path / "eval" / "run").iterdir()] == ["cases.json"]
-
-
 def test_natural_order():
     assert sorted(["a10", "a9", "b", "10", "9", "a"], key=natural) == ["9", "10", "a", "a9", "a10", "b"]
 
@@ -458,8 +448,6 @@ def test_dataset_behind_a_url(tmp_path):
             find_cases("memory://elsewhere")
         with pytest.raises(DataError, match="xyz://a: found a URL that cannot be opened"):
             find_cases("xyz://a")
-        write_cases(find_cases("memory://dataset"), tmp_path / "cases.json")
-        assert find_cases(tmp_path / "cases.json") == find_cases("memory://dataset")
     finally:
         memory.rm("/dataset", recursive=True)
 
