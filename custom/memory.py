@@ -1,4 +1,4 @@
-"""Main memory of this process: what it takes, and the most that it took."""
+"""Main memory: what is free, what this process takes, and the most that it took."""
 
 import os
 import resource
@@ -22,6 +22,23 @@ def peak_bytes() -> int:
     up to the moment at which this program begins; it is asked only where there is no ``/proc``.
     """
     return _status(os.getpid()).get("VmHWM") or _peak_by_usage()
+
+
+def free_bytes() -> int | None:
+    """Memory to be had without swapping, within the container's limit; None where the system does not tell."""
+    free = []
+    with suppress(OSError, KeyError, ValueError):
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    with suppress(OSError, ValueError):  # no such file, or the word "max"
+        limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
+        free.append(int(limit) - int(used))
+    return min(free) if free else None
+
+
+def usable_cores() -> int:
+    """Cores of the processor that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _peak_by_usage() -> int:

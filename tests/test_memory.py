@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from custom.memory import peak_bytes, resident_bytes
+from custom.memory import free_bytes, peak_bytes, resident_bytes
 
 MIB = 2**20
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -67,3 +67,15 @@ print(before, peak_bytes())
     before, after = map(int, done.stdout.split())
     assert before < 400 * MIB <= held.nbytes <= peak_bytes()
     assert 95 * MIB < after - before < 105 * MIB
+
+
+@LINUX
+def test_free_memory_is_within_the_machine_and_the_limit_of_the_container(monkeypatch, tmp_path):
+    assert 0 < free_bytes() < 2**50
+    texts = {"meminfo": "MemTotal: 9 kB\nMemAvailable: 8 kB\n", "memory.max": "7000\n", "memory.current": "3000\n"}
+    monkeypatch.setattr(Path, "read_text", lambda path: texts[path.name])
+    assert free_bytes() == 4000
+    texts["memory.max"] = "max\n"
+    assert free_bytes() == 8192
+    texts["meminfo"] = ""
+    assert free_bytes() is None

@@ -18,6 +18,7 @@ import numpy as np
 from ..data.cases import Case, find_images
 from ..data.volumes import read_shape, read_volume
 from ..errors import DataError
+from ..memory import free_bytes
 from . import timed_worker
 
 BYTES_PER_VOXEL = 64
@@ -128,15 +129,6 @@ def gpus() -> list[str]:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
     return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
-
-
-def free_memory() -> int | None:
-    """Bytes of main memory that are free for use, if the system tells."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 class _Process:
@@ -338,7 +330,7 @@ def _kept(process: _Process, cases: list[Case], output_dir: Path, log: Callable[
 
 def _fitting(devices: list[str], voxels: int, log: Callable[[str], None]) -> list[str]:
     """As many of the devices as main memory has room for the largest volume, at least one."""
-    free = free_memory()
+    free = free_bytes()
     if free is None or len(devices) == 1:
         return devices
     number = max(1, int(free // (PROCESS_BYTES + BYTES_PER_VOXEL * voxels)))

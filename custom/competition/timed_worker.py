@@ -23,6 +23,7 @@ from ..errors import find_data_error
 from ..handlers.weights import load_weights
 from ..inferers import SliceVolumeInferer, SlidingWindow
 from ..inferers.sliding_window import View
+from ..memory import usable_cores
 from ..options import check_options
 
 
@@ -160,8 +161,7 @@ def choose_device() -> tuple[torch.device, str]:
     A GPU can be there and be of no use: builds of torch for CUDA 12.8 have no code for a P100, which shows at the first
     computation only (https://github.com/Kaggle/docker-python/issues/1546).
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cpu = f"CPU ({cores} cores)"
+    cpu = f"CPU ({usable_cores()} cores)"
     if not torch.cuda.is_available():
         return torch.device("cpu"), cpu
     device = torch.device("cuda")

@@ -2,12 +2,11 @@
 
 import torch
 from monai.losses import TverskyLoss
-from torch.nn.modules.loss import _Loss
 
-from .float32 import in_float32
+from .regions import RegionLoss
 
 
-class FocalTverskyLoss(_Loss):
+class FocalTverskyLoss(RegionLoss):
     """``mean over regions of (1 - TI) ** (1 / gamma)``, ``TI = TP / (TP + alpha FP + beta FN)``, in float32.
 
     Abraham and Khan, A Novel Focal Tversky Loss Function with Improved Attention U-Net for Lesion Segmentation, ISBI
@@ -18,7 +17,7 @@ class FocalTverskyLoss(_Loss):
         alpha: weight of false alarms.
         beta: weight of missed voxels; more than ``alpha`` favours recall.
         gamma: 1 gives the Tversky loss.
-        batch: whether the region's voxels are counted over the batch (see :class:`BCEDiceLoss`) or slice by slice.
+        batch: whether the region's voxels are counted over the batch (see :class:`.RegionLoss`) or slice by slice.
         smooth: added to numerator and denominator, so that a batch without the region stays finite.
     """
 
@@ -40,14 +39,5 @@ class FocalTverskyLoss(_Loss):
             sigmoid=True, alpha=alpha, beta=beta, batch=batch, smooth_nr=smooth, smooth_dr=smooth, reduction="none"
         )
 
-    @in_float32
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            input: logits ``(B, R, ...)``, one channel a region.
-            target: ``(B, R, ...)``, 1 inside the region, else 0, of any dtype.
-
-        Raises:
-            AssertionError: when the shapes differ.
-        """
-        return self.tversky(input, target).clamp(min=self._FLOOR).pow(self.exponent).mean()
+    def compute(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.tversky(logits, target).clamp(min=self._FLOOR).pow(self.exponent).mean()

@@ -2,19 +2,18 @@
 
 import torch
 from monai.losses import DiceLoss
-from torch.nn.modules.loss import _Loss
 
-from .float32 import in_float32
+from .regions import RegionLoss
 
 
-class LogCoshDiceLoss(_Loss):
+class LogCoshDiceLoss(RegionLoss):
     """``mean over regions of log(cosh(1 - Dice))``, in float32.
 
     Jadon, A survey of loss functions for semantic segmentation, CIBCB 2020 (arXiv 2006.14822): the slope, the tanh of
     the Dice loss, goes to 0 as the Dice goes to 1.
 
     Args:
-        batch: whether Dice pools the batch (see :class:`BCEDiceLoss`) or is taken slice by slice.
+        batch: whether Dice pools the batch (see :class:`.RegionLoss`) or is taken slice by slice.
         smooth: added to numerator and denominator of Dice, so that a batch without the region stays finite.
     """
 
@@ -22,14 +21,5 @@ class LogCoshDiceLoss(_Loss):
         super().__init__()
         self.dice = DiceLoss(sigmoid=True, batch=batch, smooth_nr=smooth, smooth_dr=smooth, reduction="none")
 
-    @in_float32
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            input: logits ``(B, R, ...)``, one channel a region.
-            target: ``(B, R, ...)``, 1 inside the region, else 0, of any dtype.
-
-        Raises:
-            AssertionError: when the shapes differ.
-        """
-        return torch.log(torch.cosh(self.dice(input, target))).mean()
+    def compute(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return torch.log(torch.cosh(self.dice(logits, target))).mean()

@@ -2,12 +2,11 @@
 
 import torch
 import torch.nn.functional as F
-from torch.nn.modules.loss import _Loss
 
-from .float32 import in_float32
+from .regions import RegionLoss
 
 
-class LovaszHingeLoss(_Loss):
+class LovaszHingeLoss(RegionLoss):
     """Convex surrogate of ``1 - IoU`` on hinge errors, the mean over regions, in float32.
 
     Berman, Triki and Blaschko, The Lovász-Softmax loss, CVPR 2018 (arXiv 1705.08790): the voxels' errors
@@ -22,19 +21,8 @@ class LovaszHingeLoss(_Loss):
         super().__init__()
         self.batch = batch
 
-    @in_float32
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            input: logits ``(B, R, ...)``, one channel a region.
-            target: ``(B, R, ...)``, 1 inside the region, else 0, of any dtype.
-
-        Raises:
-            ValueError: when the shapes differ.
-        """
-        if input.shape != target.shape:
-            raise ValueError(f"input {tuple(input.shape)} and target {tuple(target.shape)} differ in shape")
-        errors = F.relu(1 - input * (2 * target - 1))
+    def compute(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        errors = F.relu(1 - logits * (2 * target - 1))
         errors, order = self._rows(errors).sort(dim=1, descending=True)
         weights = _jaccard_steps(self._rows(target).gather(1, order))
         return (errors * weights.to(errors.dtype)).sum(1).mean()

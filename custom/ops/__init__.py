@@ -1,1 +1,1 @@
-"""Pure functions on arrays and tensors; nothing here imports the rest of the package."""
+"""Pure functions on arrays and tensors; of the rest of the package, only modules at its top are imported."""

@@ -8,7 +8,6 @@ each of its own), and they hold on to their memory, which halves the time; see `
 import contextlib
 import logging
 import os
-import queue
 import struct
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..memory import free_bytes, usable_cores
 from .betti import betti_extension, match_betti
 from .components import betti_numbers
 
@@ -90,9 +90,8 @@ def affordable_processes(voxels: int) -> int:
     The processes of a ``torchrun`` share both.
     """
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(cores // sharing, 1)
-    free, each = _free_bytes(), voxels * BYTES_PER_VOXEL * sharing
+    cores = max(usable_cores() // sharing, 1)
+    free, each = free_bytes(), voxels * BYTES_PER_VOXEL * sharing
     fitting = cores if free is None else max(int(free // each), 1)
     if fitting < cores:
         message = "%d instead of %d octants at a time: each takes %.1f GiB and %.1f GiB are free"
@@ -118,13 +117,11 @@ def _match_in_processes(
     done: Callable[[], object],
 ) -> list[int]:
     """Fill ``counts`` at the indices ``waiting``; returns those that are left because a process was killed."""
-    line = queue.SimpleQueue()
-    for index in waiting:
-        line.put(index)
+    line = iter(waiting)  # of a list, whose next item threads may take without a lock
 
     def serve() -> None:
         with _Matcher() as matcher:
-            while (index := _first(line)) is not None:
+            while (index := next(line, None)) is not None:
                 counts[index] = matcher.match(*pairs[index])
                 if counts[index] is None:
                     return
@@ -176,29 +173,6 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
         bits = np.frombuffer(requests.read((voxels + 7) // 8), np.uint8)
         answers.write(match_counts(*np.unpackbits(bits, count=voxels).reshape(shape)).tobytes())
         answers.flush()
-
-
-def _first(line: queue.SimpleQueue) -> int | None:
-    try:
-        return line.get_nowait()
-    except queue.Empty:
-        return None
-
-
-def _free_bytes() -> int | None:
-    """Memory to be had without swapping, within the container's limit; None where the system does not tell."""
-    free = []
-    try:
-        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
-        free.append(int(limit) - int(used))
-    except (OSError, ValueError):  # no such file, or the word "max"
-        pass
-    return min(free) if free else None
 
 
 if __name__ == "__main__":

