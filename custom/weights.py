@@ -35,3 +35,18 @@ def read_state_dict(
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise DataError.of(path, "other things than tensors", "a state dict of tensors, flat")
     return dict(state)
+
+
+def misfit(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str | None:
+    """How the names and shapes of a state dict differ from those of a network's, in words; None if they do not."""
+    kinds = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [key for key in state if key not in expected],
+        "misshapen": [key for key in expected if key in state and state[key].shape != expected[key].shape],
+    }
+    found = [
+        f"{len(keys)} {kind} keys ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for kind, keys in kinds.items()
+        if keys
+    ]
+    return ", ".join(found) or None

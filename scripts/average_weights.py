@@ -10,7 +10,7 @@ import torch
 
 from custom.errors import DataError, show_data_errors_as_one_line
 from custom.files import write_whole
-from custom.weights import read_state_dict
+from custom.weights import misfit, read_state_dict
 from scripts.command_line import command_line
 
 
@@ -33,17 +33,11 @@ def average_weights(*paths: str, output: str) -> None:
         raise DataError.of("average_weights.py", f"{len(paths)} files of weights", "two or more")
     states = [read_state_dict(Path(str(path))) for path in paths]
     for path, state in zip(paths, states, strict=True):
-        _check_alike(path, state, paths[0], states[0])
+        if wrong := misfit(state, states[0]):
+            raise DataError.of(path, wrong, f"the network of {paths[0]}")
     mean = {key: _mean([state[key] for state in states]) for key in states[0]}
     write_whole(output, lambda file: torch.save(mean, file))
     print(f"Mean of {len(paths)} networks: {output}")
-
-
-def _check_alike(path: str, state: dict[str, torch.Tensor], first: str, expected: dict[str, torch.Tensor]) -> None:
-    shapes, others = ({key: value.shape for key, value in one.items()} for one in (state, expected))
-    if shapes != others:
-        different = [key for key in {**others, **shapes} if shapes.get(key) != others.get(key)]
-        raise DataError.of(path, f"other tensors ({different[0]!r}, ...)", f"the network of {first}")
 
 
 def _mean(values: list[torch.Tensor]) -> torch.Tensor:

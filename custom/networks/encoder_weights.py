@@ -10,7 +10,7 @@ from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from torch import nn
 
 from ..errors import DataError
-from ..weights import read_state_dict
+from ..weights import misfit, read_state_dict
 
 __all__ = ["imagenet_state_dict", "load_encoder_weights", "read_encoder_weights", "stem_for_channels"]
 
@@ -77,12 +77,8 @@ def load_encoder_weights(
         if key.endswith("num_batches_tracked"):
             found.setdefault(key, own[key])
 
-    missing = [key for key in own if key not in found]
-    unexpected = [key for key in found if key not in own]
-    misshapen = [key for key in own if key in found and own[key].shape != found[key].shape]
-    if missing or unexpected or misshapen:
-        parts = (_listing("missing", missing), _listing("unexpected", unexpected), _listing("misshapen", misshapen))
-        raise DataError.of(source, ", ".join(filter(None, parts)), f"the weights of {type(encoder).__name__}")
+    if wrong := misfit(found, own):
+        raise DataError.of(source, wrong, f"the weights of {type(encoder).__name__}")
     encoder.load_state_dict(found)
 
 
@@ -95,11 +91,3 @@ def stem_for_channels(weight: torch.Tensor, in_channels: int) -> torch.Tensor:
     if weight.shape[1] == in_channels:
         return weight
     return weight.sum(dim=1, keepdim=True).expand(-1, in_channels, *weight.shape[2:]) / in_channels
-
-
-def _listing(title: str, keys: Sequence[str]) -> str:
-    """A few of the keys and how many there are."""
-    if not keys:
-        return ""
-    shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-    return f"{len(keys)} {title} keys ({shown})"

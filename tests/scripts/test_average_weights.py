@@ -45,7 +45,7 @@ def test_equal_networks_do_not_change(tmp_path):
 def test_what_does_not_fit_is_refused(tmp_path):
     first, other = save(tmp_path / "a.pt", 0), save(tmp_path / "b.pt", 0, channels=3)
     for paths, message in (
-        ((first, other), r"b\.pt: found other tensors \('0\.weight', \.\.\.\), expected the network of .*a\.pt"),
+        ((first, other), r"b\.pt: found [0-9a-z ,]* keys \(0\..*expected the network of .*a\.pt"),
         ((first, str(tmp_path / "c.pt")), r"c\.pt: found no such file"),
         ((first,), "found 1 files of weights, expected two or more"),
     ):
