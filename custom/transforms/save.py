@@ -10,12 +10,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from ..data.volumes import DICOM_SUFFIXES, stem, suffix
 from ..data.writing import write_volume
-
-# Longest first, so that ".nii.gz" is not taken for ".gz".
-KNOWN_SUFFIXES = (".nii.gz", ".nii", ".tiff", ".tif", ".nrrd", ".mha", ".mhd", ".dcm")
-# DICOM (a folder or a file) is read but not written; .mhd would be two files, which cannot be renamed as one.
-INSTEAD_OF = {"": ".nii.gz", ".dcm": ".nii.gz", ".mhd": ".mha"}
 
 
 class SaveVolumed(MapTransform):
@@ -74,16 +70,12 @@ class SaveVolumed(MapTransform):
 
     def paths(self, source: str, name: str | None = None) -> list[Path]:
         """The files that are written for an input, one a channel; called by its name, or else by its file's."""
-        stem, suffix = split_suffix(Path(source).name)
-        stem = stem if name is None else name.replace("/", "_")
-        ext = self.output_ext or INSTEAD_OF.get(suffix, suffix)
-        names = [stem] if self.channel_names is None else [f"{stem}_{name}" for name in self.channel_names]
+        name = stem(source) if name is None else name.replace("/", "_")
+        ext = self.output_ext or _written_suffix(suffix(source))
+        names = [name] if self.channel_names is None else [f"{name}_{channel}" for channel in self.channel_names]
         return [self.output_dir / f"{name}{ext}" for name in names]
 
 
-def split_suffix(name: str) -> tuple[str, str]:
-    """``("case", ".nii.gz")`` for ``"case.nii.gz"``; an unknown ending is taken for part of the name."""
-    for suffix in KNOWN_SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)], suffix
-    return name, ""
+def _written_suffix(found: str) -> str:
+    """DICOM (a folder or a file) is read but not written; .mhd would be two files, which cannot be renamed as one."""
+    return ".nii.gz" if found in ("", *DICOM_SUFFIXES) else ".mha" if found == ".mhd" else found
