@@ -131,10 +131,8 @@ def _begin(job: Job, image: Image, surveyed: Survey, *, overwrite: bool, same_in
     written = job.open_output()
     written.create(
         _settings(job) | {"input": surveyed.identity},
-        image.scale,
+        image.space,
         [start for start, _ in job.plan.region],
-        image.space.units,
-        origin=image.space.origin,
         source=job.input,
         overwrite=overwrite,
         same_input=same_input,

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, ScaleIntensityRanged
 from torch import nn
 
@@ -74,9 +73,8 @@ class Bundle:
             if key not in parser.get():
                 raise DataError.of(files[0], f"no entry {key!r}", "the inference configuration of a bundle")
         checkpoint = checkpoint or parser.get_parsed_content("checkpoint")
-        paths = (
-            [Path(path) for path in ([checkpoint] if isinstance(checkpoint, str) else checkpoint)] if weights else []
-        )
+        listed = [checkpoint] if isinstance(checkpoint, str) else checkpoint
+        paths = [Path(path) for path in listed] if weights else []
         for path in paths:
             if not path.is_file():
                 raise DataError.of(path, "no such file", "trained weights (train first, or give --checkpoint)")
@@ -108,22 +106,12 @@ class Bundle:
             DataError: the configured inferer is no sliding window.
         """
         inferer = self._content("inferer")
-        if isinstance(inferer, SlidingWindow):
-            inferer.channels = inferer.channels or [FOREGROUND]
-            if inferer.activation is ACTIVATIONS[None]:
-                inferer.activation = ACTIVATIONS["softmax"]
-            return inferer
-        if not isinstance(inferer, SlidingWindowInferer):
+        if not isinstance(inferer, SlidingWindow):
             raise DataError.of("inferer", type(inferer).__name__, "custom.inferers.SlidingWindow")
-        roi = inferer.roi_size
-        overlap = [inferer.overlap] * 3 if isinstance(inferer.overlap, float) else inferer.overlap
-        return SlidingWindow(
-            roi_size=roi,
-            stride=[round(length * (1 - share)) for length, share in zip(roi, overlap, strict=True)],
-            batch_size=inferer.sw_batch_size,
-            activation="softmax",
-            channels=[FOREGROUND],
-        )
+        inferer.channels = inferer.channels or [FOREGROUND]
+        if inferer.activation is ACTIVATIONS[None]:
+            inferer.activation = ACTIVATIONS["softmax"]
+        return inferer
 
     def network(self) -> nn.Module:
         """The network with its weights, ready to predict, on the CPU.

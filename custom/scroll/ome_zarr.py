@@ -50,17 +50,6 @@ class Image:
     store: PatientStore
     space: Space
 
-    @property
-    def scale(self) -> tuple[float, float, float]:
-        """(D, H, W) size of a voxel, in ``unit``."""
-        return self.space.scale
-
-    @property
-    def unit(self) -> str | None:
-        """``"micrometer"``, ...; None if the file does not say, or not the same of all axes."""
-        units = set(self.space.units)
-        return units.pop() if len(units) == 1 else None
-
 
 def open_image(url: str) -> Image:
     """Open an OME-Zarr image, or a single array of zarr, of version 2 or 3.
@@ -175,7 +164,7 @@ def write_image(
     encoding = {"name": "default", "separator": "/"} if zarr_format == 3 else {"name": "v2", "separator": "/"}
     names = ["z", "y", "x"] if zarr_format == 3 else None
     levels = level_count(array.shape, chunk)
-    metadata = _metadata("scroll", levels, (scale,) * 3, (0, 0, 0), unit)
+    metadata = _metadata("scroll", levels, Space(scale=(scale,) * 3, units=(unit,) * 3), (0, 0, 0))
     for number in range(levels):
         level = group.create_array(
             str(number),
@@ -215,11 +204,9 @@ class Output(Pyramid):
     def create(
         self,
         settings: dict[str, Any],
-        scale: Sequence[float],
-        offset: Sequence[int],
-        unit: str | None | Sequence[str | None],
+        space: Space = Space(),  # noqa: B008
+        offset: Sequence[int] = (0, 0, 0),
         *,
-        origin: Sequence[float] = (0.0, 0.0, 0.0),
         source: str | None = None,
         overwrite: bool = False,
         same_input: bool = False,
@@ -228,10 +215,8 @@ class Output(Pyramid):
 
         Args:
             settings: what the values depend on; kept in the group's attribute ``prediction``.
-            scale: (D, H, W) size of a voxel.
+            space: how the voxels of the input lie.
             offset: where the output lies in its input, in voxels.
-            unit: of the scale, of all axes or of each.
-            origin: (D, H, W) place of the input's first voxel.
             source: where the input was found; kept, but a prediction goes on from another place too.
             overwrite: whether to remove a prediction that is there and begin anew.
             same_input: whether the entry ``input`` of the settings replaces that of a prediction that is there.
@@ -241,7 +226,7 @@ class Output(Pyramid):
         """
         layout = {"shape": list(self.shape), "chunk": self.chunk, "shard": self.shard}
         settings = json.loads(json.dumps(settings | layout))  # as it will be read again
-        metadata = _metadata("prediction", self.levels, scale, offset, unit, origin)
+        metadata = _metadata("prediction", self.levels, space, offset)
         metadata |= {"type": "max" if self.mask else "mean"}
         record = settings if source is None else settings | {"source": source}
         attributes = {"ome": {"version": VERSION, "multiscales": [metadata]}, "prediction": record}
@@ -364,26 +349,18 @@ def _differences(found: dict[str, Any], expected: dict[str, Any], prefix: str = 
             yield f"{prefix}{key}", other, value
 
 
-def _metadata(
-    name: str,
-    levels: int,
-    scale: Sequence[float],
-    offset: Sequence[int],
-    unit: str | None | Sequence[str | None],
-    origin: Sequence[float] = (0.0, 0.0, 0.0),
-) -> dict[str, Any]:
+def _metadata(name: str, levels: int, space: Space, offset: Sequence[int]) -> dict[str, Any]:
     """One entry of ``multiscales``. A voxel of level k lies at the centre of those of level 0 that it stands for."""
-    units = [unit] * 3 if unit is None or isinstance(unit, str) else unit
     axes = [
         {"name": axis, "type": "space"} | ({"unit": unit} if unit else {})
-        for axis, unit in zip(NAMES, units, strict=True)
+        for axis, unit in zip(NAMES, space.units, strict=True)
     ]
     datasets = []
     for level in range(levels):
-        size = [2**level * length for length in scale]
+        size = [2**level * length for length in space.scale]
         corner = [
             place + length * (first + (2**level - 1) / 2)
-            for place, length, first in zip(origin, scale, offset, strict=True)
+            for place, length, first in zip(space.origin, space.scale, offset, strict=True)
         ]
         transforms = [{"type": "scale", "scale": size}, {"type": "translation", "translation": corner}]
         datasets.append({"path": str(level), "coordinateTransformations": transforms})

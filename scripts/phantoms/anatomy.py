@@ -16,37 +16,14 @@ Box = tuple[slice, slice, slice]
 Point = Sequence[float]
 
 
-class Tissue(IntEnum):
-    """Values of the tissue map."""
-
-    AIR = 0
-    SKIN = 1
-    FAT = 2
-    MUSCLE = 3
-    CAVITY_FAT = 4
-    LUNG = 5
-    HEART = 6
-    BONE = 7
-    MARROW = 8
-    DISC = 9
-    CANAL = 10
-    AORTA = 11
-    CAVA = 12
-    KIDNEY = 13
-    KIDNEY_MEDULLA = 14
-    SPLEEN = 15
-    PANCREAS = 16
-    STOMACH_WALL = 17
-    BOWEL_WALL = 18
-    FLUID = 19
-    GAS = 20
-    GALLBLADDER = 21
-    LIVER = 22
-    LIVER_VESSEL = 23
-    TUMOUR = 24
-    TABLE = 25
-    FOAM = 26
-
+Tissue = IntEnum(
+    "Tissue",
+    "AIR SKIN FAT MUSCLE CAVITY_FAT LUNG HEART BONE MARROW "
+    "DISC CANAL AORTA CAVA KIDNEY KIDNEY_MEDULLA SPLEEN PANCREAS STOMACH_WALL "
+    "BOWEL_WALL FLUID GAS GALLBLADDER LIVER LIVER_VESSEL TUMOUR TABLE FOAM",
+    start=0,
+)
+"""Values of the tissue map."""
 
 CAVITY = (Tissue.CAVITY_FAT,)
 IN_LIVER = (Tissue.LIVER, Tissue.LIVER_VESSEL)

@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 def predict(folder, values, kind):
     output = Output(str(folder / "prediction"), shape=SHAPE, chunk=8, shard=32, mask=kind == "mask")
-    output.create({"kind": kind}, (1, 1, 1), (0, 0, 0), None)
+    output.create({"kind": kind})
     output.write((0, 0, 0), values)
 
 
@@ -108,7 +108,7 @@ def test_labels_of_255_are_refused(folder):
 
 def test_an_unfinished_prediction_is_refused(folder):
     output = Output(str(folder / "prediction"), shape=SHAPE, chunk=8, shard=16, mask=True)
-    output.create({"kind": "mask"}, (1, 1, 1), (0, 0, 0), None)
+    output.create({"kind": "mask"})
     output.write((0, 0, 0), np.ones((16, 16, 16), np.uint8))
     with pytest.raises(SystemExit, match="found 1 of 8 shards written, expected a prediction that is finished"):
         draw(folder)

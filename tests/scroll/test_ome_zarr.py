@@ -9,12 +9,14 @@ import zarr
 from custom.errors import DataError
 from custom.scroll.blocks import halve
 from custom.scroll.ome_zarr import Output, open_image, write_image
+from custom.scroll.space import Space
+
+SPACE = Space(scale=(2.0, 3.0, 4.0), units=("micrometer",) * 3)
 
 
-def make(path, values, *, mask=False, chunk=4, shard=8, settings=None, **options):
+def make(path, values, *, mask=False, chunk=4, shard=8, settings=None):
     output = Output(str(path), shape=values.shape, chunk=chunk, shard=shard, mask=mask)
-    arguments = {"scale": (2.0, 3.0, 4.0), "offset": (10, 20, 30), "unit": "micrometer"} | options
-    output.create(settings or {"kind": "test"}, **arguments)
+    output.create(settings or {"kind": "test"}, SPACE, (10, 20, 30))
     for position in output.positions(tuple((0, size) for size in values.shape)):
         box = tuple(slice(place * shard, (place + 1) * shard) for place in position)
         output.write(position, values[box])
@@ -96,7 +98,7 @@ def test_empty_shards_are_not_written(tmp_path):
 def test_goes_on_where_the_making_was_interrupted(tmp_path, values):
     def create(**settings):
         output = Output(str(tmp_path / "out"), shape=values.shape, chunk=4, shard=8, mask=False)
-        output.create({"kind": "test"} | settings, scale=(1, 1, 1), offset=(0, 0, 0), unit=None)
+        output.create({"kind": "test"} | settings)
         return output
 
     create().write((1, 0, 2), values[8:16, :8, 16:24])
@@ -122,7 +124,7 @@ def test_image_there_and_back(tmp_path, values, zarr_format):
     image = open_image(str(tmp_path / "a"))
     assert np.array_equal(image.array[...], values)
     assert image.array.metadata.zarr_format == zarr_format
-    assert (image.scale, image.unit) == ((7.91,) * 3, "micrometer")
+    assert (image.space.scale, image.space.units) == ((7.91,) * 3, ("micrometer",) * 3)
     assert image.array.chunks == (8, 8, 8)
 
 
