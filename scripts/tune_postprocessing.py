@@ -12,10 +12,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from tqdm import tqdm
 
+from custom.data.labels import as_labels
 from custom.data.volumes import TIFF_SUFFIXES, read_volume
 from custom.errors import DataError, show_data_errors_as_one_line
 from custom.files import write_whole
 from custom.metrics.vesuvius_score import PARTS, check_parts, score_volume
+from custom.ops.targets import IGNORE_LABEL
 from custom.transforms.postprocessing import PostprocessSurfaced
 from scripts.command_line import command_line
 
@@ -127,7 +129,8 @@ def _cases(probabilities: Path, labels: Path) -> list[tuple[Path, Path]]:
 def _score(
     case: tuple[Path, Path], knobs: Mapping[str, float], parts: Sequence[str], processes: int | None, progress: tqdm
 ) -> dict[str, float]:
-    probability, label = _read_probability(case[0]), read_volume(case[1]).array
+    probability = _read_probability(case[0])
+    label = as_labels(read_volume(case[1]).array, (0, 1, IGNORE_LABEL), case[1])
     if probability.shape != label.shape:
         raise DataError.of(case[0], f"shape {probability.shape}", f"{label.shape} as {case[1]}")
     mask = PostprocessSurfaced("pred", **knobs)({"pred": probability[None]})["pred"][0]

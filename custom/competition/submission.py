@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.cases import Case
+from ..data.labels import as_labels, whole_numbers
 from ..data.nifti_geometry import nifti_affine
 from ..data.volumes import NIFTI_SUFFIXES, TIFF_SUFFIXES, read_shape, read_volume, suffix
 from ..data.writing import write_volume
@@ -102,7 +103,7 @@ def write_liver(
 
     def rows(description: str) -> Iterator[tuple[str, np.ndarray]]:
         for name, path in tqdm(volumes.items(), desc=description, unit="volume", disable=None):
-            mask = _labels(path) > 0
+            mask = whole_numbers(read_volume(path).array, path) > 0
             for index in range(mask.shape[2]):
                 plane = mask[:, :, index]
                 yield _fill(id_template, name, index + first_slice), plane.T if transpose else plane
@@ -139,9 +140,7 @@ def write_vesuvius(predictions: str | Path, output: str | Path = "submission.zip
     def write(file: Path) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, tempfile.TemporaryDirectory() as folder:
             for name, path in tqdm(volumes.items(), desc="writing", unit="volume", disable=None):
-                mask = read_volume(path).array
-                _check_mask(path, mask)
-                content = write_volume(Path(folder, "mask.tif"), mask).read_bytes()
+                content = write_volume(Path(folder, "mask.tif"), _mask(path)).read_bytes()
                 # A fixed date: the same predictions give the same zip.
                 archive.writestr(zipfile.ZipInfo(f"{name}.tif"), content, zipfile.ZIP_DEFLATED)
         _check_zip(file, volumes, output)
@@ -177,16 +176,8 @@ def _ids(path: str | Path) -> list[str]:
         return [row[HEADER[0]] for row in csv.DictReader(stream)]
 
 
-def _labels(path: Path) -> np.ndarray:
-    array = read_volume(path).array
-    if array.dtype.kind == "f" and not np.array_equal(array, array.round()):
-        raise DataError.of(path, "fractions", "labels, which are whole numbers")
-    return array
-
-
-def _check_mask(path: Path, array: np.ndarray) -> None:
-    if array.dtype != np.uint8 or array.max() > 1:
-        raise DataError.of(path, f"{array.dtype} with values up to {array.max()}", "uint8, 0 or 1")
+def _mask(path: Path) -> np.ndarray:
+    return as_labels(read_volume(path).array, (0, 1), path)
 
 
 def _check_csv(file: Path, expected: Iterator[tuple[str, np.ndarray]], output: str | Path) -> list[bool]:
@@ -214,8 +205,7 @@ def _check_zip(file: Path, volumes: dict[str, Path], output: str | Path) -> None
             raise DataError.of(output, f"the members {archive.namelist()}", f"{names}")
         for member, path in tqdm(zip(names, volumes.values(), strict=True), "checking", len(names), disable=None):
             unpacked = Path(archive.extract(member, folder))
-            array, source = read_volume(unpacked).array, read_volume(path).array
-            _check_mask(unpacked, array)
-            if not np.array_equal(array, source):
+            array = read_volume(unpacked).array
+            if array.dtype != np.uint8 or not np.array_equal(array, _mask(path)):
                 raise DataError.of(output, f"another {member}", f"the voxels of {path}")
             unpacked.unlink()

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..identity import sha256
+from .labels import as_labels
 from .plausibility import Values
 from .volumes import (
     CANONICAL,
@@ -227,6 +228,8 @@ def build_volume(
     """
     notes: list[str] = []
     volume, target, original = _read_case(image, label, notes.append)
+    if label:
+        target = as_labels(target, label_values, label.name)
     histogram = label_histogram(target, label_values, label.name) if label else np.empty((len(volume.array), 0))
     stored = as_stored(volume.array, modality)
     if stored.dtype.kind == "f":
@@ -239,7 +242,7 @@ def build_volume(
         partial.mkdir(parents=True)
         arrays = {"image": _write_array(partial / "image.npy", stored)}
         if label:
-            arrays["label"] = _write_array(partial / "label.npy", target.astype(np.uint8, copy=False))
+            arrays["label"] = _write_array(partial / "label.npy", target)
         foreground = sample_foreground(target, histogram) if label else {}
         if foreground:
             arrays["foreground"] = _write_array(partial / "foreground.npy", np.concatenate(list(foreground.values())))

@@ -22,6 +22,7 @@ from nibabel import orientations
 from ..errors import DataError
 from .dicom import DICOM_SUFFIXES, is_dicom, read_dicom
 from .itk_files import itk_affine, itk_array, last_line, read_itk
+from .labels import as_labels
 from .nifti_geometry import nifti_affine
 from .tiff import read_tiff, read_tiff_shape
 
@@ -202,15 +203,10 @@ def label_histogram(label: np.ndarray, values: Sequence[int], path: object) -> n
         (D, max(values) + 1) int64 counts.
 
     Raises:
-        DataError: another value occurs; the message lists what was found.
+        DataError: another value occurs (:func:`custom.data.labels.as_labels`); the message lists what was found.
     """
-    with np.errstate(invalid="ignore"):  # values that do not fit are found by the comparison
-        small = label.astype(np.uint8, copy=False)
-    counts = np.stack([np.bincount(plane.ravel(), minlength=256) for plane in small])
-    if counts[:, [value for value in range(256) if value not in values]].any() or not np.array_equal(small, label):
-        shown = ", ".join(f"{value:g}" for value in np.unique(label)[:10])
-        raise DataError.of(path, f"label values {shown}", f"only {', '.join(map(str, sorted(values)))}")
-    return counts[:, : max(values) + 1]
+    planes = as_labels(label, values, path)
+    return np.stack([np.bincount(plane.ravel(), minlength=max(values) + 1) for plane in planes])
 
 
 def spacing(affine: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from ..data.labels import as_labels
 from ..data.plausibility import known_spacing
 from ..data.volumes import Volume, align_label, read_volume, spacing
 from ..errors import DataError
@@ -123,12 +124,7 @@ def _measure_files(case: str, prediction_path: Path, label_path: Path) -> dict[s
 
 def _labels_of(path: Path) -> Volume:
     volume = read_volume(path)
-    array = volume.array
-    whole = array.dtype.kind in "uib" or np.array_equal(array, array.round())
-    if not (whole and array.min() >= 0 and array.max() <= 2):
-        shown = ", ".join(f"{value:g}" for value in np.unique(array)[:6])
-        raise DataError.of(path, f"values {shown}", "labels 0, 1 and 2")
-    return Volume(array.astype(np.uint8), volume.affine)
+    return Volume(as_labels(volume.array, (0, 1, 2), path), volume.affine)
 
 
 def _plane_as_volume(array: np.ndarray) -> np.ndarray:

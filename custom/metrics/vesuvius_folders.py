@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.labels import as_labels, whole_numbers
 from ..data.volumes import read_shape, read_volume
 from ..errors import DataError
 from ..ops.targets import IGNORE_LABEL
@@ -31,7 +32,7 @@ def score_folders(
 
     Raises:
         DataError: a folder or prediction is missing, a shape differs, a label holds other values than 0, 1 and 2. What
-            the headers tell is checked before the first volume is scored.
+            the headers tell is checked before the first volume is scored. A prediction holds fractions.
         BettiUnavailableError: "toposcore" where the compiled Betti matching is missing.
     """
     from tqdm import tqdm
@@ -70,9 +71,7 @@ def _check_same_shape(prediction: Path, predicted: tuple[int, ...], label: Path,
 def _read_pair(prediction: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:
     predicted, present = read_volume(prediction).array, read_volume(label).array
     _check_same_shape(prediction, predicted.shape, label, present.shape)
-    if present.min() < 0 or present.max() > IGNORE_LABEL:
-        raise DataError.of(label, f"label values {present.min()} to {present.max()}", "only 0, 1, 2")
-    return predicted, present
+    return whole_numbers(predicted, prediction), as_labels(present, (0, 1, IGNORE_LABEL), label)
 
 
 def _scrolls(labels: Path) -> dict[str, str]:

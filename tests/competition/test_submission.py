@@ -93,7 +93,7 @@ def test_a_wrong_code_is_noticed(livers, tmp_path, monkeypatch):
 
 def test_probabilities_are_refused(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.full((3, 3, 3), 0.3, np.float32), np.eye(4)), tmp_path / "volume-1.nii")
-    with pytest.raises(DataError, match=r"volume-1.nii: found fractions, expected labels"):
+    with pytest.raises(DataError, match=r"volume-1.nii: found label values 0.3, expected whole numbers"):
         write_liver(str(tmp_path), output=str(tmp_path / "submission.csv"))
 
 
@@ -122,9 +122,11 @@ def test_masks_of_other_programs_become_plain_stacks(tmp_path):
     (tmp_path / "p").mkdir()
     tifffile.imwrite(tmp_path / "p" / "1.tif", mask, imagej=True, metadata={"axes": "ZYX"}, truncate=True)  # one page
     tifffile.imwrite(tmp_path / "p" / "2.tif", mask == 0, photometric="miniswhite")  # one bit
+    write_volume(tmp_path / "p" / "3.tif", mask.astype(np.int32))
+    write_volume(tmp_path / "p" / "4.tif", mask * np.float32(0.9999))
     write_vesuvius(str(tmp_path / "p"), output=str(tmp_path / "submission.zip"))
     with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
-        for name in ("1.tif", "2.tif"):
+        for name in ("1.tif", "2.tif", "3.tif", "4.tif"):
             with Image.open(archive.open(name)) as image:
                 np.testing.assert_array_equal(
                     np.stack([np.array(page) for page in ImageSequence.Iterator(image)]), mask
@@ -142,8 +144,9 @@ def test_vesuvius_zip_is_the_same_twice(surfaces, tmp_path):
 @pytest.mark.parametrize(
     "name, array, message",
     [
-        ("1.tif", lumps(0), "1.tif: found uint8 with values up to 2, expected uint8, 0 or 1"),
-        ("1.tif", (lumps(0) % 2).astype(np.uint16), "1.tif: found uint16"),
+        ("1.tif", lumps(0), "1.tif: found label values 0, 1, 2, expected only 0, 1"),
+        ("1.tif", (lumps(0) % 2) * np.uint16(257), "1.tif: found label values 0, 257"),
+        ("1.tif", (lumps(0) % 2) * np.float32(0.9), "1.tif: found label values 0.9, expected whole numbers"),
         ("1.nii", lumps(0) % 2, "1.nii: found a file ending in .nii, expected TIFF"),
     ],
 )

@@ -236,9 +236,9 @@ def test_labels_as_other_tools_store_them(tmp_path):
             r"p/a.nii.gz: found shape \(19, 16, 8\), expected the shape \(20, 16, 8\) of .*l/a.nii.gz",
         ),
         (body().transpose(1, 0, 2), body(), r"found shape .*expected the image's shape"),
-        (body() * 127, body(), r"p/a.nii.gz: found values 0, 127, 254, expected labels 0, 1 and 2"),
-        (body(), body() * np.float32(0.5), r"l/a.nii.gz: found values 0, 0.5, 1, expected labels"),
-        (body(), body().astype(np.int16) - 1, r"l/a.nii.gz: found values -1, 0, 1, expected labels"),
+        (body() * 127, body(), r"p/a.nii.gz: found label values 0, 127, 254, expected only 0, 1, 2"),
+        (body(), body() * np.float32(0.5), r"l/a.nii.gz: found label values 0.5, expected whole numbers"),
+        (body(), body().astype(np.int16) - 1, r"l/a.nii.gz: found label values -1, 0, 1, expected only"),
     ],
 )
 def test_refusals_name_the_file(tmp_path, prediction, label, message):
