@@ -1,17 +1,15 @@
 #!/usr/bin/env python3
 """Average the weights of networks that were trained alike into one network."""
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import torch
+
+from scripts.command_line import command_line
 
 from custom.errors import DataError, show_data_errors_as_one_line
 from custom.files import write_whole
 from custom.weights import misfit, read_state_dict
-from scripts.command_line import command_line
 
 
 def average_weights(*paths: str, output: str) -> None:

@@ -3,19 +3,17 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
+
+from scripts.command_line import command_line
 
 from custom.errors import DataError
 from custom.files import write_whole
 from custom.metrics.vesuvius_score import TOLERANCE, without_ignored
 from custom.ops.surface_distance import surface_dice
 from custom.ops.targets import IGNORE_LABEL
-from scripts.command_line import command_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,12 +1,9 @@
 """The liver's versions and losses, trained alike on phantoms and compared."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.command_line import command_line
 from scripts.experiments.commands import ROOT, chosen, run_bundle, run_python

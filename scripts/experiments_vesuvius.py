@@ -1,14 +1,14 @@
 """What the surface's topology losses and post-processing do for the official score, shown on phantoms."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
+
+from scripts.command_line import command_line
+from scripts.experiments.commands import ROOT, chosen, run_bundle, run_python
 
 from custom.data import find_cases, fold_cases
 from custom.data.volumes import read_volume
@@ -16,8 +16,6 @@ from custom.errors import show_data_errors_as_one_line
 from custom.files import write_whole
 from custom.metrics.vesuvius_score import PARTS, score_volume
 from custom.transforms.postprocessing import PostprocessSurfaced
-from scripts.command_line import command_line
-from scripts.experiments.commands import ROOT, chosen, run_bundle, run_python
 
 BUNDLE = ROOT / "bundles" / "vesuvius_surface_3d"
 

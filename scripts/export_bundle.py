@@ -7,14 +7,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-
-from custom.errors import DataError
-from custom.identity import sha256
 from scripts.bundles.archive import write_sums, zip_folder
 from scripts.bundles.configs import check_version, export_configs, read_json
 from scripts.command_line import command_line
+
+from custom.errors import DataError
+from custom.identity import sha256
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 LARGE = 25 * 10**6

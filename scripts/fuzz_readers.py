@@ -4,8 +4,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from scripts.command_line import command_line
 from scripts.fuzzing.campaign import MODULES, load, run
 

@@ -4,17 +4,14 @@
 import json
 import re
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from scripts.command_line import command_line
 
 from custom.errors import DataError, show_data_errors_as_one_line
 from custom.files import write_whole
-from scripts.command_line import command_line
 
 BUNDLES = {"vesuvius": "vesuvius_surface_3d", "liver": "liver_tumor_2d"}
 COMPETITIONS = {"vesuvius": "vesuvius-challenge-surface-detection"}

@@ -1,14 +1,9 @@
 """Turn folders of predictions into what the competitions accept, and check it by decoding it again."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from scripts.command_line import command_line
 
 from custom.competition.submission import write_liver, write_vesuvius
 from custom.errors import show_data_errors_as_one_line
-from scripts.command_line import command_line
 
 
 def liver(

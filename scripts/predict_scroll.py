@@ -5,15 +5,12 @@ import json as json_format
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from scripts.command_line import command_line
 
 from custom.errors import DataError
 from custom.files import write_whole
-from scripts.command_line import command_line
 
 KINDS = ("probability", "mask")
 

@@ -2,14 +2,12 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from custom.files import write_whole
 from scripts.command_line import command_line
 from scripts.reports.page import page
 from scripts.reports.runs import Run, load_runs, spread
+
+from custom.files import write_whole
 
 
 def report(*runs: str, output: str = "report.html", goals: dict[str, float] | None = None) -> None:

@@ -3,16 +3,12 @@
 import json as json_format
 import math
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from scripts.command_line import command_line
 
 from custom.errors import show_data_errors_as_one_line
 from custom.files import write_whole
-from scripts.command_line import command_line
 
 
 def vesuvius(predictions: str, labels: str, json: str | None = None, processes: int | None = None) -> None:

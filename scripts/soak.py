@@ -5,8 +5,6 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from scripts.command_line import command_line
 
 BUNDLES = ("vesuvius_surface_3d", "liver_tumor_2d")

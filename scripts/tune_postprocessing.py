@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 from tqdm import tqdm
 
@@ -19,7 +17,6 @@ from custom.files import write_whole
 from custom.metrics.vesuvius_score import PARTS, check_parts, score_volume
 from custom.ops.targets import IGNORE_LABEL
 from custom.transforms.postprocessing import PostprocessSurfaced
-from scripts.command_line import command_line
 
 START = {
     "threshold_low": 0.5,

@@ -7,11 +7,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from scripts.command_line import command_line
 
 from custom.errors import DataError
-from scripts.command_line import command_line
 
 
 def verify_bundle(path: str, quick: bool = False, offline: bool = False) -> bool:
@@ -76,9 +74,10 @@ def _results(path: Path, temporary: Path, quick: bool, offline: bool) -> Iterato
 
 def _opened(path: Path, temporary: Path) -> tuple[Path, dict[str, str]]:
     """The bundle's folder, and the checksums of its files."""
-    from custom.identity import sha256
     from scripts.bundles.archive import SUMS, read_sums
     from scripts.bundles.unpacking import unpack
+
+    from custom.identity import sha256
 
     sums = read_sums(path.absolute().parent / SUMS)
     if path.is_dir():

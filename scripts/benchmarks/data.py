@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from monai.transforms import Compose, Rand3DElasticd, RandAffined
 
+from scripts.phantoms import abdomen_phantom, scroll_phantom
+
 from custom.data import PatchDataset, StreamLoader, VolumeCache, read_volume, write_volume
 from custom.transforms import RandWarpd
-from scripts.phantoms import abdomen_phantom, scroll_phantom
 
 from .measure import LIVER, SURFACE, Row, attempt, by, interleaved, once, read_config, show_seconds
 

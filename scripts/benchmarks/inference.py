@@ -15,10 +15,11 @@ import torch
 from monai.inferers import Inferer, SlidingWindowInferer
 from monai.utils import set_determinism
 
+from scripts.phantoms import scroll_phantom
+
 from custom.inferers import SlidingWindow
 from custom.losses import MaskedDiceCELoss
 from custom.memory import peak_bytes
-from scripts.phantoms import scroll_phantom
 
 from .measure import (
     SURFACE,

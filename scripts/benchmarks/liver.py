@@ -14,10 +14,11 @@ import torch
 from monai.bundle import ConfigParser
 from monai.inferers import SliceInferer
 
+from scripts.phantoms import write_abdomens
+
 from custom.data import PatchDataset, StreamLoader, VolumeCache, VolumeDataset
 from custom.inferers import SliceVolumeInferer
 from custom.transforms import LabelToRegionsd
-from scripts.phantoms import write_abdomens
 
 from .measure import LIVER, Row, dice, interleaved, read_config, share_outside, show_seconds, taught
 

@@ -11,9 +11,10 @@ import torch
 from monai.losses import SoftclDiceLoss as MonaiSoftclDiceLoss
 from scipy import ndimage
 
+from scripts.phantoms import scroll_phantom
+
 from custom.losses import SoftClDiceLoss
 from custom.ops.targets import surface_target
-from scripts.phantoms import scroll_phantom
 
 from .measure import Row, by, interleaved, show_seconds
 

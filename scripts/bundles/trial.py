@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from custom.networks import OnnxNetwork
 from scripts.phantoms import write_abdomens, write_scrolls
+
+from custom.networks import OnnxNetwork
 
 from .checks import Source
 from .configs import read_json

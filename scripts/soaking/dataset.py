@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from scripts.phantoms import abdomen_phantom, scroll_phantom
+
 from custom.data import write_volume
 from custom.ops.targets import IGNORE_LABEL
-from scripts.phantoms import abdomen_phantom, scroll_phantom
 
 AFFINE = np.diag([0.8, 0.8, 3.0, 1.0])
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from scripts.benchmarks.losses import example
+
 from custom.inferers import AutocastInferer, SliceVolumeInferer, SlidingWindow
 from custom.networks import checkpoint_activations
-from scripts.benchmarks.losses import example
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SURFACE, LIVER = "vesuvius_surface_3d", "liver_tumor_2d"

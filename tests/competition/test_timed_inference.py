@@ -16,6 +16,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from scripts.phantoms import write_abdomens, write_scrolls
+
 from custom.competition import timed_inference
 from custom.competition.timed_inference import FAILED, NO_TIME, PREDICTED, gpus, predict_in_time
 from custom.competition.timed_worker import TimedPredictor
@@ -23,7 +25,6 @@ from custom.data.predictions import RECORD
 from custom.data.volumes import read_volume
 from custom.data.writing import write_volume
 from custom.errors import DataError
-from scripts.phantoms import write_abdomens, write_scrolls
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCROLL, LIVER = "vesuvius_surface_3d", "liver_tumor_2d"

@@ -7,6 +7,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from skimage.measure import euler_number
 
+from scripts.phantoms import scroll_phantom
+
 from custom.ops.warp import (
     control_lattice_shape,
     cut_surface,
@@ -17,7 +19,6 @@ from custom.ops.warp import (
     surface_amount,
     warp_coordinates,
 )
-from scripts.phantoms import scroll_phantom
 
 
 def sample_surface(label, coordinates, padding_value=None):

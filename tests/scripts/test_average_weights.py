@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from custom.errors import DataError
 from scripts.average_weights import average_weights
+
+from custom.errors import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

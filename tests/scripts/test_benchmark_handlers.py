@@ -4,10 +4,11 @@ import pytest
 import torch
 from ignite.engine import Events
 
-from custom.handlers import RunRecord
 from scripts.benchmarks import handlers
 from scripts.benchmarks.handlers import Sizes, make_trainer, run, seconds_per_step
 from scripts.benchmarks.measure import SURFACE, read_config
+
+from custom.handlers import RunRecord
 
 TINY = Sizes(patch=(1, 8, 16, 16), filters=8, steps=3, repeats=1)
 

@@ -7,8 +7,9 @@ from PIL import Image
 pytest.importorskip("zarr", reason="needs the extra scroll")
 fire = pytest.importorskip("fire")
 
-from custom.scroll.ome_zarr import Output, write_image  # noqa: E402
 from scripts.draw_scroll import FALSE, FOUND, MISSED, _errors, draw_scroll  # noqa: E402
+
+from custom.scroll.ome_zarr import Output, write_image  # noqa: E402
 
 SHAPE = (20, 24, 28)
 

@@ -17,12 +17,13 @@ import torch
 from monai.apps.utils import HashCheckError
 from monai.bundle import ConfigParser, download_large_files
 
-from custom.errors import DataError
 from scripts.bundles import archive, documents, vendoring
 from scripts.bundles.configs import check_version
 from scripts.bundles.weights import read_weights
 from scripts.export_bundle import export_bundle
 from scripts.phantoms import write_scrolls
+
+from custom.errors import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {

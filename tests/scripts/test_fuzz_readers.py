@@ -6,10 +6,11 @@ import time
 import numpy as np
 import pytest
 
-from custom.errors import DataError
 from scripts.fuzz_readers import fuzz_readers
 from scripts.fuzzing import campaign
 from scripts.fuzzing.campaign import MODULES, Format, load, run
+
+from custom.errors import DataError
 
 
 def make(folder, rng):

@@ -21,11 +21,12 @@ import torch
 from nbclient import NotebookClient
 from PIL import Image, ImageSequence
 
-from custom.errors import DataError
 from scripts.kaggle.cells import read_cells
 from scripts.kaggle.wheels import requirements
 from scripts.make_kaggle_notebook import make_kaggle_notebook
 from scripts.phantoms import write_abdomens, write_scrolls
+
+from custom.errors import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -19,7 +19,6 @@ def run(monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        monkeypatch.setattr(sys, "path", [*sys.path])
         code = 0
         try:
             runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -39,7 +39,6 @@ def test_a_zip_is_written(script, tmp_path, capsys):
 @pytest.mark.parametrize("command", ["liver", "vesuvius"])
 def test_help_says_what_it_does_and_shows_an_example(command, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), command, "--help"])
-    monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(SCRIPT), run_name="__main__")

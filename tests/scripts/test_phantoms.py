@@ -10,11 +10,12 @@ from PIL import Image, ImageSequence
 from scipy import ndimage
 from skimage import measure
 
-from custom.data.cases import find_cases
-from custom.errors import DataError
 from scripts.phantoms import abdomen_phantom, scroll_id, scroll_phantom, write_abdomens, write_scrolls
 from scripts.phantoms.anatomy import Tissue
 from scripts.phantoms.scroll import _make_scroll, _place
+
+from custom.data.cases import find_cases
+from custom.errors import DataError
 
 CODES = ["LPS", "RAS", "LAS", "PSR", "RPI", "LPI"]
 

@@ -49,7 +49,6 @@ def run(monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        monkeypatch.setattr(sys, "path", [*sys.path])
         monkeypatch.setattr(sys, "excepthook", sys.excepthook)
         code = 0
         try:
@@ -120,8 +119,7 @@ def test_without_a_table_of_scrolls_there_are_no_means_of_scrolls(folders):
     assert len(table.splitlines()) == 1 + 3 + 1
 
 
-def test_undefined_values_are_null_in_the_json(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "path", [*sys.path])
+def test_undefined_values_are_null_in_the_json(tmp_path, capsys):
     show = runpy.run_path(str(SCRIPT))["_show"]
     show({"a": {"b": float("nan"), "c": 1.5}, "d": None}, "table", tmp_path / "x.json")
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": {"b": None, "c": 1.5}, "d": None}

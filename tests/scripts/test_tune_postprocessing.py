@@ -1,18 +1,15 @@
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from scripts.tune_postprocessing import GRID, START, tune
+
 from custom.data.writing import write_volume
 from custom.errors import DataError
 from custom.metrics.vesuvius import score_volume
 from custom.transforms.postprocessing import PostprocessSurfaced
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-from tune_postprocessing import GRID, START, tune
 
 CHEAP = ("surface_dice", "voi_score")
 

@@ -16,13 +16,14 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from custom.errors import DataError
-from custom.identity import sha256
 from scripts.bundles import checks, unpacking
 from scripts.bundles.process import last_line, run_python
 from scripts.bundles.trial import PROBE, same_network
 from scripts.export_bundle import export_bundle
 from scripts.verify_bundle import verify_bundle
+
+from custom.errors import DataError
+from custom.identity import sha256
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {

@@ -116,6 +116,7 @@ if samples := find("sample_submission.csv"):
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
+
 from scripts.data.volumes import read_volume, to_canonical
 
 # %% only=vesuvius
