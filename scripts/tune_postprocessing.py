@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from scripts.command_line import command_line
+
 from custom.data.labels import as_labels
 from custom.data.volumes import TIFF_SUFFIXES, read_volume
 from custom.errors import DataError, show_data_errors_as_one_line

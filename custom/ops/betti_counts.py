@@ -140,7 +140,7 @@ class _Matcher:
     def __enter__(self) -> "_Matcher":
         path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
         environment = {**os.environ, **ALLOCATION, "PYTHONPATH": path}
-        command = [sys.executable, "-m", "custom.ops.betti_counts"]
+        command = [sys.executable, "-m", __name__]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         return self
 

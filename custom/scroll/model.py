@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
+from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, ScaleIntensityRanged
 from torch import nn
 
@@ -106,12 +107,22 @@ class Bundle:
             DataError: the configured inferer is no sliding window.
         """
         inferer = self._content("inferer")
-        if not isinstance(inferer, SlidingWindow):
-            raise DataError.of("inferer", type(inferer).__name__, "custom.inferers.SlidingWindow")
-        inferer.channels = inferer.channels or [FOREGROUND]
-        if inferer.activation is ACTIVATIONS[None]:
-            inferer.activation = ACTIVATIONS["softmax"]
-        return inferer
+        if isinstance(inferer, SlidingWindow):
+            inferer.channels = inferer.channels or [FOREGROUND]
+            if inferer.activation is ACTIVATIONS[None]:
+                inferer.activation = ACTIVATIONS["softmax"]
+            return inferer
+        if not isinstance(inferer, SlidingWindowInferer):
+            raise DataError.of("inferer", type(inferer).__name__, "a SlidingWindow")
+        roi = inferer.roi_size
+        overlap = [inferer.overlap] * 3 if isinstance(inferer.overlap, float) else inferer.overlap
+        return SlidingWindow(
+            roi_size=roi,
+            stride=[round(length * (1 - share)) for length, share in zip(roi, overlap, strict=True)],
+            batch_size=inferer.sw_batch_size,
+            activation="softmax",
+            channels=[FOREGROUND],
+        )
 
     def network(self) -> nn.Module:
         """The network with its weights, ready to predict, on the CPU.

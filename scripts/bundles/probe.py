@@ -8,7 +8,10 @@ a line: name of the check, whether it passed, what was found.
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def call(function: str, arguments: dict[str, Any]) -> str:
@@ -28,7 +31,8 @@ def call(function: str, arguments: dict[str, Any]) -> str:
 def main(calls: dict[str, tuple[str, dict[str, Any]]]) -> None:
     """Print a line for each check; what the bundle's code prints goes to stderr."""
     lines, sys.stdout = sys.stdout, sys.stderr
-    sys.path.pop(0)  # the folder of this file
+    # without the folder of this file, and without the repository, which an editable installation has put here
+    sys.path[:] = [entry for entry in sys.path[1:] if Path(entry).resolve() != REPOSITORY]
     for name, (function, arguments) in calls.items():
         try:
             passed, found = True, call(function, arguments)

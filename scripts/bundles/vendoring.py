@@ -7,12 +7,7 @@ from pathlib import Path
 
 from custom.errors import DataError
 
-SOURCE = Path(__file__).resolve().parents[2] / "custom"
-PACKAGE = "scripts"
-"""What the model zoo calls the package within a bundle."""
-_TOPS = sorted(path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file())
-_SOUGHT = rf"(?<=find_spec\('){SOURCE.name}(?='\))"
-_NAMED = rf"(?<![\w./]){SOURCE.name}\.(?:{'|'.join(_TOPS)})\b"
+from .renaming import NAMED, PACKAGE, SOURCE, renamed_config, renamed_module, renamed_text
 
 
 def vendor_for(bundle: Path) -> None:
@@ -29,21 +24,16 @@ def vendor_for(bundle: Path) -> None:
                 raise DataError.of(path, target, f"what the package {SOURCE.name} has")
     closure.write(bundle / PACKAGE)
     for path in texts:
+        renamed = renamed_config if path.suffix == ".json" else renamed_text
         path.write_text(renamed(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _named(text: str) -> set[str]:
     """The dotted names of the package and of what is in it: those in full, and those that are imported."""
-    names = set(re.findall(rf"{_NAMED}(?:\.\w+)*", text))
-    for package, imported in re.findall(rf"from ({_NAMED}(?:\.\w+)*) import ([\w, ]+)", text):
+    names = set(re.findall(rf"{NAMED}(?:\.\w+)*", text))
+    for package, imported in re.findall(rf"from ({NAMED}(?:\.\w+)*) import ([\w, ]+)", text):
         names |= {f"{package}.{name.strip()}" for name in imported.split(",")}
     return names
-
-
-def renamed(text: str) -> str:
-    """``text`` (code, a configuration, a document) with ``custom.data...`` called ``scripts.data...``."""
-    text = re.sub(_SOUGHT, PACKAGE, text)
-    return re.sub(_NAMED, lambda found: PACKAGE + found[0].removeprefix(SOURCE.name), text)
 
 
 class _Closure:
@@ -78,7 +68,7 @@ class _Closure:
             text = self._trimmed(module) if module in self.names else path.read_text(encoding="utf-8")
             file = folder / path.relative_to(SOURCE)
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(renamed(text), encoding="utf-8")
+            file.write_text(renamed_module(text), encoding="utf-8")
 
     def _trimmed(self, package: str) -> str:
         """The ``__init__.py`` of a package with those of its names alone that are needed."""
@@ -150,8 +140,6 @@ def _imports(module: str, tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom) and node.level:
             for alias in node.names:
                 yield f"{_origin(module, node)}.{alias.name}".lstrip(".")
-        elif isinstance(node, ast.Constant) and re.fullmatch(rf"{_NAMED}(?:\.\w+)*", str(node.value)):
-            yield node.value.partition(".")[2]  # a module that is run by its name
 
 
 def _origin(module: str, statement: ast.ImportFrom) -> str:

@@ -1,8 +1,13 @@
-"""Notebooks from Python files whose cells begin with ``# %%``."""
+"""Notebooks from Python files whose cells begin with ``# %%``.
+
+The files import the package as it is called here; in a notebook it has the name of the bundle's package.
+"""
 
 import re
 from pathlib import Path
 from typing import Any
+
+from scripts.bundles.renaming import renamed_text
 
 NOTEBOOKS = Path(__file__).parent / "notebooks"
 _HEADER = re.compile(r"^# %%(?P<markdown> \[markdown\])?(?P<options>( \w+=\w+)*)$", re.MULTILINE)
@@ -28,7 +33,7 @@ def read_cells(name: str, variant: str) -> list[Cell]:
         if "include" in options:
             cells += read_cells(options["include"], variant)
             continue
-        source = text[header.end() : end].strip("\n")
+        source = renamed_text(text[header.end() : end].strip("\n"))
         if header["markdown"]:
             cells.append({"cell_type": "markdown", "source": re.sub(r"^# ?", "", source, flags=re.MULTILINE)})
         elif cells and cells[-1] == {**cells[-1], "cell_type": "code", "tags": []} and "tags" not in options:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,25 @@ def test_nothing_points_back_to_the_repository(bundle):
     assert (bundle / "LICENSE").read_text() == (REPOSITORY / "LICENSE").read_text()
 
 
+def test_configurations_are_those_of_the_repository_but_for_the_packages_name(bundle):
+    """By a walk over the values, and with the layout that they have in the repository."""
+
+    def strings(value, key=""):
+        if isinstance(value, dict):
+            return [found for name, item in value.items() for found in strings(item, name)]
+        if isinstance(value, list):
+            return [found for item in value for found in strings(item)]
+        is_code = isinstance(value, str) and (key.endswith("_target_") or value.startswith("$"))
+        return [(is_code, value)]
+
+    for source in (REPOSITORY / "bundles" / bundle.name / "configs").glob("*.json"):
+        path = bundle / "configs" / source.name
+        if source.stem not in ("train", "inference", "metadata"):  # into which the variant went
+            assert len(path.read_text().splitlines()) == len(source.read_text().splitlines())
+            before, after = (strings(json.loads(file.read_text())) for file in (source, path))
+            assert after == [(code, value.replace("custom", "scripts") if code else value) for code, value in before]
+
+
 def test_every_component_and_every_import_is_there(bundle):
     """By a walk of its own over the configurations and the exported files."""
     package = bundle / "scripts"
@@ -121,6 +141,12 @@ def test_only_what_is_needed_is_there(exported):
     for package in (liver, surface):
         assert not (package / "data" / "phantoms").exists()
         assert not (package / "scroll").exists()
+
+
+def test_where_the_repository_is_installed_too_the_bundles_package_is_taken(bundle):
+    """That of the repository has no __init__.py, and gives way to one that has."""
+    found = PathFinder.find_spec("scripts", [str(REPOSITORY), str(bundle)])
+    assert Path(found.origin) == bundle / "scripts" / "__init__.py"
 
 
 def test_a_bundle_predicts_from_its_own_folder(exported, tmp_path):
@@ -327,13 +353,6 @@ def test_documents_stay_within_the_bundle(tmp_path):
     assert page.read_text() == (
         "[in](picture.png) ![in](picture.png) [web](https://a.org/b) [part](#x) out *out*\n"
         "`python scripts/report.py RUN` of the source repository and `scripts/own.py`\n"
-    )
-
-
-def test_names_of_the_package_are_renamed_and_no_others():
-    text = '"custom.data.find_cases" from custom.losses import x; my.custom.data, /custom.data, custom.made'
-    assert vendoring.renamed(text) == (
-        '"scripts.data.find_cases" from scripts.losses import x; my.custom.data, /custom.data, custom.made'
     )
 
 

@@ -1,6 +1,8 @@
 """Both notebooks of both bundles, executed on phantoms in folders like Kaggle's, with the network blocked."""
 
+import ast
 import csv
+import importlib
 import json
 import os
 import re
@@ -21,7 +23,7 @@ import torch
 from nbclient import NotebookClient
 from PIL import Image, ImageSequence
 
-from scripts.kaggle.cells import read_cells
+from scripts.kaggle.cells import NOTEBOOKS, read_cells
 from scripts.kaggle.wheels import requirements
 from scripts.make_kaggle_notebook import make_kaggle_notebook
 from scripts.phantoms import write_abdomens, write_scrolls
@@ -138,6 +140,14 @@ def scrolls(tmp_path_factory):
 @pytest.fixture(scope="module")
 def abdomens(tmp_path_factory):
     return write_abdomens(tmp_path_factory.mktemp("abdomens"), n_train=3, n_test=1, size=48, slices=12)
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+def test_the_sources_import_what_is_there(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        for module in [node.module] if isinstance(node, ast.ImportFrom) else []:
+            loaded = importlib.import_module(module)
+            assert all(hasattr(loaded, alias.name) for alias in node.names), module
 
 
 def add_wheel(wheels):

@@ -64,8 +64,8 @@ if IMAGES is None and folders:  # the folder that holds them all
     IMAGES = Path(os.path.commonpath([path.parent for path in folders[0].rglob("*.nii*")]))
 
 # %%
-from scripts.competition.timed_inference import predict_in_time
-from scripts.data import find_images
+from custom.competition.timed_inference import predict_in_time
+from custom.data import find_images
 
 if IMAGES is None:
     raise RuntimeError(f"No test volumes below {INPUT}: add the competition's data, or set IMAGES.")
@@ -92,7 +92,7 @@ outcomes = predict_in_time(
 # Written, then read again and compared with the predictions.
 
 # %%
-from scripts.competition.submission import check_ids, fill_missing, write_liver, write_vesuvius
+from custom.competition.submission import check_ids, fill_missing, write_liver, write_vesuvius
 
 unpredicted = fill_missing(cases, PREDICTIONS, ENDING)
 print(f"{len(unpredicted)} of {len(cases)} volumes have an empty entry: {', '.join(unpredicted) or 'none'}")
@@ -117,7 +117,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
 
-from scripts.data.volumes import read_volume, to_canonical
+from custom.data.volumes import read_volume, to_canonical
 
 # %% only=vesuvius
 GREY = (0, 255)

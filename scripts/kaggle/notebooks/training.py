@@ -74,7 +74,7 @@ DATA = DATA or (folder.parents[1] if folder and folder.parent.name == "train" el
 if DATA is None:
     raise RuntimeError(f"No training volumes below {INPUT}: add the competition's data, or set DATA.")
 if GPUS:  # one that this torch has no code for is found out by a computation alone
-    check = "from scripts.competition.timed_worker import choose_device; print(*choose_device())"
+    check = "from custom.competition.timed_worker import choose_device; print(*choose_device())"
     answer = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True).stdout
     if not answer.startswith("cuda"):
         print(f"TRAINING ON THE CPU, choose another accelerator: {answer}")
