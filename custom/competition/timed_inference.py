@@ -102,22 +102,12 @@ def predict_in_time(
     ]
     queue = _Queue(sorted(cases, key=lambda case: sizes[case["id"]]), deadline, log)
     try:
-        processes = _ready(processes, chosen=devices is not None, log=log)
-        queue.leave_out(_kept(processes[0], cases, output_dir, log), processes[0].about["views"])
-        queue.serving = len(processes)
-        threads = [threading.Thread(target=queue.serve, args=(process,), daemon=True) for process in processes]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(max(0.0, deadline + GRACE - time.monotonic()))
-    except BaseException:
-        queue.close()  # the threads would start the processes anew
-        raise
+        useful = _ready(processes, chosen=devices is not None, log=log)
+        queue.leave_out(_kept(useful[0], cases, output_dir, log), useful[0].about["views"])
+        queue.work_off(useful)
     finally:
         for process in processes:
             process.stop()
-    for thread in threads:
-        thread.join()
     return _checked([queue.outcomes[case["id"]] for case in cases])
 
 
@@ -217,10 +207,24 @@ class _Queue:
             self.waiting.remove(case)
             self.outcomes[case["id"]] = Outcome(case["id"], case["image"], PREDICTED, views)
 
-    def close(self) -> None:
-        """Nothing waits any more."""
-        with self.lock:
-            self.waiting.clear()
+    def work_off(self, processes: Sequence[_Process]) -> None:
+        """Let the processes predict, until nothing waits or the time is up; what is left then gets no answer."""
+        self.serving = len(processes)
+        threads = [threading.Thread(target=self.serve, args=(process,), daemon=True) for process in processes]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join(max(0.0, self.deadline + GRACE - time.monotonic()))
+        except BaseException:
+            with self.lock:
+                self.waiting.clear()  # the threads would start the processes anew
+            raise
+        finally:
+            for process in processes:
+                process.stop()
+        for thread in threads:
+            thread.join()
 
     def serve(self, process: _Process) -> None:
         """Let a process predict until nothing waits, or until it cannot go on and another can."""
