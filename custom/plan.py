@@ -148,14 +148,12 @@ class Plan:
             "validation_s": 0.0 if validation is None else validation["seconds"],
         }
         image = trainer.state.batch["image"]
+        seconds = f"{numbers['seconds_per_step']:.3g} (from {min(times):.3g} to {max(times):.3g} in {len(times)} steps)"
         rows = [
             ("network", f"{type(trainer.network).__name__}, {weights / 1e6:.1f} million weights"),
             ("batch", f"{' x '.join(map(str, image.shape))}, {trainer.accumulation_steps} in an optimizer step"),
             ("device", torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"),
-            (
-                "seconds a step",
-                f"{numbers['seconds_per_step']:.3g} (from {min(times):.3g} to {max(times):.3g} in {len(times)} steps)",
-            ),
+            ("seconds a step", seconds),
             ("waiting for data", f"{numbers['data_wait']:.0%}"),
         ]
         if device.type == "cuda":
@@ -166,44 +164,29 @@ class Plan:
         if self.cache_dir is not None:
             rows.append(("cache on disk", f"{_bytes_below(Path(self.cache_dir)) / GIB:.2f} GiB"))
         if self.checkpoints is not None:
+            kept, size = self.checkpoints.keep, self.checkpoints.size / GIB
             free = shutil.disk_usage(_existing(self.checkpoints.folder)).free / GIB
-            rows.append(
-                (
-                    "checkpoints on disk",
-                    f"{self.checkpoints.keep} x {self.checkpoints.size / GIB:.2f} of {free:.1f} GiB",
-                )
-            )
+            rows.append(("checkpoints on disk", f"{kept} x {size:.2f} of {free:.1f} GiB"))
         if validation is not None:
-            rows.append(
-                (
-                    "a validation",
-                    f"{_duration(validation['seconds'])} (volumes: {validation['volumes']:.0f},"
-                    f" calls of the network for the first: {validation['windows']:.0f})",
-                )
-            )
+            volumes = f"volumes: {validation['volumes']:.0f}"
+            calls = f"calls of the network for the first: {validation['windows']:.0f}"
+            rows.append(("a validation", f"{_duration(validation['seconds'])} ({volumes}, {calls})"))
         return rows, numbers
 
     def _projected(self, numbers: dict[str, Any], set_up: float) -> list[tuple[str, str]]:
-        state = self.trainer.state
-        validations = state.max_epochs // self.val_interval * numbers["validation_s"]
-        training = state.max_epochs * state.epoch_length * numbers["seconds_per_step"]
-        numbers["epoch_h"] = (
-            state.epoch_length * numbers["seconds_per_step"] + numbers["validation_s"] / self.val_interval
-        ) / 3600
-        numbers["run_h"] = (set_up + validations + training) / 3600
+        state, step, validation_s = self.trainer.state, numbers["seconds_per_step"], numbers["validation_s"]
+        validations = state.max_epochs // self.val_interval * validation_s
+        numbers["epoch_h"] = (state.epoch_length * step + validation_s / self.val_interval) / 3600
+        numbers["run_h"] = (set_up + validations + state.max_epochs * state.epoch_length * step) / 3600
         rows = [
             (f"an epoch of {state.epoch_length} steps", _duration(3600 * numbers["epoch_h"])),
             (f"the run of {state.max_epochs} epochs", _duration(3600 * numbers["run_h"])),
         ]
         if self.budget_hours is not None:
             left = 0.98 * 3600 * self.budget_hours - set_up - validations
-            numbers["steps_per_epoch"] = max(0, math.floor(left / state.max_epochs / numbers["seconds_per_step"]))
-            rows.append(
-                (
-                    f"within budget_hours {self.budget_hours:g}",
-                    f"{numbers['steps_per_epoch']} steps_per_epoch for {state.max_epochs} epochs",
-                )
-            )
+            numbers["steps_per_epoch"] = max(0, math.floor(left / state.max_epochs / step))
+            fitting = f"{numbers['steps_per_epoch']} steps_per_epoch for {state.max_epochs} epochs"
+            rows.append((f"within budget_hours {self.budget_hours:g}", fitting))
         return rows
 
     def _refuse_a_budget_that_is_too_small(self, numbers: dict[str, Any]) -> None:
