@@ -15,13 +15,13 @@ from monai.data import MetaTensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
+from ..ops.labels import LIVER, TUMOR
 from ..ops.randomness import item_generator
 from ..ops.slices import context_offsets, slice_neighbours
 from .cached_volume import CachedVolume
 
 logger = logging.getLogger(__name__)
 
-LIVER, TUMOR = 1, 2
 FAR_WEIGHT = 0.25
 """How much a slice far from the organ counts in the share ``any``, against one near it."""
 

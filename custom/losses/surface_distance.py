@@ -2,7 +2,6 @@
 
 import torch
 
-from ..ops.targets import IGNORE_LABEL
 from .masked import MaskedLoss, surface_probability
 
 
@@ -18,9 +17,6 @@ class SurfaceDistanceLoss(MaskedLoss):
     """
 
     reads = ("distance",)
-
-    def __init__(self, *, ignore_index: int = IGNORE_LABEL) -> None:
-        super().__init__(ignore_index=ignore_index)
 
     def compute(
         self, logits: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, *extras: torch.Tensor

@@ -29,8 +29,9 @@ from monai.metrics.utils import get_mask_edges, get_surface_distance
 
 from ..ops.boxes import bounding_box
 from ..ops.components import component_sizes, label_components
+from ..ops.labels import LIVER, TUMOR
 
-REGIONS = {"liver": 1, "tumor": 2}
+REGIONS = {"liver": LIVER, "tumor": TUMOR}
 """The least label that belongs to each region."""
 
 SCORES = ("dice", "voe", "rvd", "assd", "hd95")

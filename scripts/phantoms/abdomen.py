@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from custom.ops.labels import LIVER, TUMOR
+
 from .anatomy import Canvas, Lesion, Tissue, draw_abdomen
 
-BACKGROUND, LIVER, TUMOUR = 0, 1, 2
 AIR_HU = -1024
 
 # Cases take turns, so that a handful of them holds every kind. Real scans come as the scanner or a converter left them:
@@ -83,7 +84,7 @@ def check_abdomen(*, seed: int, size: int, slices: int, index: int = 0) -> None:
 def _label(tissue: np.ndarray) -> np.ndarray:
     values = np.zeros(256, np.uint8)
     values[[Tissue.LIVER, Tissue.LIVER_VESSEL]] = LIVER
-    values[Tissue.TUMOUR] = TUMOUR
+    values[Tissue.TUMOUR] = TUMOR
     return values[tissue]
 
 

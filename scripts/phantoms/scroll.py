@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from custom.ops.targets import IGNORE_LABEL
+
 SCROLL_IDS = (101, 102, 103)
 BORDER = 3
-BACKGROUND, RECTO, IGNORE = 0, 1, 2
 
 # Grey values before noise, and lengths in voxels.
 AIR, PAPYRUS, RECTO_EXCESS, FIBRE, SEAM, GRAIN = 62.0, 108.0, 18.0, 15.0, 22.0, 120.0
@@ -250,6 +251,6 @@ def _unlabel(rng: np.random.Generator, label: np.ndarray, ignore: float) -> np.n
     """Hide the border and a few large clouds."""
     inner = (slice(BORDER, -BORDER),) * 3
     clouds = _clouds(rng, len(label), wavelength=len(label))[inner]
-    hidden = np.full_like(label, IGNORE)
-    hidden[inner] = np.where(clouds < np.quantile(clouds, ignore), IGNORE, label[inner])
+    hidden = np.full_like(label, IGNORE_LABEL)
+    hidden[inner] = np.where(clouds < np.quantile(clouds, ignore), IGNORE_LABEL, label[inner])
     return hidden
