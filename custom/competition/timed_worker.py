@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.data import MetaTensor
 
 from ..data.cases import Case
 from ..errors import find_data_error
@@ -114,7 +113,7 @@ class TimedPredictor:
             if views and begun - started + longest + reserved > share:
                 break
             try:
-                values = self._look(image, view)
+                values = view.back(self.inferer(view.of(image), self.network))
             except OutOfTimeError:
                 break
             total, views = values if total is None else total.add_(values), views + 1
@@ -127,17 +126,6 @@ class TimedPredictor:
         self.record.complete(case["image"], case.get("id"), views=views)
         self._after = max(self._after, (self.clock() - begun) / image[0, 0].numel())
         return {"views": views, "seconds": self.clock() - started}
-
-    def _look(self, image: MetaTensor, view: View) -> MetaTensor:
-        """The prediction of one view, turned back; smaller batches follow a full memory."""
-        while True:
-            try:
-                return view.back(self.inferer(view.of(image), self.network))
-            except torch.OutOfMemoryError:
-                if self.inferer.batch_size == 1:
-                    raise
-            torch.cuda.empty_cache()
-            self.inferer.batch_size //= 2
 
     def _check_time(self, *_: Any) -> None:
         if self.clock() > self._deadline:

@@ -1,7 +1,7 @@
 """Whole volumes through a network that sees slices."""
 
-import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,7 @@ from tqdm import tqdm
 
 from ..ops.slices import context_offsets, slice_neighbours
 from .common import ACTIVATIONS, autocast_to, check_amp, check_option, device_of, predict_finite, with_metadata_of
-
-logger = logging.getLogger(__name__)
+from .halving import predict_in_halves
 
 _FLIPS = {"horizontal": (-1,), "vertical": (-2,), "both": (-2, -1)}
 
@@ -122,27 +121,15 @@ class SliceVolumeInferer(Inferer):
                 batch_jobs = jobs[start : start + self.batch_size]
                 batch = torch.stack([_with_context(volumes[b], neighbours[b][z]) for b, z in batch_jobs])
                 batch = batch.to(device, torch.float32, memory_format=torch.channels_last)
-                predictions = self._in_parts(batch, network, *args, **kwargs)
+                predict = partial(self._predict, network=network, args=args, kwargs=kwargs)
+                predictions = predict_in_halves(predict, batch, "slices")
                 if output is None:
                     output = _empty_output(predictions, volumes, self.output_device)
                 for (b, z), prediction in zip(batch_jobs, predictions.to(output.device), strict=True):
                     output[b, :, z] = prediction
         return output
 
-    def _in_parts(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
-        """Predict a batch; smaller ones follow a full memory, as where slices are larger than in training."""
-        try:
-            return self._predict(batch, network, *args, **kwargs)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-        # Out of the except clause, which would keep what the failed call holds.
-        torch.cuda.empty_cache()
-        half = len(batch) // 2
-        logger.warning("out of GPU memory with %d slices at a time: trying %d", len(batch), half)
-        return torch.cat([self._in_parts(part, network, *args, **kwargs) for part in (batch[:half], batch[half:])])
-
-    def _predict(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
+    def _predict(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], args, kwargs) -> torch.Tensor:
         """The mean over the plain and the flipped views of a batch, float32."""
         total = self.activation(self._logits(batch, network, *args, **kwargs))
         for axes in self.flips:

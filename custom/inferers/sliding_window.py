@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..ops.windows import Part, WindowGrid, gaussian_weights
 from .common import ACTIVATIONS, autocast_to, check_amp, check_option, device_of, predict_finite, with_metadata_of
+from .halving import predict_in_halves
 
 AXES = (-3, -2, -1)
 
@@ -204,23 +205,20 @@ class SlidingWindow(Inferer):
         return len(next(iter(predict(corners[:1])))[1]) if self.channels is None else len(self.channels)
 
     def _views(self, windows: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
-        """The mean over all views; smaller groups follow a full memory."""
-        try:
-            total = None
-            for view in self.views:
-                values = self.activation(network(view.of(windows), *args, **kwargs).float())
-                values = view.back(values if self.channels is None else values[:, self.channels])
-                total = values if total is None else total.add_(values)
-            return total.div_(len(self.views)) if len(self.views) > 1 else total
-        except torch.OutOfMemoryError:
-            if len(windows) == 1:
-                raise
-        # Out of the except clause, which would keep what the failed call holds.
-        torch.cuda.empty_cache()
-        half = len(windows) // 2
-        self.batch_size = max(1, min(self.batch_size, half))
-        logger.warning("out of GPU memory with %d windows at a time: trying %d", len(windows), half)
-        return torch.cat([self._views(part, network, args, kwargs) for part in (windows[:half], windows[half:])])
+        """The mean over all views; smaller groups follow a full memory, also for the windows to come."""
+        predict = partial(self._mean, network=network, args=args, kwargs=kwargs)
+        return predict_in_halves(predict, windows, "windows", self._limit_batch)
+
+    def _limit_batch(self, size: int) -> None:
+        self.batch_size = max(1, min(self.batch_size, size))
+
+    def _mean(self, windows: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
+        total = None
+        for view in self.views:
+            values = self.activation(network(view.of(windows), *args, **kwargs).float())
+            values = view.back(values if self.channels is None else values[:, self.channels])
+            total = values if total is None else total.add_(values)
+        return total.div_(len(self.views)) if len(self.views) > 1 else total
 
 
 class _Predictor:
