@@ -4,6 +4,7 @@ tifffile ends a damaged chain of page directories early, skips tags it cannot re
 it says so in its log at most. Here each of these is an error. Format: TIFF revision 6.0 (1992) and BigTIFF.
 """
 
+import itertools
 import logging
 import os
 import struct
@@ -118,9 +119,12 @@ def _checked(file: TiffFile) -> _Stack:
     for number, page in enumerate(pages, 1):
         check_grey(page)
         check_data(page, number, size)
-    kinds = {(page.imagelength, page.imagewidth, page.imagedepth, str(page.dtype)) for page in pages}
+    kinds = {
+        (page.imagelength, page.imagewidth, page.imagedepth, page.bitspersample, str(page.dtype)) for page in pages
+    }
     if len(kinds) > 1:
-        raise NotOneStackError(f"pages of different (rows, columns, depth, type): {sorted(kinds)[:3]}", "equal pages")
+        found = f"pages of different (rows, columns, depth, bits, type): {sorted(kinds)[:3]}"
+        raise NotOneStackError(found, "equal pages")
     order, planes = page_order(file, pages)
     first = pages[0]
     shape = (planes, first.imagelength, first.imagewidth)
@@ -140,14 +144,16 @@ def _directories(file: TiffFile) -> list[TiffPage]:
     fh, tiff = file.filehandle, file.tiff
     fh.seek(8 if tiff.is_bigtiff else 4)
     (offset,) = struct.unpack(tiff.offsetformat, fh.read(tiff.offsetsize))
-    pages, seen = [], set()
+    pages: list[TiffPage] = []
+    ends: dict[int, int] = {}  # of each directory, by its beginning
     while offset:
-        if offset in seen:
+        if offset in ends:
             raise NotOneStackError(f"page directories that form a loop after page {len(pages)}", "a TIFF stack")
-        seen.add(offset)
         try:
             fh.seek(offset)
             (count,) = struct.unpack(tiff.tagnoformat, fh.read(tiff.tagnosize))
+            if count * tiff.tagsize > fh.size:
+                raise ValueError
             entries = fh.read(count * tiff.tagsize)
             (following,) = struct.unpack(tiff.offsetformat, fh.read(tiff.offsetsize))
         except (struct.error, ValueError, OverflowError):
@@ -156,11 +162,15 @@ def _directories(file: TiffFile) -> list[TiffPage]:
                 f"at byte {offset})",
                 "a complete TIFF stack",
             ) from None
+        ends[offset] = fh.tell()
         fh.seek(offset)
         pages.append(TiffPage(file, index=len(pages)))
         codes = [struct.unpack_from(tiff.byteorder + "H", entries, k * tiff.tagsize)[0] for k in range(count)]
         check_tags(pages[-1], codes, len(pages))
         offset = following
+    starts = sorted(ends)
+    if any(ends[one] > other for one, other in itertools.pairwise(starts)):
+        raise NotOneStackError("page directories that overlap", "an undamaged TIFF stack")
     return pages
 
 

@@ -31,23 +31,24 @@ def page_order(file: TiffFile, pages: Sequence[TiffPage]) -> tuple[list[int], in
         NotOneStackError: there are channels, frames in time or several stacks, or description and pages disagree.
     """
     first, present = pages[0], sum(page.imagedepth for page in pages)
-    order, planes, program = list(range(len(pages))), present, ""
+    order, planes, program, truncated = list(range(len(pages))), present, "", False
     if file.is_ome:
         program = "OME-TIFF"
         order, planes = _by_series(file, pages, "ome", program)
     elif file.is_imagej:
         program = "ImageJ"
-        planes = _imagej_slices(file) or present
+        planes, truncated = _imagej_slices(file) or present, True
     elif file.is_shaped:
         program = "tifffile"
         planes = _by_series(file, pages, "shaped", program)[1]
+        truncated = bool((file.shaped_metadata or ({},))[0].get("truncated"))
     else:
         for name in _PRIVATE:
             if getattr(first, f"is_{name}"):
                 raise NotOneStackError(f"a file of the microscopy format {name}", "a TIFF stack without private axes")
     if first.imagedepth > 1 and len(pages) > 1:
         raise NotOneStackError(f"{len(pages)} volumes of depth {first.imagedepth}", "one stack")
-    if planes != present and not (len(pages) == 1 and first.is_final):
+    if planes != present and not (truncated and len(pages) == 1 and first.is_final):
         raise NotOneStackError(
             f"{len(pages)} {'page' if len(pages) == 1 else 'pages'}, though the {program} description says {planes} "
             "(it may be cut off)",

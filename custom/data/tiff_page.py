@@ -1,5 +1,6 @@
 """What one page of a TIFF file has to be so that it is a slice of a grey stack, judged by its tags alone."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from enum import IntEnum
@@ -33,10 +34,28 @@ _TAGS = {
 }
 """The tags on which size, type, place and order of the pixels depend."""
 
+_SINGLE = _TAGS.keys() - {258, 270, 273, 279, 324, 325, 339}
+"""Those of them that have one value."""
+
 _GREY = {0: "MinIsWhite", 1: "MinIsBlack"}
 
 _PREDICTED = {5, 8, 32946, 34925, 50000}
 """LZW, Deflate, LZMA and Zstandard: with other compressions readers disagree whether a Predictor applies."""
+
+_JPEG = 7
+_NOTICE_DAMAGE = {1, 5, 8, 32773, 32946, 50013, _JPEG, 33003, 33004, 33005, 34712} | {
+    *(34887, 34925, 34926, 34933, 50000, 50002, 52546),
+}
+"""None, LZW, Deflate, PackBits, JPEG, JPEG 2000, LERC, LZMA, Zstandard, PNG, JPEG XL: here at least an early end of the
+data is noticed. The decoders of fax (CCITT), JPEG XR and others fill up what is missing."""
+
+_UNSIGNED = {False: {1, 3, 4, 13}, True: {1, 3, 4, 13, 16, 18}}
+"""Types of tags that are whole numbers: BYTE, SHORT, LONG, IFD, and in BigTIFF (``True``) LONG8 and IFD8."""
+
+_TEXT = {1, 2, 7}
+"""Types of tags that may be text: BYTE, ASCII, UNDEFINED."""
+
+_BITS = {1, 2, 4, 8, 12, 16, 24, 32, 64}
 
 _MOST = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 64}
 """How many bytes can come out of one byte, by compression; a code of LZW stands for at most 4096 bytes."""
@@ -51,12 +70,27 @@ class NotOneStackError(Exception):
 
 
 def check_tags(page: TiffPage, codes: list[int], number: int) -> None:
-    """Refuse a directory in which a tag that matters is unreadable or occurs twice; ``codes`` are those in the file."""
+    """Refuse a directory in which a tag that matters is unreadable, absent, or there twice.
+
+    Args:
+        page: as tifffile understood the directory.
+        codes: the tags in the file.
+        number: of the page, from 1.
+    """
     for code in _TAGS.keys() & set(codes):
         if code not in page.tags:
             raise NotOneStackError(f"an unreadable tag {_TAGS[code]} in page {number}", "an undamaged TIFF stack")
         if codes.count(code) > 1 and code != 270:  # tifffile writes a second description beside the user's
             raise NotOneStackError(f"the tag {_TAGS[code]} twice in page {number}", "an undamaged TIFF stack")
+        if page.tags[code].dtype not in (_TEXT if code == 270 else _UNSIGNED[page.parent.is_bigtiff]):
+            found = f"the tag {_TAGS[code]} of type {page.tags[code].dtype:d} in page {number}"
+            raise NotOneStackError(found, "text" if code == 270 else "unsigned integers")
+        if code in _SINGLE and page.tags[code].count != 1:
+            found = f"{page.tags[code].count} values of the tag {_TAGS[code]} in page {number}"
+            raise NotOneStackError(found, "an undamaged TIFF stack")
+    for code in (256, 257, 325 if 324 in codes else 279):
+        if code not in codes:
+            raise NotOneStackError(f"no tag {_TAGS[code]} in page {number}", "an undamaged TIFF stack")
 
 
 def check_grey(page: TiffPage) -> None:
@@ -68,6 +102,8 @@ def check_grey(page: TiffPage) -> None:
         raise NotOneStackError(f"{name_of(PHOTOMETRIC, photometric)} pixels, with {samples} samples per pixel")
     if samples != 1:
         raise NotOneStackError(f"{samples} samples per pixel (colours or channels)")
+    if page.planarconfig not in (1, 2):
+        raise NotOneStackError(f"PlanarConfiguration {page.planarconfig!s:.20}", "1 or 2")
     if 262 not in page.tags:
         raise NotOneStackError("no tag PhotometricInterpretation", "an undamaged TIFF stack")
     orientation = page.tags.valueof(274, default=1)
@@ -83,13 +119,15 @@ def check_grey(page: TiffPage) -> None:
 
 def check_data(page: TiffPage, number: int, size: int) -> None:
     """Refuse a page whose strips or tiles are absent, beyond the end of the file of ``size`` bytes, or too short."""
-    needed = list(_segments(page))
-    if min(len(page.dataoffsets), len(page.databytecounts)) < len(needed):
+    segments = _count_segments(page)
+    if min(len(page.dataoffsets), len(page.databytecounts)) < segments:
         kind = "tiles" if page.is_tiled else "strips"
-        raise NotOneStackError(f"fewer {kind} in page {number} than its {len(needed)}", "a complete TIFF stack")
+        raise NotOneStackError(f"fewer {kind} in page {number} than its {segments}", "a complete TIFF stack")
+    if page.compression == _JPEG:
+        _check_jpeg(page, number)
     most = _MOST.get(page.compression)
-    for offset, count, (least, full) in zip(page.dataoffsets, page.databytecounts, needed, strict=False):
-        if offset <= 0 or count <= 0:
+    for offset, count, (least, full) in zip(page.dataoffsets, page.databytecounts, _segment_sizes(page), strict=False):
+        if offset < 8 or count <= 0:  # the file's header has 8 bytes
             raise NotOneStackError(f"a strip or tile without data in page {number}", "a complete TIFF stack")
         if offset + count > size:
             found = f"a file of {size} bytes that ends before its pages do (page {number} ends at byte {offset + count}"
@@ -97,7 +135,7 @@ def check_data(page: TiffPage, number: int, size: int) -> None:
         if most is not None and count * most < least:
             found = f"a strip or tile of {count} bytes in page {number}, too short for its size"
             raise NotOneStackError(found, f"{least} bytes")
-        if page.compression == 1 and count >= 2 * full:
+        if page.compression == 1 and count > full + max(full // 8, 3):  # more than padding
             found = f"a strip or tile of {count} bytes in page {number}, too long for its size and type {page.dtype}"
             raise NotOneStackError(found, f"{full} bytes")
 
@@ -109,29 +147,46 @@ def inverted(page: TiffPage) -> bool:
 
 def _check_type(page: TiffPage) -> None:
     bits, dtype = page.bitspersample, page.dtype
-    if dtype is None or dtype.kind not in "buif":
+    if dtype is None or dtype.kind not in "buif" or bits not in _BITS:
         kind = name_of(SAMPLEFORMAT, page.sampleformat)
         raise NotOneStackError(f"pixels of {bits} bits (SampleFormat {kind})", "integers or floating-point numbers")
     if 0 in page.shape or min(page.shape) < 0:
         raise NotOneStackError(f"pages of the shape {page.shape}", "at least one pixel")
+    name = name_of(COMPRESSION, page.compression)
+    if page.compression not in _NOTICE_DAMAGE:
+        found = f"the compression {name}, which is not read, as its damage would pass unnoticed"
+        raise NotOneStackError(found, "LZW, Deflate, PackBits or none")
     if page.compression not in TIFF.DECOMPRESSORS:
-        name = name_of(COMPRESSION, page.compression)
-        raise NotOneStackError(f"the compression {name}, for which there is no decoder", "LZW (with imagecodecs)")
+        raise NotOneStackError(f"the compression {name}, for which there is no decoder", "pip install imagecodecs")
     if page.predictor != 1:
         fits = dtype.kind == "f" if page.predictor == 3 else page.predictor == 2 and bits in (8, 16, 32, 64)
         if not fits or page.compression not in _PREDICTED:
-            found = f"the Predictor {page.predictor} for {dtype} with {name_of(COMPRESSION, page.compression)}"
+            found = f"the Predictor {page.predictor} for {dtype} with {name}"
             raise NotOneStackError(found, "a predictor that the TIFF standard defines")
 
 
-def _segments(page: TiffPage) -> Iterator[tuple[int, int]]:
+def _check_jpeg(page: TiffPage, number: int) -> None:
+    """Refuse JPEG data without their end marker: the decoder fills up with grey what is missing."""
+    file = page.parent.filehandle
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        file.seek(offset + max(count - 16, 0))  # some writers pad
+        if not file.read(min(count, 16)).rstrip(b"\0").endswith(b"\xff\xd9"):
+            raise NotOneStackError(f"JPEG data in page {number} that end early", "a complete TIFF stack")
+
+
+def _count_segments(page: TiffPage) -> int:
+    if page.is_tiled:
+        across, along = math.ceil(page.imagewidth / page.tilewidth), math.ceil(page.imagelength / page.tilelength)
+        return across * along * math.ceil(page.imagedepth / page.tiledepth)
+    return math.ceil(page.imagelength / page.rowsperstrip) * page.imagedepth
+
+
+def _segment_sizes(page: TiffPage) -> Iterator[tuple[int, int]]:
     """Bytes of each strip or tile without compression: of what lies inside the page, and of all of it."""
     bits = page.bitspersample
     if page.is_tiled:
-        width, length, depth = page.tilewidth, page.tilelength, page.tiledepth
-        number = math.ceil(page.imagewidth / width) * math.ceil(page.imagelength / length)
-        full = math.ceil(width * bits / 8) * length * depth
-        yield from [(full, full)] * (number * math.ceil(page.imagedepth / depth))
+        size = math.ceil(page.tilewidth * bits / 8) * page.tilelength * page.tiledepth
+        yield from itertools.repeat((size, size), _count_segments(page))
         return
     row = math.ceil(page.imagewidth * bits / 8)
     for _ in range(page.imagedepth):

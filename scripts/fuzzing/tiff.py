@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageSequence
 
-from custom.data.tiff import read_tiff
+from custom.data.volumes import read_volume
 
 from .campaign import Format
 
@@ -39,7 +39,7 @@ _OPTIONS = {  # type and how tifffile is to write it; Pillow has to be able to r
     "no_description": ("u1", {"metadata": None}),
     "white": ("u1", {"photometric": "miniswhite"}),
 }
-_PILLOW = {"1": ("raw", "packbits", "group4", "tiff_lzw"), "L": ("tiff_lzw", "raw"), "F": ("tiff_adobe_deflate",)}
+_PILLOW = {"1": ("raw", "packbits", "tiff_lzw"), "L": ("tiff_lzw", "raw"), "F": ("tiff_adobe_deflate",)}
 
 _CODES = {1: "B", 2: "s", 3: "H", 4: "I", 16: "Q"}  # types of tags that are looked at
 _KINDS = {1: "u", 2: "i", 3: "f"}
@@ -100,7 +100,7 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
         struct.pack_into(order + "H", data, entry.at, value)
     else:
         old = entry.values[0] if len(entry.values) == 1 and isinstance(entry.values[0], int) else 1
-        value = int(rng.choice([0, 1, 2, 3, 4, 5, 6, 8, 16, 32, 64, old + 1, old * 2, old // 2, abs(old - 1), 65535]))
+        value = int(rng.choice([*range(7), 8, 16, 32, 64, old + 1, old * 2, old // 2, max(old, 1) - 1, 65535]))
         layout = order + (_CODES[entry.kind] if entry.kind in (1, 3, 4, 16) else word)
         struct.pack_into(layout, data, entry.at + (12 if big else 8), value % 2 ** (8 * struct.calcsize(layout)))
     path.write_bytes(data)
@@ -117,7 +117,7 @@ def theirs(path: Path) -> np.ndarray:
     order, _, pages = _directories(data)
     tags = [{code: entry.values for code, entry in page.items()} for page, _ in pages]
     planes = [k for k, page in enumerate(tags) if not page.get(254, (0,))[0] & 1]
-    described = re.search(rb"images=(\d+)", tags[0].get(270, (b"",))[0])
+    described = re.search(rb"(?:images|slices)=(\d+)", tags[0].get(270, (b"",))[0])
     if len(planes) == 1 and described:  # the other pages of ImageJ's follow the first
         first, number = tags[0], int(described[1])
         size = _one(first, 256) * _one(first, 257) * _one(first, 258, 1) // 8
@@ -131,11 +131,10 @@ def _page(path: Path, data: bytes, order: str, page: dict, number: int) -> np.nd
         return _plain(data, order, page)
     with Image.open(path) as image:
         pixels = np.array(ImageSequence.Iterator(image)[number])
-        raw = image.tile[0][3] if image.tile else ()
     bits, kind = _one(page, 258, 1), _KINDS[_one(page, 339, 1)]
     expected = {(1, "u"): "?", (8, "u"): "u1", (16, "u"): "u2", (32, "f"): "f4"}[bits, kind]
     if pixels.dtype != expected or _one(page, 262) > 1 or _one(page, 274, 1) != 1:
-        raise ValueError(f"Pillow changes these pixels ({pixels.dtype}, {raw})")
+        raise ValueError(f"Pillow changes these pixels ({pixels.dtype})")
     return pixels
 
 
@@ -193,9 +192,12 @@ def _directories(data: bytes) -> tuple[str, bool, list[tuple[dict[int, _Entry], 
         seen.add(offset)
         count, start = struct.unpack_from(order + number, data, offset)[0], offset + struct.calcsize(number)
         at = start + count * size
+        if at > len(data):
+            raise ValueError("cut off")
         entries = [start + k * size for k in range(count)]
-        found = [(struct.unpack_from(order + "H", data, at)[0], _entry(data, order, big, at)) for at in entries]
-        pages.append((dict(reversed(found)), at))
+        codes = [struct.unpack_from(order + "H", data, entry)[0] for entry in entries]
+        found = {code: _entry(data, order, big, entry) for code, entry in zip(codes[::-1], entries[::-1], strict=True)}
+        pages.append((found, at))  # of equal codes the first
     return order, big, pages
 
 
@@ -221,4 +223,4 @@ def _change_description(path: Path, data: bytearray, entry: _Entry, rng: np.rand
     return f"byte {at} of the description set to {chr(new)}"
 
 
-FORMAT = Format("tiff", make, mutate, read_tiff, theirs)
+FORMAT = Format("tiff", make, mutate, lambda path: read_volume(path).array, theirs)
