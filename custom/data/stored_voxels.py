@@ -1,110 +1,177 @@
-"""Whether a MetaImage or NRRD file holds all of its voxels, undamaged; ITK reads damaged ones without a word.
+"""The voxels that a text header (MetaImage, NRRD) describes: exactly as many bytes as it promises, checksums included.
 
-Formats: MetaIO's "MetaImage" (zlib with its Adler-32) and Teem's NRRD (gzip with its CRC-32, or bzip2 with its own).
+ITK reads a damaged or short stream without a word, and what follows the voxels is passed over by every reader.
 """
 
 import bz2
-import os
+import math
 import re
+import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
+
+import numpy as np
 
 from ..errors import DataError
 
-_CHUNK = 1 << 16
-_MOST_HEADER = 1 << 20
-_ZLIB_OR_GZIP = 47
-_DECODERS: dict[str, Callable[[], Any] | None] = {
-    "raw": None,
-    "gzip": lambda: zlib.decompressobj(_ZLIB_OR_GZIP),
-    "bzip2": bz2.BZ2Decompressor,
-}
+_ZLIB_OR_GZIP = 47  # for zlib: the largest window, and either header
+_DECOMPRESSORS = {"zlib": lambda: zlib.decompressobj(_ZLIB_OR_GZIP), "bzip2": bz2.BZ2Decompressor}
+_PATTERN = re.compile(r"([^%]*%0?\d{0,2}d[^%]*?)\s+(\d+)\s+(\d+)\s+(\d+)(?:\s+\d)?")
 
 
-class _Stored(NamedTuple):
-    """Where the voxels are: in which file, from which byte (-1: the last ones), and how they are encoded."""
-
-    file: Path
-    offset: int
-    encoding: str
-
-
-def check_voxels(path: str | os.PathLike, size: int) -> None:
-    """Read all voxels of a file to the end of their stream, where its checksum is.
+@dataclass(frozen=True)
+class VoxelData:
+    """What a header says of its voxels.
 
     Args:
-        path: a .mha, .mhd or .nrrd file. What is stored in several files or as text is left to ITK.
-        size: bytes of the voxels, as the header says.
+        header: the file of the header, which errors name.
+        shape: the fastest axis first.
+        dtype: with its byte order.
+        encoding: "raw", "zlib" (or gzip), "bzip2", "hex" or "ascii".
+        offset: where the voxels begin in the header's own file.
+        files: those that hold the voxels if it is not the header's own, in the order of the slowest axis.
+        skip: bytes to leave out before raw voxels; -1: all but the last ones.
+        lines: lines to leave out before them.
+    """
+
+    header: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    encoding: str = "raw"
+    offset: int = 0
+    files: tuple[Path, ...] | None = None
+    skip: int = 0
+    lines: int = 0
+
+    def read(self) -> np.ndarray:
+        """The voxels, of :attr:`shape`.
+
+        Raises:
+            DataError: a file is missing, ends too early or too late, or its checksum is wrong.
+        """
+        if self.files is not None and not _cuts_evenly(len(self.files), self.shape):
+            raise DataError.of(self.header, f"{len(self.files)} data files", f"equal parts of the shape {self.shape}")
+        parts = [self._read(file) for file in self.files or (self.header,)]
+        if self.encoding == "ascii":
+            return _numbers(b" ".join(parts), self).reshape(self.shape, order="F")
+        return np.frombuffer(bytearray().join(parts), self.dtype).reshape(self.shape, order="F")
+
+    def _read(self, path: Path) -> bytes:
+        total = math.prod(self.shape) * self.dtype.itemsize
+        size = total // len(self.files or (path,))
+        if self.skip < -1 or self.lines < 0 or (self.skip and self.encoding != "raw"):
+            raise DataError.of(self.header, f"{self.skip} bytes to skip in {self.encoding} voxels", "none")
+        try:
+            with path.open("rb") as file:
+                file.seek(0 if self.files else self.offset)
+                for _ in range(self.lines):
+                    file.readline()
+                data = file.read()
+        except (OSError, ValueError) as error:  # a null byte in the name is a ValueError
+            found = f"the data file {path.name!r}, which cannot be read ({getattr(error, 'strerror', error)})"
+            raise DataError.of(self.header, found, "the file of the voxels") from None
+        if self.encoding == "ascii":
+            return data
+        data = self._decoded(data, size, path)
+        if len(data) != size:
+            raise self._damaged(path, f"{len(data)} bytes of voxels", size)
+        return data
+
+    def _decoded(self, data: bytes, size: int, path: Path) -> bytes:
+        if self.encoding == "raw":
+            return data[self.skip :] if self.skip >= 0 else data[-size:]
+        try:
+            return bytes.fromhex(data.decode()) if self.encoding == "hex" else _decompressed(data, size, self.encoding)
+        except (ValueError, OSError, EOFError, zlib.error):
+            raise self._damaged(path, "damaged or cut-off voxels", size) from None
+
+    def _damaged(self, path: Path, found: str, size: int) -> DataError:
+        where = f" in {path.name}" if self.files else ""
+        return DataError.of(self.header, found + where, f"{size} bytes for the shape {self.shape} of {self.dtype.name}")
+
+
+def data_files(value: str, names: list[str], folder: Path) -> tuple[Path, ...]:
+    """The files that hold the voxels of a header in ``folder``.
+
+    Args:
+        value: a name; ``"LIST"``, after which the header goes on with ``names``; or a pattern as of C with the first
+            number, the last one and the step: ``"slice%03d.raw 1 48 1"``.
+        names: the lines after the value.
+    """
+    if value.split(" ")[0] == "LIST":
+        return tuple(folder / name.strip() for name in names if name.strip())
+    pattern = _PATTERN.fullmatch(value)
+    if pattern is None:
+        return (folder / value,)
+    first, last, step = (int(number) for number in pattern.groups()[1:])
+    return tuple(folder / (pattern[1] % number) for number in range(first, last + 1, max(step, 1)))
+
+
+def numbers(
+    fields: Mapping[str, str], key: str, count: int, path: Path, default: str = "", kind: Callable[[str], Any] = int
+) -> tuple:
+    """The ``count`` numbers of a header's field.
 
     Raises:
-        DataError: the file of the voxels is missing, damaged, or holds another number of bytes.
+        DataError: there are more or fewer, or something else.
     """
-    path = Path(path)
-    with path.open("rb") as file:
-        text = file.read(_MOST_HEADER)
-    stored = _metaimage(path, text) if path.suffix.lower() in (".mha", ".mhd") else _nrrd(path, text)
-    if stored is None or stored.encoding not in _DECODERS:
-        return
-    if not stored.file.is_file():
-        raise DataError.of(path, f"a header whose voxels are in {stored.file.name}, which is missing", "both files")
-    make = _DECODERS[stored.encoding]
-    if make is None:
-        found = stored.file.stat().st_size - max(stored.offset, 0)
-    else:
-        with stored.file.open("rb") as file:
-            file.seek(max(stored.offset, 0))
-            found = _decoded(file, make, path)
-    if found < size or (make is not None and found != size):
-        raise DataError.of(path, f"a file with {found} bytes of voxels", f"{size}, as its header says")
-
-
-def _decoded(file: BinaryIO, make: Callable[[], Any], path: Path) -> int:
-    """Number of bytes that a compressed stream holds; its end has to be there, and its checksum right."""
-    decoder, size = make(), 0
+    value = fields.get(key, default)
     try:
-        while not decoder.eof and (chunk := file.read(_CHUNK)):
-            size += len(decoder.decompress(chunk))
-        if decoder.eof:
-            return size
-    except (zlib.error, OSError, ValueError, EOFError) as error:
-        reason = "checksum" if "check" in str(error) else "stream"
-        raise DataError.of(path, f"compressed voxels with a damaged {reason}", "an undamaged file") from None
-    raise DataError.of(path, "compressed voxels that are cut off", "a complete file")
+        found = tuple(kind(word) for word in value.split())
+    except ValueError:
+        found = ()
+    if len(found) != count or "_" in value:  # which Python takes for digits
+        raise DataError.of(path, f"{key}: {value}" if value else f"no {key}", f"{key} of {count} numbers")
+    return found
 
 
-def _metaimage(path: Path, text: bytes) -> _Stored | None:
-    match = re.search(rb"^[ \t]*ElementDataFile[ \t]*=[ \t]*([^\r\n]*?)[ \t]*\r?\n", text, re.MULTILINE)
-    end = match.end() if match else 0
-    if match is None:  # of a header alone, the last line may lack its end
-        match = re.search(rb"^[ \t]*ElementDataFile[ \t]*=[ \t]*([^\r\n]*?)[ \t]*$", text, re.MULTILINE)
-    if match is None:
-        return None
-    name = match[1].decode(errors="replace")
-    compressed = re.search(rb"^[ \t]*CompressedData[ \t]*=[ \t]*(t|true|1|yes)\b", text[: match.end()], re.I | re.M)
-    ascii_ = re.search(rb"^[ \t]*BinaryData[ \t]*=[ \t]*(f|false|0|no)\b", text[: match.end()], re.I | re.M)
-    encoding = "text" if ascii_ else "gzip" if compressed else "raw"
-    if name.upper() == "LOCAL":
-        return _Stored(path, end, encoding)
-    if name.upper().startswith("LIST") or "%" in name:
-        return None
-    skipped = re.search(rb"^[ \t]*HeaderSize[ \t]*=[ \t]*(-?\d+)", text[: match.end()], re.I | re.M)
-    return _Stored(path.parent / name, int(skipped[1]) if skipped else 0, encoding)
+def ras_affine(directions: np.ndarray, origin: np.ndarray, to_ras: tuple[int, int, int] = (-1, -1, 1)) -> np.ndarray:
+    """The (4, 4) affine from an index to millimetres in RAS; axes beyond the third are left out.
+
+    Args:
+        directions: (N, N), a column for the step along each axis.
+        origin: (N,), the centre of the first voxel.
+        to_ras: signs that turn the header's millimetres into RAS; by default they are LPS.
+    """
+    used = min(len(origin), 3)
+    affine = np.eye(4)
+    affine[:used, :used] = directions[:used, :used]
+    affine[:used, 3] = origin[:used]
+    return np.diag([*to_ras, 1.0]) @ affine
 
 
-def _nrrd(path: Path, text: bytes) -> _Stored | None:
-    header, blank, _ = re.sub(rb"\r\n", b"\n", text).partition(b"\n\n")
-    end = re.search(rb"\n\r?\n", text)
-    fields = dict(re.findall(r"^([^:#\n]+):[ \t]*([^\n]*?)[ \t]*$", header.decode("latin-1"), re.MULTILINE))
-    fields = {key.strip().lower().replace(" ", ""): value for key, value in fields.items()}
-    encoding = fields.get("encoding", "").lower()
-    encoding = {"gz": "gzip", "bz2": "bzip2"}.get(encoding, encoding)
-    name = fields.get("datafile")
-    if name is not None and (name.upper().startswith("LIST") or "%" in name):
-        return None
-    if {"byteskip", "lineskip"} & fields.keys():
-        return None
-    if name is not None:
-        return _Stored(path.parent / name, 0, encoding)
-    return _Stored(path, end.end(), encoding) if blank and end else None
+def _cuts_evenly(parts: int, shape: tuple[int, ...]) -> bool:
+    """Whether a volume can be cut in so many equal parts, first along its slowest axis."""
+    for length in reversed(shape):
+        cuts = math.gcd(parts, length)
+        parts //= cuts or 1
+        if cuts != length:
+            break
+    return parts == 1
+
+
+def _decompressed(data: bytes, size: int, encoding: str) -> bytes:
+    """All streams of the data, one after the other, no more than ``size`` bytes and one."""
+    parts, left = [], min(size + 1, sys.maxsize)
+    while data and left > 0:
+        stream = _DECOMPRESSORS[encoding]()
+        part = stream.decompress(data, left)
+        left -= len(part)
+        parts.append(part)
+        if not stream.eof:
+            raise EOFError
+        data = stream.unused_data
+    return b"".join(parts)
+
+
+def _numbers(text: bytes, of: VoxelData) -> np.ndarray:
+    words = [word.removesuffix(",") for word in text.decode(errors="replace").split()]
+    if len(words) != math.prod(of.shape):
+        raise DataError.of(of.header, f"{len(words)} numbers", f"as many as voxels of the shape {of.shape}")
+    try:
+        return np.array([int(word) if of.dtype.kind in "iu" else float(word) for word in words], of.dtype)
+    except (ValueError, OverflowError):
+        raise DataError.of(of.header, "a voxel that is no number of its type", of.dtype.name) from None

@@ -5,31 +5,29 @@ millimetres in RAS (x to the patient's Right, y Anterior, z Superior), as in NIf
 axes are (page, row, column) and their affine is the identity.
 """
 
-import gzip
 import logging
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from monai.data import ImageReader
 from nibabel import orientations
 
 from ..errors import DataError
 from .dicom import DICOM_SUFFIXES, is_dicom, read_dicom
-from .itk_files import itk_affine, itk_array, last_line, read_itk
 from .labels import as_labels
-from .nifti_geometry import nifti_affine
+from .metaimage import parse_metaimage
+from .nifti import open_nifti, read_nifti
+from .nrrd import parse_nrrd
 from .tiff import read_tiff, read_tiff_shape
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 TIFF_SUFFIXES = (".tif", ".tiff")
-ITK_SUFFIXES = (".nrrd", ".mha", ".mhd")
-SUFFIXES = NIFTI_SUFFIXES + TIFF_SUFFIXES + ITK_SUFFIXES + DICOM_SUFFIXES
+HEADER_PARSERS = {".nrrd": parse_nrrd, ".mha": parse_metaimage, ".mhd": parse_metaimage}
+SUFFIXES = (*NIFTI_SUFFIXES, *TIFF_SUFFIXES, *HEADER_PARSERS, *DICOM_SUFFIXES)
 
 CANONICAL = "SPL"
 """Axis 0 from inferior to superior (slices), axis 1 to posterior, axis 2 to the patient's left.
@@ -40,17 +38,6 @@ on the viewer's left).
 
 _SAME_GRID = 0.1
 """Affines that move no corner of the volume by this many voxels are the same; float32 headers differ by less."""
-
-_NIFTI_ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    OverflowError,
-    MemoryError,  # a damaged header asks for anything
-    zlib.error,
-    nibabel.filebasedimages.ImageFileError,
-    nibabel.spatialimages.HeaderDataError,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -83,11 +70,12 @@ def read_volume(path: str | os.PathLike) -> Volume:
     if path.is_dir():
         volume = Volume(*read_dicom(path))
     elif kind in NIFTI_SUFFIXES:
-        volume = _read_nifti(path)
+        volume = Volume(*read_nifti(path))
     elif kind in TIFF_SUFFIXES:
         volume = Volume(read_tiff(path), np.eye(4))
-    elif kind in ITK_SUFFIXES:
-        volume = _read_itk(path)
+    elif kind in HEADER_PARSERS:
+        data, affine = HEADER_PARSERS[kind](path)
+        volume = Volume(data.read(), affine)
     elif kind in DICOM_SUFFIXES or is_dicom(path):
         volume = Volume(*read_dicom(path))
     else:
@@ -114,7 +102,7 @@ def read_shape(path: str | os.PathLike) -> tuple[tuple[int, ...], np.dtype] | No
     if suffix(path) in TIFF_SUFFIXES:
         return read_tiff_shape(path)
     if suffix(path) in NIFTI_SUFFIXES:
-        image = _open_nifti(path)
+        image = open_nifti(path)
         return tuple(image.shape), image.get_data_dtype()
     return None
 
@@ -246,37 +234,6 @@ class VolumeReader(ImageReader):
             "filename_or_obj": str(img),
         }
         return volume.array, meta
-
-
-def _read_itk(path: Path) -> Volume:
-    image = read_itk(path)
-    return Volume(itk_array(image).T, itk_affine(image))
-
-
-def _read_nifti(path: Path) -> Volume:
-    image = _open_nifti(path)
-    try:
-        # ITK reads a truncated file as zeros; nibabel refuses. No memory map: the array outlives the file.
-        array = _nifti_array_gz(path, type(image)) if path.suffix.lower() == ".gz" else np.asanyarray(image.dataobj)
-    except _NIFTI_ERRORS as error:
-        found = f"a damaged or cut-off file ({last_line(error)})"
-        raise DataError.of(path, found, "a complete NIfTI file") from None
-    return Volume(array, nifti_affine(image))
-
-
-def _nifti_array_gz(path: Path, image_type: Any) -> np.ndarray:
-    with gzip.open(path) as stream:
-        array = np.asanyarray(image_type.from_stream(stream).dataobj)
-        while stream.read(1 << 20):  # to the end, where the checksum is: nibabel stops before it
-            pass
-    return array
-
-
-def _open_nifti(path: Path) -> Any:
-    try:
-        return nibabel.load(path, mmap=False)
-    except _NIFTI_ERRORS as error:
-        raise DataError.of(path, f"no complete NIfTI header ({last_line(error)})", "a complete NIfTI file") from None
 
 
 def _checked(volume: Volume, path: Path) -> Volume:

@@ -161,6 +161,8 @@ def _child(format: Format, seed: int, numbers: Sequence[int], folder: Path, chan
             if source not in expected:
                 expected[source] = _read(format.theirs, source) or _read(format.ours, source)
             outcome, by_theirs = _judge(format, path, expected[source])
+            if outcome == REFUSED and path == source:
+                outcome = "a whole file is refused"
             channel.send((outcome, by_theirs))
             if outcome in (REFUSED, ALIKE) and path != source:
                 _remove(path)

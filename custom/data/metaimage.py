@@ -1,0 +1,130 @@
+"""The header of MetaImage (.mha, .mhd): shape, type, place of the voxels, and geometry.
+
+Format: https://itk.org/Wiki/ITK/MetaIO/Documentation. Millimetres are LPS; the rows of TransformMatrix are the axes.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError, nearest
+from .stored_voxels import VoxelData, data_files, numbers, ras_affine
+
+_TYPES = {
+    **{"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4"},
+    **{"MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8"},  # four bytes everywhere
+    **{"MET_FLOAT": "f4", "MET_DOUBLE": "f8"},
+}
+_SYNONYMS = {
+    **dict.fromkeys(("Position", "Origin"), "Offset"),
+    **dict.fromkeys(("Rotation", "Orientation"), "TransformMatrix"),
+    "ElementByteOrderMSB": "BinaryDataByteOrderMSB",
+}
+_LONGEST = 1 << 20
+"""Bytes of a header."""
+_LINE = re.compile(r"([!-~ ]+?)\s*[=:]\s*(.*)")
+_KNOWN = {
+    *("ObjectType", "ObjectSubType", "NDims", "Name", "ID", "ParentID", "Comment", "AcquisitionDate", "Color"),
+    *("TransformMatrix", "Offset", "CenterOfRotation", "AnatomicalOrientation", "DistanceUnits", "Modality"),
+    *("BinaryData", "BinaryDataByteOrderMSB", "CompressedData", "CompressedDataSize", "CompressionLevel"),
+    *("DimSize", "HeaderSize", "SequenceID", "ElementSpacing", "ElementSize", "ElementSizeValid", "ElementType"),
+    *("ElementNumberOfChannels", "ElementMin", "ElementMax", "ElementDataFile"),
+    *("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", *_SYNONYMS),
+}
+_ALIKE = 0.75
+"""A name that resembles a known one by this is a damaged one; programs add fields with names of their own."""
+_UNCHANGED = (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0))
+"""What grey values would have to be changed by; ITK leaves it out without a word."""
+
+
+def parse_metaimage(path: Path) -> tuple[VoxelData, np.ndarray]:
+    """What a header says of its voxels, and the (4, 4) affine from an index to millimetres in RAS.
+
+    Raises:
+        DataError: the header is damaged, or describes something else than one grey value per voxel.
+    """
+    with path.open("rb") as file:
+        fields, offset, rest = _fields(file.read(_LONGEST), path)
+    _check_meaning(fields, path)
+    (dimensions,) = numbers(fields, "NDims", 1, path)
+    if not 2 <= dimensions <= 4:
+        raise DataError.of(path, f"NDims = {dimensions}", "2, 3 or 4")
+    shape = numbers(fields, "DimSize", dimensions, path)
+    if min(shape) < 1:
+        raise DataError.of(path, f"DimSize = {fields['DimSize']}", "at least one voxel")
+    kind = fields.get("ElementType", "")
+    if kind not in _TYPES:
+        raise DataError.of(path, f"ElementType = {kind}", f"one of {', '.join(_TYPES)}")
+    order = ">" if _flag(fields, "BinaryDataByteOrderMSB", path) else "<"
+    here = fields["ElementDataFile"].upper() == "LOCAL"
+    (skip,) = numbers(fields, "HeaderSize", 1, path, "0")
+    data = VoxelData(
+        path,
+        shape,
+        np.dtype(order + _TYPES[kind]),
+        encoding=_encoding(fields, path),
+        offset=offset if skip <= 0 else 0,  # HeaderSize counts from the beginning of the file
+        files=None if here else data_files(fields["ElementDataFile"], rest, path.parent),
+        skip=skip,
+    )
+    return data, _affine(fields, dimensions, path)
+
+
+def _check_meaning(fields: dict[str, str], path: Path) -> None:
+    """Refuse what changes the meaning of the voxels; ITK passes over most of it."""
+    if fields.get("ObjectType", "Image") != "Image":
+        raise DataError.of(path, f"ObjectType = {fields['ObjectType']}", "Image")
+    (channels,) = numbers(fields, "ElementNumberOfChannels", 1, path, "1")
+    if channels != 1:
+        raise DataError.of(path, f"{channels} values per voxel", "one grey value per voxel")
+    for key, value in _UNCHANGED:
+        if numbers(fields, key, 1, path, str(value), float) != (value,):
+            raise DataError.of(path, f"{key} = {fields[key]}", f"{value:g}")
+    if fields.get("DistanceUnits", "mm") not in ("mm", "?"):
+        raise DataError.of(path, f"DistanceUnits = {fields['DistanceUnits']}", "mm")
+
+
+def _encoding(fields: dict[str, str], path: Path) -> str:
+    if not _flag(fields, "BinaryData", path, "True"):
+        return "ascii"
+    return "zlib" if _flag(fields, "CompressedData", path) else "raw"
+
+
+def _affine(fields: dict[str, str], dimensions: int, path: Path) -> np.ndarray:
+    ones, zeros = " ".join("1" * dimensions), " ".join("0" * dimensions)
+    spacing = "ElementSpacing" if "ElementSpacing" in fields else "ElementSize"
+    steps = np.array(numbers(fields, spacing, dimensions, path, ones, float))
+    identity = " ".join(map(str, np.eye(dimensions).ravel()))
+    matrix = np.array(numbers(fields, "TransformMatrix", dimensions**2, path, identity, float))
+    origin = np.array(numbers(fields, "Offset", dimensions, path, zeros, float))
+    return ras_affine(matrix.reshape(dimensions, dimensions).T * steps, origin)
+
+
+def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int, list[str]]:
+    """The fields up to ElementDataFile, where the next line begins, and the lines from there on."""
+    fields: dict[str, str] = {}
+    at = 0
+    for raw in content.splitlines(keepends=True):
+        at += len(raw)
+        line = raw.decode("latin-1").strip()
+        if not line:
+            continue
+        match = _LINE.fullmatch(line)
+        key = _SYNONYMS.get(match[1], match[1]) if match else ""
+        if match and key not in _KNOWN and (known := nearest(key, _KNOWN, _ALIKE)):
+            raise DataError.of(path, f"a header with the field {key!r}", known)
+        if match is None or key in fields:
+            found = f"a header with the line {line[:40]!r}" + (", the second of its kind" if match else "")
+            raise DataError.of(path, found, "a MetaImage header")
+        fields[key] = match[2]
+        if key == "ElementDataFile":
+            return fields, at, content[at:].decode("latin-1").splitlines() if match[2].startswith("LIST") else []
+    raise DataError.of(path, "a header that is cut off: no ElementDataFile", "a complete MetaImage file")
+
+
+def _flag(fields: dict[str, str], key: str, path: Path, default: str = "False") -> bool:
+    value = fields.get(key, default)
+    if value.lower() not in ("true", "false", "1", "0"):
+        raise DataError.of(path, f"{key} = {value}", "True or False")
+    return value.lower() in ("true", "1")

@@ -1,0 +1,87 @@
+"""Damaged NRRD files, compared with SimpleITK."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import SimpleITK
+
+from .campaign import Format
+from .text_headers import change_line, image, ours, theirs
+
+_VALUES = {
+    "type": ["short", "unsigned short", "int16", "uchar", "float", "double", "long long", "uint64_t", "block", "SHORT"],
+    "dimension": ["2", "3", "4", "0", "-1", "x"],
+    "sizes": ["9 8 7", "7 8 9", "8 9 7", "9 8 6", "9 8 8", "9 0 7", "9 8", "-9 8 7", "99999999 99999 9", "504 1 1"],
+    "space": [
+        *("left-posterior-superior", "RAS", "left-anterior-superior", "LAS", "LPS", "scanner-xyz", "right-up"),
+        "3D-right-handed",
+    ],
+    "space dimension": ["3", "2", "4"],
+    "space directions": [
+        *("(1,0,0) (0,2,0) (0,0,3)", "(0,0,1) (2,0,0) (0,3,0)", "(1,0,0) (0.3,2,0) (0,0,3)", "(1,0,0) (1,0,0) (0,0,3)"),
+        *("(0,0,0) (0,2,0) (0,0,3)", "(-1,0,0) (0,2,0) (0,0,3)", "(1,0,0) (0,2,0)", "none (0,2,0) (0,0,3)", "(1,0,x)"),
+        *("(1,0) (0,2) (0,0)", "(nan,0,0) (0,2,0) (0,0,3)"),
+    ],
+    "space origin": ["(1,2,3)", "(0,0,0)", "(1,2)", "1 2 3", "(x,y,z)"],
+    "space units": ['"mm" "mm" "mm"', '"um" "um" "um"'],
+    "spacings": ["1 2 3", "-1 2 3", "nan nan nan", "0 1 1", "1 2"],
+    "axis mins": ["5 6 7", "nan nan nan"],
+    "kinds": [
+        *("domain domain domain", "space space space", "vector domain domain", "domain domain time", "domain domain"),
+        *("list domain domain", "??? ??? ???", "none none none", "domain domain RGB-color"),
+    ],
+    "endian": ["little", "big", "middle", "LITTLE"],
+    "encoding": ["raw", "gzip", "gz", "bzip2", "ascii", "txt", "hex", "zip"],
+    "byte skip": ["0", "4", "-1", "-2"],
+    "line skip": ["0", "1", "-1"],
+    "data file": ["none.raw", "LIST", "a%02d.raw 0 6 1"],
+    "measurement frame": ["(1,0,0) (0,1,0) (0,0,1)"],
+    "content": ["anything: at := all"],
+    "old min": ["3"],
+    "nonsense": ["1"],
+}
+_GEOMETRY = "space: {}\nspace directions: (0,0.8,0) (0,0,-2.5) (0.7,0.1,0)\nspace origin: (-30,12,400.5)\n"
+
+
+def _make(folder: Path, rng: np.random.Generator) -> list[Path]:
+    paths = []
+    for kind in ("u1", "i1", "i2", "u2", "i4", "u4", "f4", "f8", "i8"):
+        for compressed in (False, True):
+            paths.append(folder / f"{kind}{'_gzip' if compressed else ''}.nrrd")
+            SimpleITK.WriteImage(image(rng, kind), str(paths[-1]), useCompression=compressed)
+    paths.append(folder / "plane.nrrd")
+    SimpleITK.WriteImage(image(rng, "i2", (9, 8)), str(paths[-1]))
+    values = rng.integers(-100, 100, 504)
+    voxels = values.astype("<i2").tobytes()
+    encoded = {
+        "raw": voxels,
+        "gzip": gzip.compress(voxels[:300]) + gzip.compress(voxels[300:]),
+        "ascii": " ".join(map(str, values)).encode(),
+        "hex": voxels.hex().encode(),
+    }
+    head = "type: short\ndimension: 3\nendian: little\n"
+    for encoding, space in zip(encoded, ("LPS", "RAS", "left-anterior-superior", "LAS"), strict=True):
+        paths.append(folder / f"by_hand_{encoding}.nrrd")
+        text = f"NRRD0004\n# a comment\n{head}sizes: 9 8 7\nencoding: {encoding}\n{_GEOMETRY.format(space)}a:=b: c\n\n"
+        paths[-1].write_bytes(text.encode() + encoded[encoding])
+    paths.append(folder / "frame.nrrd")
+    text = (
+        "NRRD0005\ntype: short\ndimension: 4\nendian: little\nsizes: 1 9 8 7\nencoding: raw\nkinds: list domain domain "
+    )
+    text += "domain\nspace: LPS\nspace directions: none (1,0,0) (0,2,0) (0,0,3)\n\n"
+    paths[-1].write_bytes(text.encode() + voxels)
+    for name, where in (("pair", "a.raw"), ("pattern", "a%02d.raw 0 6 1"), ("list", "LIST\na00.raw\na01.raw\na02.raw")):
+        paths.append(folder / name)
+        paths[-1].mkdir()
+        size = len(voxels) // (3 if name == "list" else 7)
+        parts = {"a.raw": voxels} if name == "pair" else {
+            f"a{k:02d}.raw": voxels[k * size : (k + 1) * size] for k in range(len(voxels) // size)}  # fmt: skip
+        for file, part in parts.items():
+            (paths[-1] / file).write_bytes(part)
+        text = f"NRRD0001\r\n{head}sizes: {'9 8 7' if name != 'list' else '12 14 3'}\nspacings: 1 2 3\nencoding: raw\n"
+        (paths[-1] / "a.nrrd").write_text(f"{text}data file: {where}\n", newline="")
+    return paths
+
+
+FORMAT = Format("nrrd", _make, lambda path, rng: change_line(path, rng, _VALUES, ": "), ours, theirs)

@@ -1,0 +1,86 @@
+"""What MetaImage and NRRD have in common: changes of a text header's lines, and SimpleITK's reading."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK
+
+from custom.data import read_volume
+
+SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+
+HEADERS = (".mha", ".mhd", ".nrrd")
+
+
+def header_file(path: Path) -> Path:
+    """The file with the header: the path itself, or of a folder the file that has one."""
+    return path if path.is_file() else next(file for file in sorted(path.iterdir()) if file.suffix in HEADERS)
+
+
+def ours(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels and affine as the project reads them."""
+    volume = read_volume(header_file(path))
+    return volume.array, volume.affine
+
+
+def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels (I, J, K) and the affine to millimetres in RAS as SimpleITK reads them."""
+    image = SimpleITK.ReadImage(str(header_file(path)))
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise ValueError("several values per voxel")
+    size, used = image.GetSize(), min(image.GetDimension(), 3)
+    array = SimpleITK.GetArrayFromImage(image).reshape(size[::-1]).T
+    affine = np.eye(4)
+    direction = np.reshape(image.GetDirection(), (len(size), len(size)))[:used, :used]
+    affine[:used, :used] = direction * image.GetSpacing()[:used]
+    affine[:used, 3] = image.GetOrigin()[:used]
+    return array.reshape((*size, 1)[:3]), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+
+def image(rng: np.random.Generator, kind: str, size: Sequence[int] = (9, 8, 7)) -> SimpleITK.Image:
+    """A volume with a place of its own, oblique if the random numbers want it."""
+    values = rng.normal(0, 1000, size[::-1]) if kind[0] == "f" else rng.integers(0, 100, size[::-1])
+    made = SimpleITK.GetImageFromArray(values.astype(kind))
+    made.SetSpacing([0.7, 0.8, 2.5][: len(size)])
+    made.SetOrigin([-30.5, 12.25, 400.0][: len(size)])
+    turn = np.linalg.qr(rng.normal(size=(len(size),) * 2))[0] if rng.random() < 0.5 else np.eye(len(size))[::-1]
+    made.SetDirection(turn.ravel())
+    return made
+
+
+def change_line(path: Path, rng: np.random.Generator, values: Mapping[str, Sequence[str]], separator: str) -> str:
+    """Change, add, delete or repeat a field of a header, and say which.
+
+    Args:
+        path: of the file, or the folder of its header.
+        values: what to write instead, by field; some wrong, some right, some of another meaning.
+        separator: between field and value.
+    """
+    file = header_file(path)
+    lines = file.read_bytes().split(b"\n")
+    places = [k for k, line in enumerate(lines[:40]) if line.split(separator.strip().encode())[0].strip().decode(
+        "latin-1") in values]  # fmt: skip
+    kind = rng.choice(["change", "change", "change", "add", "delete", "repeat", "rename"])
+    at = int(rng.choice(places)) if places else 1
+    name = lines[at].split(separator.strip().encode())[0].strip().decode("latin-1")
+    if kind == "change" and name in values:
+        value = str(rng.choice(values[name]))
+        lines[at] = f"{name}{separator}{value}".encode()
+        what = f"{name} made {value!r}"
+    elif kind == "add":
+        name = str(rng.choice(sorted(values)))
+        value = str(rng.choice(values[name]))
+        lines.insert(1, f"{name}{separator}{value}".encode())
+        what = f"{name} of {value!r} added"
+    elif kind == "delete":
+        del lines[at]
+        what = f"{name} deleted"
+    elif kind == "repeat":
+        lines.insert(at, lines[at])
+        what = f"{name} repeated"
+    else:
+        lines[at] = lines[at].swapcase() if rng.random() < 0.5 else lines[at].replace(b" ", b"  ")
+        what = f"{name} with other letters or spaces"
+    file.write_bytes(b"\n".join(lines))
+    return what
