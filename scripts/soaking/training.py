@@ -3,6 +3,7 @@
 import csv
 import logging
 import math
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def run_training(flow: ConfigWorkflow, folder: Path) -> list[str]:
     Returns:
         the faults, a line each: an error, a step that was left out, a loss or weights that are not finite.
     """
-    said = _LeftOut()
+    said = BufferingHandler(math.inf)
+    said.setLevel(logging.WARNING)
     logging.getLogger("custom").addHandler(said)
     try:
         flow.run()
@@ -65,7 +67,8 @@ def run_training(flow: ConfigWorkflow, folder: Path) -> list[str]:
         return [f"training: {type(error).__name__}: {error}"]
     finally:
         logging.getLogger("custom").removeHandler(said)
-    faults = [f"training: {line}" for line in said.lines]
+    lines = [record.getMessage() for record in said.buffer]
+    faults = [f"training: {line}" for line in lines if "left out the optimizer step" in line]
     with (folder / "eval" / "metrics.csv").open(newline="") as stream:
         losses = [float(row["train_loss"]) for row in csv.DictReader(stream)]
     if len(losses) != flow.parser["epochs"] or not all(map(math.isfinite, losses)):
@@ -75,15 +78,3 @@ def run_training(flow: ConfigWorkflow, folder: Path) -> list[str]:
         if not all(weight.isfinite().all() for weight in weights):
             faults.append(f"training: {name} is not finite")
     return faults
-
-
-class _LeftOut(logging.Handler):
-    """Collects the optimizer steps that were left out."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "left out the optimizer step" in record.getMessage():
-            self.lines.append(record.getMessage())
