@@ -59,22 +59,17 @@ class Values(NamedTuple):
         return cls(float(array.min()), float(array.max()), whole, *shares.tolist())
 
 
-def check_values(
-    path: object, values: Values, *, grey_values: Sequence[float] | None = None, trust_values: bool = False
-) -> None:
+def check_values(path: object, values: Values, *, grey_values: Sequence[float] | None = None) -> None:
     """Refuse a file whose values cannot be what they are taken for; warn in one line where they may not be.
 
     Args:
         path: of the file, for the message.
         values: of the whole file, as it is on disk.
         grey_values: the two ends of the range that is scaled; None for CT, which is in HU.
-        trust_values: say nothing.
 
     Raises:
         DataError: the values are scaled otherwise, or outside of the range.
     """
-    if trust_values:
-        return
     wrong, doubtful = _judged_ct(values) if grey_values is None else _judged_grey(values, *sorted(grey_values))
     reason = doubtful if wrong is None else wrong
     if reason is None:

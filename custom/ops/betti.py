@@ -13,7 +13,7 @@ from importlib import metadata
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,8 +39,7 @@ class Bars(NamedTuple):
 class Matching(NamedTuple):
     """Betti matching of a prediction and a label; every field has one :class:`Bars` per dimension 0, 1, 2.
 
-    Row i of ``prediction_matched[k]`` and row i of ``label_matched[k]`` are partners. ``label_unmatched`` is empty if
-    it was not asked for.
+    Row i of ``prediction_matched[k]`` and row i of ``label_matched[k]`` are partners.
     """
 
     prediction_matched: tuple[Bars, ...]
@@ -77,59 +76,39 @@ def betti_extension() -> ModuleType:
     return _load(path)
 
 
-def match_betti(prediction: np.ndarray, label: np.ndarray, *, label_unmatched: bool = True) -> Matching:
+def match_betti(prediction: np.ndarray, label: np.ndarray) -> Matching:
     """Match the features of two volumes in their sublevel filtration: low values come first.
 
     A feature is a connected component (dimension 0, by faces), a tunnel (1) or a cavity (2) that appears at one value
     and goes at a higher one. The first component of a volume never goes and is not listed (reduced homology). For a
-    foreground probability p pass ``1 - p``; for a mask its inverse.
+    foreground probability p pass ``1 - p``; for a mask its inverse. Volumes of n voxels take about 1.5 kB * n of memory
+    meanwhile.
 
     Args:
         prediction: (D, H, W) of any real type; compared in float64.
         label: of the same shape.
-        label_unmatched: a loss needs no list of missed features: they have no gradient.
 
     Raises:
         BettiUnavailableError: the extension is not installed.
         ValueError: shapes differ or are not 3-D.
     """
-    return match_betti_batch([prediction], [label], label_unmatched=label_unmatched)[0]
-
-
-def match_betti_batch(
-    predictions: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, label_unmatched: bool = True
-) -> list[Matching]:
-    """:func:`match_betti` for several pairs, each in a thread of its own inside the extension.
-
-    A pair of n voxels takes about 1.5 kB * n of memory while it is worked on. The interpreter lock is held throughout.
-    """
-    for prediction, label in zip(predictions, labels, strict=True):
-        if prediction.shape != label.shape or prediction.ndim != 3:
-            raise ValueError(f"expected two volumes (D, H, W) of one shape, got {prediction.shape} and {label.shape}")
-    if not predictions:
-        return []
-    results = betti_extension().compute_matching(
-        [np.ascontiguousarray(volume) for volume in predictions],
-        [np.ascontiguousarray(volume) for volume in labels],
+    if prediction.shape != label.shape or prediction.ndim != 3:
+        raise ValueError(f"expected two volumes (D, H, W) of one shape, got {prediction.shape} and {label.shape}")
+    (found,) = betti_extension().compute_matching(
+        [np.ascontiguousarray(prediction)],
+        [np.ascontiguousarray(label)],
         include_input1_unmatched_pairs=True,
-        include_input2_unmatched_pairs=label_unmatched,
+        include_input2_unmatched_pairs=True,
     )
-    return [_matching(result) for result in results]
-
-
-def _matching(result: Any) -> Matching:
     return Matching(
-        _bars(result.input1_matched_birth_coordinates, result.input1_matched_death_coordinates),
-        _bars(result.input2_matched_birth_coordinates, result.input2_matched_death_coordinates),
-        _bars(result.input1_unmatched_birth_coordinates, result.input1_unmatched_death_coordinates),
-        _bars(result.input2_unmatched_birth_coordinates, result.input2_unmatched_death_coordinates),
+        _bars(found.input1_matched_birth_coordinates, found.input1_matched_death_coordinates),
+        _bars(found.input2_matched_birth_coordinates, found.input2_matched_death_coordinates),
+        _bars(found.input1_unmatched_birth_coordinates, found.input1_unmatched_death_coordinates),
+        _bars(found.input2_unmatched_birth_coordinates, found.input2_unmatched_death_coordinates),
     )
 
 
-def _bars(births: Sequence[np.ndarray] | None, deaths: Sequence[np.ndarray] | None) -> tuple[Bars, ...]:
-    if births is None or deaths is None:
-        nothing = np.zeros((0, 3), np.int64)
-        return (Bars(nothing, nothing),) * 3
+def _bars(births: Sequence[np.ndarray], deaths: Sequence[np.ndarray]) -> tuple[Bars, ...]:
     return tuple(Bars(birth, death) for birth, death in zip(births, deaths, strict=True))
 
 

@@ -74,7 +74,6 @@ def test_ct(change, expected, caplog):
     if said != "silent":
         assert said.startswith(f"{expected} a.nii: found values from {array.min():g} to {array.max():g}")
         assert "\n" not in said and said.endswith("; --trust_values True takes the files as they are")
-    assert verdict(array, caplog, trust_values=True) == "silent"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +104,6 @@ def test_grey_values(change, expected, caplog):
     if said != "silent":
         assert said.startswith(f"{expected} a.nii: found values from {array.min():g} to {array.max():g}")
         assert "expected grey values from 0 to 255; --grey_values sets the range of the whole dataset" in said
-    assert verdict(array, caplog, grey_values=[0, 255], trust_values=True) == "silent"
 
 
 def test_the_hint_is_never_the_files_own_range(caplog):

@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from custom.ops import betti
-from custom.ops.betti import BettiUnavailableError, betti_available, betti_extension, match_betti, match_betti_batch
+from custom.ops.betti import BettiUnavailableError, betti_available, betti_extension, match_betti
 from custom.ops.components import betti_numbers
 
 needs_betti = pytest.mark.skipif(not betti_available(), reason=betti.INSTALL)
@@ -82,23 +82,6 @@ def test_birth_is_before_death_in_every_group():
         for bars in (bars for group in groups for bars in group):
             assert bars.birth.shape == bars.death.shape == (len(bars.birth), 3)
             assert (volume[tuple(bars.birth.T)] < volume[tuple(bars.death.T)]).all()
-
-
-@needs_betti
-def test_the_labels_own_features_can_be_left_out():
-    prediction, label = np.random.default_rng(0).random((2, 5, 5, 5))
-    complete, short = match_betti(prediction, label), match_betti(prediction, label, label_unmatched=False)
-    assert sum(len(bars.birth) for bars in complete.label_unmatched) > 0
-    assert sum(len(bars.birth) for bars in short.label_unmatched) == 0
-    assert (short.counts()[:, :2] == complete.counts()[:, :2]).all()
-
-
-@needs_betti
-def test_a_batch_is_as_its_pairs():
-    masks = [tuple(map(as_volume, pair)) for pair in random_masks(4)]
-    together = match_betti_batch(*zip(*masks, strict=True))
-    assert [m.counts().tolist() for m in together] == [match_betti(*pair).counts().tolist() for pair in masks]
-    assert match_betti_batch([], []) == []
 
 
 @needs_betti
