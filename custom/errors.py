@@ -5,6 +5,9 @@ import sys
 from collections.abc import Iterable
 from types import TracebackType
 
+_LONGEST = 1000
+"""Letters of what was found."""
+
 
 class DataError(ValueError):
     """A file cannot be used as it is.
@@ -14,8 +17,12 @@ class DataError(ValueError):
 
     @classmethod
     def of(cls, path: object, found: str, expected: str) -> "DataError":
-        """Build the message every refusal has: ``path: found ..., expected ...``."""
-        return cls(f"{path}: found {found}, expected {expected}")
+        """Build the message every refusal has: ``path: found ..., expected ...``.
+
+        What was found may be quoted from a damaged file: it is shown on one line, and not at any length.
+        """
+        shown = "".join(letter if letter.isprintable() else " " for letter in found[:_LONGEST])
+        return cls(f"{path}: found {shown}{'...' * (len(found) > _LONGEST)}, expected {expected}")
 
 
 def find_data_error(error: BaseException | None) -> DataError | None:

@@ -48,3 +48,9 @@ def test_other_errors_keep_their_traceback(request):
     done = run("import custom\nraise KeyError('bug')", request.config.rootpath)
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "KeyError: 'bug'" in done.stderr
+
+
+def test_what_is_quoted_from_a_damaged_file_stays_on_one_line():
+    text = str(DataError.of("a  b.dcm", "HighBit US\x00\x1b[31m\r\n" + "x" * 5000, "15"))
+    assert text.startswith("a  b.dcm: found HighBit US  [31m") and text.endswith("x..., expected 15")
+    assert text.isprintable() and len(text) < 1100

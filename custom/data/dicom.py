@@ -81,14 +81,22 @@ def dicom_files(folder: Path) -> list[Path]:
     """The DICOM files right in a folder, by name; hidden ones are left out.
 
     Raises:
-        DataError: a file of no other format is empty: what was copied is incomplete.
+        DataError: a file of no other format is empty, cut off within its first bytes, or damaged there.
     """
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     found = [file for file in files if file.suffix.lower() in DICOM_SUFFIXES or is_dicom(file)]
     for file in files:
         if found and file.stat().st_size == 0 and (file in found or not file.suffix):
             raise DataError.of(file, "an empty file", "a complete DICOM file")
+        if found and not file.suffix and file not in found and _begins_blank(file):
+            raise DataError.of(file, "a file that is cut off or damaged at its beginning", "a complete DICOM file")
     return found
+
+
+def _begins_blank(file: Path) -> bool:
+    """Whether it begins as most DICOM files do: with 128 zeros, or as many as there are."""
+    with file.open("rb") as stream:
+        return not stream.read(128).strip(b"\0")
 
 
 @dataclass(frozen=True)
@@ -227,7 +235,10 @@ def _placed(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarra
     _check_alike(frames, "PixelSpacing", lambda frame: "absent" if frame.spacing is None else "present")
     if frames[0].spacing is not None:
         _check_close(frames, "PixelSpacing", lambda frame: frame.spacing, _SAME_SPACING * frames[0].spacing.max())
-    if frames[0].position is None or frames[0].orientation is None:
+    if (frames[0].position is None) != (frames[0].orientation is None):
+        found = f"{'ImagePositionPatient' if frames[0].orientation is None else 'ImageOrientationPatient'} alone"
+        raise DataError.of(frames[0].name, found, "position and orientation, or neither")
+    if frames[0].position is None:
         return _without_place(path, frames)
     if frames[0].spacing is None:
         logger.warning("%s: no PixelSpacing: millimetres are not known, pixels are taken to be of 1 mm", path)

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import math
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ _CODECS = {
     **dict.fromkeys((uid.JPEG2000Lossless, uid.JPEG2000), imagecodecs.jpeg2k_decode),
     **dict.fromkeys((uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K), imagecodecs.jpeg2k_decode),
 }
+_END = b"\xff\xd9"
+"""The marker at the end of every kind of JPEG."""
 _PLAIN = (
     *(uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian),
     *(uid.DeflatedExplicitVRLittleEndian, uid.RLELossless),
@@ -37,6 +40,13 @@ _MACROS = (
     *("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"),
     "PixelValueTransformationSequence",
 )
+_KINDS = {
+    **dict.fromkeys(("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"), "DS"),
+    **dict.fromkeys(("SpacingBetweenSlices", "SliceThickness", "RescaleSlope", "RescaleIntercept"), "DS"),
+    **dict.fromkeys(("InstanceNumber", "NumberOfFrames"), "IS"),
+    **dict.fromkeys(("Rows", "Columns", "SamplesPerPixel", "PixelRepresentation"), "US"),
+    **dict.fromkeys(("BitsAllocated", "BitsStored", "HighBit"), "US"),
+}
 _ORTHOGONAL = 1e-3
 """By how much direction cosines, which are rounded, may be off unit length and a right angle."""
 
@@ -125,14 +135,13 @@ def frames_of(file: Path, dataset: Any) -> list[Frame]:
 def quiet() -> Iterator[None]:
     """Without pydicom's remarks on values that break a rule: what matters is checked here."""
     logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    disabled, logger.disabled = logger.disabled, True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logger.disabled = disabled
 
 
 def real_values(frames: Sequence[Frame]) -> np.ndarray:
@@ -149,11 +158,12 @@ def real_values(frames: Sequence[Frame]) -> np.ndarray:
     for k, frame in enumerate(frames):
         if frame.file != file:
             file, stored = frame.file, _stored_values(frame)
-        plane = stored[frame.index]
-        if frame.slope == 1 and frame.intercept == 0:
-            values[k] = plane
-        else:
-            values[k] = plane * np.float64(frame.slope) + frame.intercept
+        if values.dtype.kind == "f":
+            values[k] = stored[frame.index] * np.float64(frame.slope) + frame.intercept
+            continue
+        values[k] = stored[frame.index]  # what overflows on the way comes back: the result fits
+        values[k] *= np.int64(frame.slope).astype(values.dtype)
+        values[k] += np.int64(frame.intercept).astype(values.dtype)
     return values
 
 
@@ -193,6 +203,8 @@ def _frame(file: Path, dataset: Any, index: int, count: int) -> Frame:
         group = groups[index if name.startswith("PerFrame") else 0] if len(groups) else {}
         own += [group.get(macro)[0] for macro in _MACROS if group.get(macro)]
     scopes = [*own, dataset]
+    for scope in scopes:
+        _check_kinds(file, scope)
     slope = _number(file, scopes, "RescaleSlope", 1.0)
     if slope == 0:
         raise DataError.of(file, "RescaleSlope 0", "another slope")
@@ -215,6 +227,14 @@ def _frame(file: Path, dataset: Any, index: int, count: int) -> Frame:
         bits=int(dataset.BitsStored),
         signed=bool(dataset.PixelRepresentation),
     )
+
+
+def _check_kinds(file: Path, scope: Any) -> None:
+    """Refuse numbers in another representation than the standard's, as which the same bytes are other numbers."""
+    for tag, kind in _KINDS.items():
+        found = scope[tag].VR if tag in scope else kind
+        if found != kind:
+            raise DataError.of(file, f"{tag} as {found}", kind)
 
 
 def _value(scopes: Sequence[Any], tag: str) -> Any:
@@ -297,11 +317,15 @@ def _decoded(dataset: Any, frame: Frame) -> np.ndarray:
             _check_length(dataset, shape, frame)
         values = get_decoder(syntax).as_array(dataset, raw=True, allow_excess_frames=False)[0]
     elif syntax in _CODECS:
-        coded = generate_frames(
-            dataset.PixelData,
-            number_of_frames=frame.of,
-            extended_offsets=_extended_offsets(dataset),
+        coded = list(
+            generate_frames(
+                dataset.PixelData,
+                number_of_frames=frame.of,
+                extended_offsets=_extended_offsets(dataset),
+            )
         )
+        if not all(code.rstrip(b"\0").endswith(_END) for code in coded):  # a decoder would fill up with grey
+            raise DataError.of(frame.file, f"{syntax.name} pixels that end early", "a complete DICOM file")
         values = np.stack([_CODECS[syntax](code) for code in coded])
     else:
         raise DataError.of(frame.file, f"the transfer syntax {syntax.name}", "uncompressed, RLE or JPEG of any kind")
@@ -317,12 +341,22 @@ def _check_length(dataset: Any, shape: tuple[int, ...], frame: Frame) -> None:
     if len(element.value) not in (expected, expected + expected % 2):
         found = f"{len(element.value)} bytes of pixel data"
         raise DataError.of(frame.file, found, f"{expected} for {shape} and {dataset.BitsAllocated} bits: a whole file")
-    if dataset.file_meta.TransferSyntaxUID != uid.DeflatedExplicitVRLittleEndian and element.tag == max(dataset.keys()):
-        with frame.file.open("rb") as file:
-            file.seek(element.value_tell + element.length)
-            rest = file.read()
-        if rest.strip(b"\0"):
-            raise DataError.of(frame.file, f"{len(rest)} bytes after its pixel data", "an undamaged DICOM file")
+    rest = _behind(dataset, element, frame.file)
+    if rest.strip(b"\0"):
+        raise DataError.of(frame.file, f"{len(rest)} bytes after its pixel data", "an undamaged DICOM file")
+
+
+def _behind(dataset: Any, element: Any, file: Path) -> bytes:
+    """What follows the last element: nothing, or zeros that fill a block; empty if the element is not the last."""
+    if element.tag != max(dataset.keys()):
+        return b""
+    content, more = file.read_bytes(), b""
+    if dataset.file_meta.TransferSyntaxUID == uid.DeflatedExplicitVRLittleEndian:
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        # 128 bytes, "DICM", and the group length, which counts what follows it (PS3.10, 7.1)
+        content = inflate.decompress(content[144 + dataset.file_meta.FileMetaInformationGroupLength :])
+        more = inflate.unused_data
+    return content[element.value_tell + element.length :] + more
 
 
 def _extended_offsets(dataset: Any) -> tuple[bytes, bytes] | None:

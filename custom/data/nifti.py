@@ -60,8 +60,12 @@ def open_nifti(path: Path) -> Any:
     """
     try:
         image = nibabel.load(path, mmap=False)
+        if not isinstance(image, nibabel.Nifti1Image):  # NIfTI-2 is one, too
+            raise DataError.of(path, f"a file of the kind {type(image).__name__}", "NIfTI-1 or NIfTI-2")
         with image.file_map["image"].get_prepare_fileobj("rb") as file:
             header = type(image.header).from_fileobj(file, check=False)
+    except DataError:
+        raise
     except HeaderDataError as error:
         raise DataError.of(path, f"a damaged NIfTI header ({' '.join(str(error).split())})", _COMPLETE) from None
     except (OSError, EOFError, zlib.error, ImageFileError, AttributeError):

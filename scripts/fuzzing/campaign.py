@@ -45,6 +45,8 @@ class Format:
         mutate: changes fields or types of the header in the copy at the path, and returns what it did.
         ours: the project's reader; raises :class:`DataError` to refuse.
         theirs: the independent reader; may raise anything.
+        coded: names of the whole files whose voxels are coded without a checksum, so that each decoder makes other
+            voxels of a damaged code: they are only changed by ``mutate``, which has to leave the code as it is.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Format:
     mutate: Callable[[Path, np.random.Generator], str]
     ours: Callable[[Path], Values]
     theirs: Callable[[Path], Values]
+    coded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,8 @@ def _damaged(
         shutil.copytree(source, path)
     else:
         shutil.copyfile(source, path)
-    what = format.mutate(path, rng) if rng.random() < 0.5 else _damage(path, rng)
+    header = rng.random() < 0.5 or source.name in format.coded
+    what = format.mutate(path, rng) if header else _damage(path, rng)
     yield f"{source.name}, {what}", path, source
 
 

@@ -177,6 +177,8 @@ def test_every_slice_has_its_own_scale(tmp_path):
     check(folder, AXES * np.arange(1, 7))
     halves = {"RescaleSlope": 0.5, "RescaleIntercept": "-512.0"}
     assert check(write_series(tmp_path / "b", HU, lambda k: halves), AXES / 2).array.dtype == np.float32
+    low = {"PixelRepresentation": 0, "RescaleIntercept": -32768}  # all 16 bits fit, not on the way there
+    assert check(write_series(tmp_path / "d", HU, lambda k: low), AXES + 1024 - 32768).array.dtype == np.int16
     bare = {"RescaleSlope": None, "RescaleIntercept": None}
     check(write_series(tmp_path / "c", HU, lambda k: bare), AXES + 1024)
 
@@ -383,6 +385,23 @@ def test_files_that_gdcm_compressed(tmp_path, compression):
     np.testing.assert_allclose(volume.affine[:3, [0, 1, 3]], AFFINE[:3, [0, 1, 3]], atol=1e-9)
 
 
+@pytest.mark.parametrize("syntax", [EXPLICIT, DEFLATED])
+def test_bytes_behind_the_pixels(tmp_path, syntax):
+    path = write(tmp_path / "a.dcm", slice_tags(HU[0]), syntax)
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(64))  # a block filled up with zeros
+    np.testing.assert_array_equal(read_volume(path).array, AXES[..., :1])
+    path.write_bytes(whole + b"\1\2\3\4")
+    check_refused(path, "4 bytes after its pixel data")
+
+
+def test_a_number_in_another_representation(tmp_path):
+    path = write(tmp_path / "a.dcm", slice_tags(HU[0]))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\x28\x00\x53\x10DS", b"\x28\x00\x53\x10US"))
+    check_refused(path, "a.dcm: found RescaleSlope as US, expected DS")
+
+
 def test_an_unknown_compression_is_refused_by_its_name(tmp_path):
     path = write(tmp_path / "a.dcm", slice_tags(HU[0]), syntax="1.2.840.10008.1.2.4.102")
     check_refused(path, "a.dcm: found the transfer syntax MPEG-4")
@@ -433,3 +452,37 @@ def test_pydicom_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
 def test_other_files_are_no_dicom(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
     assert not is_dicom(tmp_path / "a")
+
+
+def test_jpeg_that_ends_early(tmp_path):
+    plane = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
+    bits = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0, "RescaleIntercept": 0}
+    dataset = pydicom.dcmread(write(tmp_path / "plain.dcm", slice_tags(plane.astype(int), **bits)))
+    whole = bytes(imagecodecs.jpeg8_encode(plane, level=100))
+    for code in (whole, whole[: len(whole) // 2]):
+        dataset.PixelData = encapsulate([code])
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+        dataset.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+        dataset.save_as(tmp_path / "a.dcm")
+        if code == whole:
+            np.testing.assert_allclose(read_volume(tmp_path / "a.dcm").array[..., 0].T, plane, atol=2)
+        else:
+            check_refused(tmp_path / "a.dcm", "a.dcm: found JPEG Baseline", "pixels that end early")
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", bytes(54), bytes(128) + b"DIcM\2\0"], ids=["empty", "cut off", "another mark"]
+)
+def test_a_slice_that_is_no_longer_known_as_dicom(tmp_path, damaged):
+    write_series(tmp_path / "a", HU, name="IM{:04d}")
+    (tmp_path / "a" / "VERSION").write_text("2\n")  # of another kind
+    check(tmp_path / "a")
+    (tmp_path / "a" / "IM0005").write_bytes(damaged)  # the last one, so that no gap tells
+    reason = "a file that is cut off or damaged at its beginning" if damaged else "an empty file"
+    check_refused(tmp_path / "a", f"IM0005: found {reason}")
+
+
+@pytest.mark.parametrize("lost", ["ImagePositionPatient", "ImageOrientationPatient"])
+def test_position_and_orientation_come_together(tmp_path, lost):
+    folder = write_series(tmp_path / "a", HU, lambda k: {lost: None})
+    check_refused(folder, "IM0000.dcm: found Image", "Patient alone, expected position and orientation, or neither")

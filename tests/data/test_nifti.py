@@ -109,3 +109,9 @@ def test_shape_alone_is_judged_alike(tmp_path):
     assert read_shape(written(tmp_path / "a.nii")) == ((2, 3, 4), np.dtype("<i2"))
     with pytest.raises(DataError, match="the qform_code 256"):
         read_shape(written(tmp_path / "b.nii", (QFORM, "h", 256)))
+
+
+def test_surfaces_and_matrices_are_no_volumes(tmp_path):
+    axes = nibabel.cifti2.ScalarAxis(["a", "b"]), nibabel.cifti2.SeriesAxis(0, 1, 4)
+    nibabel.save(nibabel.Cifti2Image(np.zeros((2, 4), np.float32), axes), tmp_path / "a.dscalar.nii")
+    assert "a file of the kind Cifti2Image, expected NIfTI-1 or NIfTI-2" in refusal(tmp_path / "a.dscalar.nii")
