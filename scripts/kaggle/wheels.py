@@ -29,7 +29,7 @@ def requirements(bundle: dict[str, Any], python: str) -> list[str]:
         python: version of Kaggle's, such as ``"3.12"``.
     """
     named = {"monai": bundle["monai_version"], **bundle["required_packages_version"]}
-    named.pop("itk", None)  # hundreds of megabytes for NRRD, MetaImage and DICOM, which no competition hands out
+    named.pop("itk", None)  # hundreds of megabytes, to write NRRD and MetaImage, which no competition asks for
     pins = {canonicalize_name(name): version for name, version in named.items()}
     waiting = [name for name in pins if name not in IN_IMAGE]
     found: dict[str, str] = {}
