@@ -42,8 +42,8 @@ def experiment(
 
     Steps, batch, learning rate and seed are the same for all; networks, context, augmentation and losses are those of
     the override files at their real size. A quarter of the training volumes is held back for choosing the weights; the
-    scores are those of n_test other volumes. What is done is not done again: the same command goes on after an
-    interruption. About an hour on 2 CPU cores.
+    scores are those of n_test other volumes. Trainings that are done are not done again: the same command goes on after
+    an interruption, and is refused with other options. About an hour on 2 CPU cores.
 
     Example: python scripts/experiments_liver.py --output experiments/liver --only v1_baseline,v2
 
@@ -85,12 +85,10 @@ def experiment(
 def _train_and_score(overrides: list[str], folder: Path, data: Path, settings: dict[str, Any]) -> None:
     options = {**settings, **_scaled_elastic(overrides, settings["slice_size"][0]), "model_dir": folder / "models"}
     configs = ["train", *overrides]
-    if not (folder / "models" / "model_final.pt").exists():
-        training = {"dataset_dir": data, "output_dir": folder / "training", "resume": True}
-        run_bundle(BUNDLE, "training", configs, **options, **training)
-    if not (folder / "held_out" / "scores.json").exists():
-        held_out = {"dataset_dir": data / "held_out.json", "subset": "all", "output_dir": folder / "held_out"}
-        run_bundle(BUNDLE, "evaluating", [*configs, "evaluate"], **options, **held_out)
+    training = {"dataset_dir": data, "output_dir": folder / "training", "resume": True}
+    run_bundle(BUNDLE, "training", configs, **options, **training)
+    held_out = {"dataset_dir": data / "held_out.json", "subset": "all", "output_dir": folder / "held_out"}
+    run_bundle(BUNDLE, "evaluating", [*configs, "evaluate"], **options, **held_out)
 
 
 def table(folders: Sequence[Path]) -> str:

@@ -54,8 +54,9 @@ def experiment(
     """Train one network with and without the topology terms, post-process, score, and print a Markdown table.
 
     Phantoms, weights at the start, patches, augmentation and steps are the same. One of the training volumes is held
-    back to choose the post-processing on; the scores are those of other volumes. What is done is not done again: the
-    same command goes on where it was interrupted. About 15 minutes on 2 CPU cores.
+    back to choose the post-processing on; the scores are those of other volumes. Trainings and predictions that are
+    done are not done again: the same command goes on where it was interrupted, and is refused with other options. About
+    15 minutes on 2 CPU cores.
 
     Example: python scripts/experiments_vesuvius.py --output experiments/vesuvius
 
@@ -81,8 +82,7 @@ def experiment(
     for variant in variants:
         folder = out / variant
         files = {"model_dir": folder / "models", "output_dir": folder / "training"}
-        if not (folder / "models" / "model_final.pt").exists():
-            run_bundle(BUNDLE, "training", ["train", *VARIANTS[variant]], **SMALL | options | files)
+        run_bundle(BUNDLE, "training", ["train", *VARIANTS[variant]], **SMALL | options | files)
         _predict(validation, folder / "models", folder / "validation")
         _predict(data / "test_images", folder / "models", folder / "test")
         tuned = _tune(folder / "validation", data / "train_labels", folder / "postprocessing.json", grid or GRID)
@@ -92,35 +92,29 @@ def experiment(
 
 
 def _predict(images: object, model_dir: Path, folder: Path) -> None:
-    """Probabilities of the images as TIFFs of 0 to 255; the folder is whole or absent."""
-    if folder.exists():
-        return
-    unfinished = folder.with_name(f"{folder.name}.part")
-    files = {"dataset_dir": images, "checkpoint": model_dir / "model_final.pt", "output_dir": unfinished}
+    """Probabilities of the images as TIFFs of 0 to 255; those that are there and of these weights stay."""
+    files = {"dataset_dir": images, "checkpoint": model_dir / "model_final.pt", "output_dir": folder}
     run_bundle(BUNDLE, "inferring", ["inference", "probabilities"], **SMALL | files)
-    unfinished.rename(folder)
 
 
 def _tune(probabilities: Path, labels: Path, file: Path, grid: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """The post-processing that is best for some probabilities."""
-    if not file.exists():
-        run_python("scripts/tune_postprocessing.py", probabilities, labels, output=file, rounds=1, grid=dict(grid))
+    run_python("scripts/tune_postprocessing.py", probabilities, labels, output=file, rounds=1, grid=dict(grid))
     return json.loads(file.read_text())
 
 
 def _score(probabilities: Path, labels: Path, knobs: Mapping[str, float], file: Path) -> dict[str, float]:
-    """Mean scores of post-processed probabilities; kept in ``file``."""
-    if not file.exists():
-        postprocess = PostprocessSurfaced("pred", **knobs)
-        cases = {}
-        for path in sorted(probabilities.iterdir()):
-            mask = postprocess({"pred": read_volume(path).array[None]})["pred"][0]
-            cases[path.stem] = score_volume(mask, read_volume(labels / path.name).array)
-        # A dimension without any feature has no F1, which is NaN.
-        mean = {column: float(np.nanmean([case[column] for case in cases.values()])) for column in COLUMNS}
-        content = {"postprocessing": dict(knobs), "cases": cases, "mean": mean}
-        write_whole(file, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
-    return json.loads(file.read_text())["mean"]
+    """Mean scores of post-processed probabilities; written to ``file``, too."""
+    postprocess = PostprocessSurfaced("pred", **knobs)
+    cases = {}
+    for path in sorted(probabilities.glob("*.tif")):
+        mask = postprocess({"pred": read_volume(path).array[None]})["pred"][0]
+        cases[path.stem] = score_volume(mask, read_volume(labels / path.name).array)
+    # A dimension without any feature has no F1, which is NaN.
+    mean = {column: float(np.nanmean([case[column] for case in cases.values()])) for column in COLUMNS}
+    content = {"postprocessing": dict(knobs), "cases": cases, "mean": mean}
+    write_whole(file, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
+    return mean
 
 
 def _table(rows: Mapping[str, Mapping[str, float]]) -> str:

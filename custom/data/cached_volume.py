@@ -38,6 +38,8 @@ FORMAT = 2
 
 MODALITIES = ("scroll", "ct")
 
+_SOURCES = ("image", "label")
+
 _SAMPLES = 10_000
 """Coordinates kept per class. Patch centres are drawn from them."""
 
@@ -140,6 +142,16 @@ class CachedVolume:
     def label_path(self) -> str | None:
         """Path or URL of the source label."""
         return self.manifest["sources"].get("label", {}).get("path")
+
+    @property
+    def content(self) -> dict[str, str]:
+        """What image and label hold as trainings see them, as a hash of each: voxels and, of the image, the affine.
+
+        It is the same wherever the files lie, whatever their times, and whether or not they are packed.
+        """
+        hashes = {kind: entry["sha256"] for kind, entry in self.manifest["arrays"].items() if kind in _SOURCES}
+        place = hashlib.sha256(json.dumps([hashes["image"], self.manifest["affine"]]).encode()).hexdigest()
+        return {**hashes, "image": place}
 
     @property
     def original_affine(self) -> np.ndarray:

@@ -26,6 +26,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 _BLOCK = 1 << 24
 """Bytes asked for at once: what a download holds in memory, and what a dropped connection costs."""
 
+_SAMPLE = 1 << 16
+
 VERSION_KEYS = (
     *("etag", "ETag", "generation", "mtime", "updated"),
     *("LastModified", "last_modified", "Last-Modified", "created"),
@@ -202,16 +204,29 @@ def _url_identities(parent: str, urls: list[str]) -> dict[str, dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = {}
     if len(urls) > 2:  # one listing instead of a request per file
         listed = _patiently(lambda: system.ls(parent, detail=True), parent)
-        entries = {entry["name"]: entry for entry in listed}
+        entries = {entry["name"]: entry for entry in listed if _version(entry)}  # a web server's pages tell names alone
     found = {}
     for url in urls:
         entry = entries.get(system._strip_protocol(url)) or _patiently(lambda url=url: system.info(url), url)
-        version = next((str(entry[key]) for key in VERSION_KEYS if entry.get(key)), "")
-        identity = {"path": url, "size": entry.get("size"), "version": version}
+        size = entry.get("size")
+        identity = {"path": url, "size": size, "version": _version(entry) or _sampled(system, url, size)}
         if entry.get("md5Hash"):
             identity["md5"] = base64.b64decode(entry["md5Hash"]).hex()
         found[url] = identity
     return found
+
+
+def _version(entry: dict[str, Any]) -> str:
+    return next((str(entry[key]) for key in VERSION_KEYS if entry.get(key)), "")
+
+
+def _sampled(system: Any, url: str, size: int | None) -> str:
+    """A hash of both ends of a file, where its server tells no version: the size alone is that of another one too."""
+    if size is None:
+        return ""
+    spans = {(start, min(start + _SAMPLE, size)) for start in (0, max(0, size - _SAMPLE))}
+    ends = [_patiently(lambda span=span: _block(system, url, *span), url) for span in sorted(spans)]
+    return hashlib.sha256(b"".join(ends)).hexdigest()
 
 
 def _append_blocks(url: str, partial: Path, size: int) -> None:

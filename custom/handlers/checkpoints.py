@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from ..data.cached_volume import CachedVolume
 from ..errors import DataError
 from ..files import CANNOT_WRITE, why_unwritten, write_whole
 from ..run_config import differences, flatten, plain_config, running_parser, without_trackers
@@ -22,12 +23,19 @@ from .ranks import gather, rank, unwrapped, world_size
 MAY_DIFFER = (
     *("check_options", "imports", "initialize", "finalize", "run", "training", "plan", "is_main_process"),
     *("bundle_root", "dataset_dir", "cache_dir", "model_dir", "output_dir", "run_name", "device", "num_workers"),
-    *("resume", "overwrite", "budget_hours", "checkpoint_minutes", "checkpoints_kept", "bucket", "results_dir"),
+    *("resume", "changed_data", "overwrite", "budget_hours", "checkpoint_minutes", "checkpoints_kept"),
+    *("bucket", "results_dir"),
     "cases",  # names the folder of the data; the ids that it finds are compared
     *("save_execute_config", "tracking_uri", "experiment_name", "is_not_rank0"),  # set by MONAI's --tracking
 )
-WEIGHTS = ("model.pt", "model_final.pt")
-"""What a run writes into the folder above that of its checkpoints."""
+WEIGHTS = ("model.pt", "model_final.pt", "model.ts", "model.onnx")
+"""What a run writes into the folder above that of its checkpoints, and what is exported from it there."""
+TABLES = ("metrics.csv", "cases.csv")
+RESULTS = (
+    *(*TABLES, "curves.png", "scores.json", "dice_histogram.png", "non_finite.json"),
+    *("panels/*.png", "events.out.tfevents.*"),
+)
+"""What handlers write into the folder of a run's results."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,25 +50,28 @@ class Checkpoints:
     validation was cut off repeats it.
 
     Files are written every ``minutes``, before and after each validation, and when the run is stopped; between two
-    optimizer steps, in a thread of their own, beside their name, and renamed. They hold the configuration, and a run
-    with another one does not continue them. A file that cannot be written, as on a disk that is full for a while, costs
-    a warning; the next one is tried again, and only the last one has to be. List this handler after all those of the
-    trainer that change the state.
+    optimizer steps, in a thread of their own, beside their name, and renamed. They hold the configuration and hashes of
+    the volumes, and a run with another configuration or with other data does not continue them. A file that cannot be
+    written, as on a disk that is full for a while, costs a warning; the next one is tried again, and only the last one
+    has to be. List this handler after all those of the trainer that change the state.
 
     Args:
         folder: of the files; one run at a time can be in it.
         objects: what has a ``state_dict``, by name: network, optimizer, schedule, loss, EMA, history.
         evaluator: the validation engine, whose best metric is kept.
         resume: whether to continue; starts at step 0 if there is no file.
-        overwrite: whether a run that is not continued is replaced, its checkpoints and weights removed.
+        overwrite: whether a run that is not continued is replaced: its checkpoints, weights and results removed.
+        changed_data: whether to continue although volumes have changed since.
         minutes: between two files.
         keep: how many files stay.
         cases: of the training, as from :func:`custom.data.find_cases`; their ids belong to the configuration.
+        volumes: those of training and validation, from :class:`custom.data.VolumeCache`; their content is compared.
+        results: folder of the run's tables, which another run's are not written over.
         may_differ: further entries at the top of the configuration that may change between sessions.
 
     Raises:
-        DataError: when training starts: an unfinished run of another configuration, or any if ``resume`` is False; no
-            readable file; too little free space. When it ends: the last file cannot be written.
+        DataError: when training starts: an unfinished run of another configuration or of other data, or any if
+            ``resume`` is False; no readable file; too little free space. When it ends: the last file cannot be written.
     """
 
     def __init__(
@@ -71,9 +82,12 @@ class Checkpoints:
         evaluator: Engine | None = None,
         resume: bool = False,
         overwrite: bool = False,
+        changed_data: bool = False,
         minutes: float = 10.0,
         keep: int = 2,
         cases: Sequence[Mapping[str, Any]] = (),
+        volumes: Sequence[Sequence[CachedVolume]] = (),
+        results: str | None = None,
         may_differ: Sequence[str] = (),
     ) -> None:
         self.folder = Path(folder)
@@ -83,9 +97,12 @@ class Checkpoints:
         self.evaluator = evaluator
         self.resume = resume
         self.overwrite = overwrite
+        self.changed_data = changed_data
         self.minutes = minutes
         self.keep = keep
         self.cases = [str(case["id"]) for case in cases]
+        self.volumes = {volume.id: volume for listed in volumes for volume in listed}
+        self.results = None if results is None else Path(results)
         self.may_differ = {*MAY_DIFFER, *may_differ}
         self.seconds = 0.0
         """How long the last file took, from the state to its name."""
@@ -182,12 +199,14 @@ class Checkpoints:
     def _make_way(self, newest: Path | None) -> None:
         """Refuse to replace another run, or remove it if that was asked for."""
         weights = [path for name in WEIGHTS if (path := self.folder.parent / name).is_file()]
+        results = [path for name in RESULTS for path in self.results.glob(name)] if self.results else []
         if not self.overwrite:
-            self._refuse_to_replace(newest, weights)
-        for file in [*self._files(), *weights]:  # weights of one run must not stand beside the record of another
+            self._refuse_to_replace(newest, weights, [path for path in results if path.name in TABLES])
+        # Weights and tables of one run must not stand beside the record of another.
+        for file in [*self._files(), *weights, *results]:
             file.unlink()
 
-    def _refuse_to_replace(self, newest: Path | None, weights: list[Path]) -> None:
+    def _refuse_to_replace(self, newest: Path | None, weights: list[Path], tables: list[Path]) -> None:
         start_anew = "another --model_dir, or --overwrite True to replace it"
         if newest is not None:
             state = _read(newest)
@@ -197,10 +216,13 @@ class Checkpoints:
             raise DataError.of(newest, f"a finished {steps}", start_anew)
         if weights:
             raise DataError.of(weights[0], "weights of another run, without its checkpoints", start_anew)
+        if tables:
+            raise DataError.of(tables[0], "results of another run", start_anew.replace("model_dir", "output_dir"))
 
     def _continue(self, engine: Engine, path: Path) -> None:
         state = _read(path)
         self._refuse_other_settings(path, state["settings"])
+        self._refuse_other_data(path, state.get("data", {}))
         for name, thing in self.objects.items():
             thing.load_state_dict(state["objects"][name])
         if state["scaler"]:
@@ -219,6 +241,21 @@ class Checkpoints:
     def _refuse_other_settings(self, path: Path, saved: dict[str, Any]) -> None:
         if different := differences(saved, self._settings):
             raise DataError.of(path, f"a run of other settings ({different})", "the same, or another --model_dir")
+
+    def _refuse_other_data(self, path: Path, saved: dict[str, dict[str, str]]) -> None:
+        """Compare what the volumes hold; their ids have been compared before, if only those of the training."""
+        if self.changed_data or not saved or not self.volumes:
+            return
+        changed = []
+        for name, volume in self.volumes.items():
+            before, files = saved.get(name, {}), {"image": volume.image_path, "label": volume.label_path}
+            now = volume.content
+            changed += [file or name for kind, file in files.items() if before.get(kind) != now.get(kind)]
+        changed += [name for name in saved if name not in self.volumes]
+        if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            found = f"a run on other data (not as they were: {', '.join(changed[:3])}{more})"
+            raise DataError.of(path, found, "the same, another --model_dir, or --changed_data True to go on with these")
 
     def _save_between_steps(self, engine: Engine) -> None:
         pending = engine.state.iteration % engine.state.epoch_length == 0
@@ -248,6 +285,7 @@ class Checkpoints:
         evaluator, scaler = self.evaluator, getattr(engine, "scaler", None)
         return {
             "settings": self._settings,
+            "data": {name: volume.content for name, volume in self.volumes.items()},
             "iteration": engine.state.iteration,
             "best": None
             if evaluator is None
@@ -294,6 +332,15 @@ def _is_whole(path: Path) -> bool:
             return file.testzip() is None
     except (zipfile.BadZipFile, OSError, EOFError):
         return False
+
+
+def made_from(path: Path) -> dict[str, Any]:
+    """Settings and data of a checkpoint's run; empty if the file cannot be read."""
+    try:
+        state = _read(path)
+        return {**state["settings"], "data": state.get("data")}
+    except (DataError, KeyError, TypeError):
+        return {}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A run's files in a bucket, so that another machine can go on with it."""
 
 import logging
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from ..data.remote import filesystem
+from ..errors import DataError
 from ..files import write_whole
+from ..run_config import differences
+from .checkpoints import WEIGHTS, made_from
 from .ranks import gather, rank
 
 logger = logging.getLogger(__name__)
@@ -32,7 +36,7 @@ class Mirror:
         interval_s: seconds between two rounds.
 
     Raises:
-        DataError: the URL's file system is not installed.
+        DataError: the URL's file system is not installed; when training starts: another run is there than here.
     """
 
     def __init__(self, *, folders: Mapping[str, str], url: str | None = None, interval_s: float = 15.0) -> None:
@@ -68,6 +72,7 @@ class Mirror:
         root = system._strip_protocol(self.url).rstrip("/")
         there = {remote[len(root) :].lstrip("/"): remote for remote in sorted(system.find(root))}
         there = {key: remote for key, remote in there.items() if "/" in key and key.partition("/")[0] in self.folders}
+        self._refuse_another_run(system, there)
         further = _newest(there) > _newest(self._here())
         for key, remote in there.items():
             name, _, relative = key.partition("/")
@@ -78,8 +83,22 @@ class Mirror:
                 write_whole(local, fetch)
                 self._there[key] = _version(local)
 
+    def _refuse_another_run(self, system: Any, there: Mapping[str, str]) -> None:
+        """Files of the one would be written over those of the other, here or there."""
+        here = self._here()
+        ours, theirs = (max(filter(_is_checkpoint, keys), key=_name, default=None) for keys in (here, there))
+        if ours is None or theirs is None:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            fetched = Path(folder, "checkpoint.pt")
+            system.get_file(there[theirs], str(fetched))
+            mine, other = made_from(here[ours]), made_from(fetched)
+        if mine and other and mine != other:
+            found = f"another run than that of {here[ours]} ({differences(other, mine)})"
+            raise DataError.of(self.url, found, "another --output_dir or another --model_dir")
+
     def upload(self) -> None:
-        """Upload what is new or has changed since, and delete checkpoints that are no longer kept here."""
+        """Upload what is new or has changed since, and delete checkpoints and weights that are no longer kept here."""
         system = filesystem(self.url)
         root = system._strip_protocol(self.url).rstrip("/")
         files = self._here()
@@ -91,7 +110,7 @@ class Mirror:
                     self._there[key] = version
             except FileNotFoundError:  # a checkpoint that gave way to a newer one meanwhile
                 continue
-        for key in [key for key in self._there if _is_checkpoint(key) and key not in files]:
+        for key in [key for key in self._there if _belongs_to_a_run(key) and key not in files]:
             system.rm_file(f"{root}/{key}")
             del self._there[key]
 
@@ -133,8 +152,17 @@ def _version(path: Path) -> tuple[int, int]:
 
 def _newest(keys: Iterable[str]) -> str:
     """Name of the newest checkpoint among files, empty if there is none."""
-    return max((key.rsplit("/", 1)[-1] for key in keys if _is_checkpoint(key)), default="")
+    return max((_name(key) for key in keys if _is_checkpoint(key)), default="")
+
+
+def _name(key: str) -> str:
+    return key.rsplit("/", 1)[-1]
+
+
+def _belongs_to_a_run(key: str) -> bool:
+    """Whether a file may not outlive the run: of one that was replaced, weights would be taken for the new one's."""
+    return _is_checkpoint(key) or _name(key) in WEIGHTS
 
 
 def _is_checkpoint(key: str) -> bool:
-    return key.rsplit("/", 1)[-1].startswith("step_")
+    return _name(key).startswith("step_")

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 import torch
 from monai.bundle import ConfigParser
 
@@ -214,6 +215,21 @@ def test_what_is_there_is_kept_only_if_it_would_be_made_alike(weights, images, t
     assert predictor(SCROLL, {**options, "window_batch_size": 1}, folder).keep(cases)["kept"] == [cases[0]["id"]]
     assert predictor(SCROLL, {**options, "checkpoint": str(other)}, folder).keep(cases) == {"kept": []}
     assert not list(predictions(folder))
+
+
+def test_a_prediction_of_another_image_of_the_same_name_is_not_kept(weights, images, tmp_path):
+    source, image = sorted(images[SCROLL].iterdir())[0], tmp_path / "images" / "a.tif"
+    content = tifffile.imread(source)
+    image.parent.mkdir()
+    tifffile.imwrite(image, content, photometric="minisblack", metadata=None)
+    cases, size = [{"id": "a", "image": str(image)}], image.stat().st_size
+    timed = predictor(SCROLL, weights[SCROLL], tmp_path / "p")
+    timed.predict(cases[0], share=1e9, limit=1e9)
+    assert timed.keep(cases) == {"kept": ["a"]}
+    tifffile.imwrite(image, content[::-1], photometric="minisblack", metadata=None)
+    os.utime(image, (1e9, 1e9))
+    assert image.stat().st_size == size and timed.keep(cases) == {"kept": []}
+    assert not list(predictions(tmp_path / "p"))
 
 
 def test_old_predictions_are_not_handed_in_where_time_is_out(weights, images, tmp_path):

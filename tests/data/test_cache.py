@@ -281,18 +281,21 @@ def test_changed_source_is_rebuilt_alone(ct, tmp_path, caplog):
     assert not cache[1].image.any() and "was made from another version of its source" in caplog.text
 
 
-def test_another_file_of_the_same_size_and_time_is_noticed(ct, tmp_path):
+@pytest.mark.parametrize("kind", ["volume", "segmentation"])
+@pytest.mark.parametrize("seconds", [0, -1e6])
+def test_another_file_of_the_same_size_with_the_same_or_an_older_time_is_noticed(ct, tmp_path, kind, seconds):
     """As cp -p brings it; NIfTI that is not packed has the size of its voxels, whatever is in it."""
     for path in ct.glob("*.nii.gz"):
         nibabel.save(nibabel.load(path), path.with_suffix(""))
         path.unlink()
     make(ct, tmp_path)
-    source = ct / "volume-2.nii"
+    source = ct / f"{kind}-2.nii"
     image, before = nibabel.load(source), source.stat()
     nibabel.save(nibabel.Nifti1Image(np.zeros(image.shape, image.get_data_dtype()), None, image.header), source)
-    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns + int(seconds * 1e9)))
     assert source.stat().st_size == before.st_size
-    assert not make(ct, tmp_path)[1].image.any()
+    volume = make(ct, tmp_path)[1]
+    assert not (volume.image if kind == "volume" else volume.label).any()
 
 
 def test_manifest_of_another_format_version_is_rebuilt(ct, tmp_path, monkeypatch, caplog):

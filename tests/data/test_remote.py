@@ -166,6 +166,39 @@ def test_identity_of_an_object_follows_its_content(storage):
         identities(["gs://bucket/x/nothing.nii"])
 
 
+class Unversioned(dict):
+    """A file system whose server tells sizes at most, and names alone where it lists."""
+
+    def invalidate_cache(self):
+        pass
+
+    _strip_protocol = staticmethod(str)
+
+    def ls(self, parent, detail):
+        return [{"name": url, "size": None, "type": "file"} for url in self]
+
+    def info(self, url):
+        return {"name": url, "size": len(self[url])}
+
+    def cat_file(self, url, start, end):
+        return self[url][start:end]
+
+
+@pytest.mark.parametrize("number", [1, 5])
+@pytest.mark.parametrize("place", [0, -1])
+def test_content_of_the_same_size_is_noticed_where_a_server_tells_no_version(monkeypatch, number, place):
+    urls = [f"http://host/{k}.nii" for k in range(number)]
+    system = Unversioned({url: DATA[:200_000] for url in urls})
+    monkeypatch.setattr(remote, "filesystem", lambda _: system)
+    before = identities(urls)
+    assert [before[url]["size"] for url in urls] == [200_000] * number
+    changed = bytearray(DATA[:200_000])
+    changed[place] ^= 1
+    system[urls[0]] = bytes(changed)
+    after = identities(urls)
+    assert [url for url in urls if before[url] != after[url]] == urls[:1]
+
+
 def test_download_in_blocks(storage, tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "_BLOCK", 300_000)
     path = download(storage.put("big/a.tif", DATA), tmp_path)

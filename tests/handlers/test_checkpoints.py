@@ -10,11 +10,14 @@ import time
 import zipfile
 from collections import namedtuple
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
+from custom.data import VolumeCache, write_volume
 from custom.errors import DataError
 from custom.handlers import Checkpoints
 
@@ -221,6 +224,101 @@ def test_the_folder_of_the_data_is_no_setting(tmp_path):
     assert settings("/first") == settings("/second")
 
 
+@pytest.fixture
+def data(tmp_path):
+    """The volumes of a folder with two cases, read anew at each call."""
+    for name in ("a", "b"):
+        for kind in ("image", "label"):
+            write_plain(tmp_path / "data" / f"{name}_{kind}.tif", np.zeros((3, 4, 5), np.uint8))
+
+    def read(folder="data", cache="cache"):
+        cases = [
+            {"id": name, **{kind: str(tmp_path / folder / f"{name}_{kind}.tif") for kind in ("image", "label")}}
+            for name in ("a", "b")
+        ]
+        options = {"modality": "scroll", "cache_dir": tmp_path / cache, "progress": False}
+        return [VolumeCache(cases=cases[:1], **options), VolumeCache(cases=cases[1:], **options)]
+
+    return read
+
+
+def write_plain(path, array):
+    path.parent.mkdir(exist_ok=True)
+    tifffile.imwrite(path, array, photometric="minisblack", metadata=None)
+
+
+def replace(path):
+    """Other content under the same name, of the same size and with an older time."""
+    size, array = path.stat().st_size, np.ones((3, 4, 5), np.uint8)
+    write_plain(path, array)
+    os.utime(path, (1e9, 1e9))
+    assert path.stat().st_size == size
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("name", ["a_image", "a_label", "b_image", "b_label"])
+def test_a_run_does_not_go_on_with_other_data(tiny_run, data, tmp_path, name, finished):
+    trainer = tiny_run.build(tmp_path / "run", volumes=data(), **SHORT)
+    trainer.run() if finished else cut(trainer, trainer, Events.ITERATION_COMPLETED, 7)
+    replace(tmp_path / "data" / f"{name}.tif")
+    with pytest.raises(DataError) as refusal:
+        tiny_run.build(tmp_path / "run", volumes=data(), resume=True, **SHORT).run()
+    assert f"found a run on other data (not as they were: {tmp_path / 'data' / name}.tif), expected" in str(
+        refusal.value
+    )
+    assert str(refusal.value).endswith("--changed_data True to go on with these")
+    tiny_run.build(tmp_path / "run", volumes=data(), resume=True, changed_data=True, **SHORT).run()
+    if not finished:  # from here on these are the run's data
+        tiny_run.build(tmp_path / "run", volumes=data(), resume=True, **SHORT).run()
+
+
+def test_the_same_data_elsewhere_with_other_times_are_the_same(tiny_run, data, undisturbed, tmp_path):
+    trainer = tiny_run.build(tmp_path / "run", volumes=data(), **SHORT)
+    cut(trainer, trainer, Events.ITERATION_COMPLETED, 7)
+    shutil.copytree(tmp_path / "data", tmp_path / "elsewhere", copy_function=shutil.copyfile)
+    write_volume(tmp_path / "elsewhere" / "a_image.tif", np.zeros((3, 4, 5), np.uint8))  # compressed
+    tiny_run.build(tmp_path / "run", volumes=data("elsewhere", "another cache"), resume=True, **SHORT).run()
+    assert outcome(tmp_path / "run") == undisturbed
+
+
+def test_volumes_that_came_or_went_are_named(tiny_run, data, tmp_path):
+    first, second = data()
+    trainer = tiny_run.build(tmp_path / "run", volumes=[first], **SHORT)
+    cut(trainer, trainer, Events.ITERATION_COMPLETED, 7)
+    with pytest.raises(DataError, match=r"b_image.tif, .*b_label.tif, a\), expected the same"):
+        tiny_run.build(tmp_path / "run", volumes=[second], resume=True, **SHORT).run()
+
+
+def test_another_affine_is_other_data(tmp_path):
+    contents = []
+    for spacing in (1.0, 2.0):
+        write_volume(tmp_path / "a.nii", np.zeros((3, 4, 5), np.int16), np.diag([1, 1, spacing, 1]))
+        cases = [{"id": "a", "image": str(tmp_path / "a.nii")}]
+        (volume,) = VolumeCache(
+            cases=cases, cache_dir=tmp_path / "cache", modality="ct", trust_values=True, progress=False
+        )
+        contents.append(volume.content["image"])
+    assert contents[0] != contents[1]
+
+
+def test_results_of_another_run_are_not_written_over(tiny_run, undisturbed, tmp_path):
+    results = str(tmp_path / "first")
+    tiny_run.build(tmp_path / "first", results=results, **SHORT).run()
+    (tmp_path / "first" / "panels").mkdir()
+    for name in ("panels/gone.png", "events.out.tfevents.1", "notes.txt"):
+        (tmp_path / "first" / name).write_text("x")
+    for resume in (False, True):
+        with pytest.raises(
+            DataError, match=r"metrics.csv: found results of another run, expected another --output_dir"
+        ):
+            tiny_run.build(tmp_path / "second", results=results, resume=resume, **SHORT).run()
+    assert outcome(tmp_path / "first") == undisturbed
+    tiny_run.build(tmp_path / "second", results=results, overwrite=True, **SHORT).run()
+    assert (tmp_path / "first" / "notes.txt").exists()
+    for name in ("metrics.csv", "panels/gone.png", "events.out.tfevents.1"):
+        assert not (tmp_path / "first" / name).exists()
+
+
 def test_an_unfinished_run_is_not_overwritten(tiny_run, tmp_path):
     trainer = tiny_run.build(tmp_path, **SHORT)
     cut(trainer, trainer, Events.ITERATION_COMPLETED, 4)
@@ -239,7 +337,7 @@ def test_a_finished_run_is_not_replaced_unless_told_to(tiny_run, undisturbed, tm
 
 
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("name", ["model.pt", "model_final.pt"])
+@pytest.mark.parametrize("name", ["model.pt", "model_final.pt", "model.onnx", "model.ts"])
 def test_weights_without_checkpoints_are_not_replaced(tiny_run, tmp_path, name, resume):
     (tmp_path / name).write_bytes(b"downloaded")
     with pytest.raises(DataError, match=rf"{name}: found weights of another run, without its checkpoints"):

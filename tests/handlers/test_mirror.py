@@ -8,6 +8,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
+from custom.errors import DataError
 from custom.handlers import Mirror
 
 SHORT = {"epochs": 2, "steps": 5}
@@ -128,6 +129,38 @@ def test_all_is_fetched_where_the_run_has_gone_further(tmp_path, bucket):
     assert (tmp_path / "here" / "model.pt").read_text() == "there"
     mirror.upload()
     assert fsspec.filesystem("memory").cat("/bucket/run/a/model.pt") == b"there"
+
+
+@pytest.mark.parametrize("steps", [2, 5, 7])
+def test_another_run_is_written_over_neither_here_nor_there(tiny_run, tmp_path, bucket, steps):
+    first = mirrored(tiny_run, tmp_path / "first", bucket, cases=["a"], **SHORT)
+    first.add_event_handler(Events.ITERATION_COMPLETED(once=5), lambda e: e.terminate(skip_completed=True))
+    first.run()
+    second = tiny_run.build(tmp_path / "second", cases=["b"], **SHORT)
+    second.add_event_handler(Events.ITERATION_COMPLETED(once=steps), lambda e: e.terminate(skip_completed=True))
+    second.run()
+    files = {path: path.read_bytes() for path in (tmp_path / "second").rglob("*") if path.is_file()}
+    system = fsspec.filesystem("memory")
+    there = {path: system.cat(path) for path in system.find("/bucket")}
+    with pytest.raises(
+        DataError, match=r"memory://bucket/run: found another run .*training cases: \['a'\], now \['b'\]"
+    ):
+        mirrored(tiny_run, tmp_path / "second", bucket, cases=["b"], resume=True, **SHORT).run()
+    assert files == {path: path.read_bytes() for path in (tmp_path / "second").rglob("*") if path.is_file()}
+    assert there == {path: system.cat(path) for path in system.find("/bucket")}
+
+
+def test_weights_of_a_run_that_was_replaced_do_not_stay_there(tmp_path, bucket):
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("checkpoints/step_00000009.pt", "model.pt", "model_final.pt", "notes.txt"):
+        (tmp_path / name).write_text("first run")
+    mirror = Mirror(folders={"a": str(tmp_path)}, url=bucket)
+    mirror.upload()
+    for path in [*tmp_path.glob("*"), *tmp_path.glob("checkpoints/*")]:  # as with --overwrite True
+        path.unlink() if path.is_file() else None
+    (tmp_path / "checkpoints" / "step_00000002.pt").write_text("second run")
+    mirror.upload()
+    assert names(bucket) == ["a/checkpoints/step_00000002.pt", "a/notes.txt"]
 
 
 def run(mirror, step=lambda *_: None):

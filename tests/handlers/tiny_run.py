@@ -77,6 +77,9 @@ def build(
     plain=False,
     max_norm=1.0,
     cases=(),
+    volumes=(),
+    changed_data=False,
+    results=None,
     handlers_before=(),
 ):
     """The trainer; everything else can be reached from it."""
@@ -117,6 +120,9 @@ def build(
         minutes=minutes,
         keep=keep,
         cases=[{"id": case} for case in cases],
+        volumes=volumes,
+        changed_data=changed_data,
+        results=results,
     )
     trainer = SupervisedTrainer(
         device="cpu",

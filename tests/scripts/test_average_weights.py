@@ -1,5 +1,6 @@
 """The mean, tensor by tensor, of networks that fit together."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,15 @@ def test_every_tensor_is_the_mean(tmp_path):
             assert value == 1
         else:
             torch.testing.assert_close(value, (first[key] + second[key] + third[key]) / 3)
+
+
+def test_the_mean_is_made_anew(tmp_path):
+    path, output = save(tmp_path / "a.pt", 1), tmp_path / "soup.pt"
+    average_weights(path, path, output=str(output))
+    save(tmp_path / "a.pt", 2)
+    os.utime(path, (1e9, 1e9))
+    average_weights(path, path, output=str(output))
+    assert torch.equal(torch.load(output)["0.weight"], torch.load(path)["0.weight"])
 
 
 def test_equal_networks_do_not_change(tmp_path):

@@ -183,6 +183,16 @@ def test_a_zip_is_the_same_bytes_each_time(tmp_path, monkeypatch):
     assert (one.parent / "SHA256SUMS").read_text() == (other.parent / "SHA256SUMS").read_text()
     assert one.name == "vesuvius_surface_3d_v0.1.0.zip"
 
+    # Other weights under the same name, with an older time: nothing of the earlier export stays.
+    state = torch.load(second / "weights.pt")
+    torch.save({key: value + 1 for key, value in state.items()}, second / "weights.pt")
+    os.utime(second / "weights.pt", (1e9, 1e9))
+    assert export_small(name, second).read_bytes() != one.read_bytes()
+    exported = torch.load(other.parent / name / "models" / "model.pt")
+    assert all(torch.equal(exported[key], value + 1) for key, value in state.items())
+    assert not (other.parent / name / "models" / "model.ts").exists()
+    assert "model.ts" not in (other.parent / "SHA256SUMS").read_text()
+
 
 def test_sums_are_those_of_the_files(bundle):
     lines = (bundle.parent / "SHA256SUMS").read_text().splitlines()

@@ -1,6 +1,7 @@
 """The report says what lies in the folders of runs, and whether the goals were reached."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -103,6 +104,16 @@ def test_page_and_table(request, runs, tmp_path):
     assert text.count("data:image/png;base64,") == 2  # curves of one run, a panel of the other
     assert "b&lt;i&gt;" in text and "b<i>" not in text
     assert set(re.findall(r'(?:src|href)="(\w+):', text)) == {"data"} and "http" not in text  # nothing is fetched
+
+
+def test_the_page_is_made_anew(runs, tmp_path):
+    texts = []
+    for score in ("0.5", "0.6"):
+        (runs[1] / "cases.csv").write_text(CASES.replace("0.5", score))
+        os.utime(runs[1] / "cases.csv", (1e9, 1e9))
+        report(str(runs[1]), output=str(tmp_path / "report.html"))
+        texts.append((tmp_path / "report.html").read_text())
+    assert texts[0] != texts[1]
 
 
 def test_a_run_is_found_by_its_name_alone(request, runs):

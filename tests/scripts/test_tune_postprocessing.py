@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,18 @@ def test_where_nothing_helps_the_start_stays(folders, tmp_path):
     start = {"threshold_low": 0.65, "min_component_voxels": 10}
     tune(*folders, output=str(output), grid=GRID_HERE, start=start, parts=CHEAP)
     assert json.loads(output.read_text()) == {**START, **start}
+
+
+def test_the_search_is_made_anew(folders, tmp_path):
+    output, grid = tmp_path / "post.json", {"threshold_low": [0.5, 0.65]}
+    for values in (probability(1), 0.5 * probability(1)):
+        for case in (0, 1):
+            path = tmp_path / "probabilities" / f"{case}.tif"
+            write_volume(path, np.rint(values * 255).astype(np.uint8))
+            os.utime(path, (1e9, 1e9))
+            (tmp_path / "probabilities" / "0.npy").unlink(missing_ok=True)
+        tune(*folders, output=str(output), grid=grid, start={"threshold_low": 0.3}, parts=CHEAP)
+        assert (json.loads(output.read_text())["threshold_low"] == 0.65) == (values.max() > 0.65)
 
 
 def test_the_grid_has_the_knobs_of_the_transform():
