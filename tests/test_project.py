@@ -21,6 +21,7 @@ def pins(lines):
 def test_the_changelogs_newest_release_is_the_projects_version():
     released = re.findall(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert released[0] == PROJECT["version"]
+    assert f"\nversion: {released[0]}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 @pytest.mark.parametrize("name", METADATA)
