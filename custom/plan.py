@@ -101,7 +101,7 @@ class Plan:
     def _time_steps(self, device: torch.device) -> tuple[list[float], list[float]]:
         """Seconds of waiting for data and seconds in all, of each step."""
         trainer = self.trainer
-        trainer.scaler = torch.amp.GradScaler(device.type) if trainer.amp else None
+        trainer.scaler = torch.amp.GradScaler(device.type) if trainer.amp else None  # ty: ignore[invalid-assignment]
         batches = iter(trainer.data_loader)
         waits, times = [], []
         for _ in range(WARM_UP + self.steps):

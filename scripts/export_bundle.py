@@ -102,8 +102,10 @@ def _weights_file(source: Path, weights: str | None) -> Path | None:
 
 
 def _variant_file(source: Path, variant: str | None) -> Path | None:
-    if variant is None or Path(str(variant)).is_file():
-        return variant and Path(str(variant))
+    if variant is None:
+        return None
+    if Path(str(variant)).is_file():
+        return Path(str(variant))
     file = source / "configs" / f"{variant}.json"
     if not file.is_file():
         raise DataError.of(f"variant {variant}", "no such file", f"the name of a configuration in {file.parent}")

@@ -100,7 +100,7 @@ def predict_in_time(
         _Process(root, settings, device, output_dir.parent / f"process_{number}.log")
         for number, device in enumerate(wanted)
     ]
-    queue = _Queue(sorted(cases, key=lambda case: sizes[case["id"]]), deadline, log)
+    queue = _Queue(deque(sorted(cases, key=lambda case: sizes[case["id"]])), deadline, log)
     try:
         useful = _ready(processes, chosen=devices is not None, log=log)
         queue.leave_out(_kept(useful[0], cases, output_dir, log), useful[0].about["views"])
@@ -146,7 +146,8 @@ class _Process:
         self._write(self.settings)
 
     def wait_until_ready(self) -> None:
-        """
+        """Return when the process has loaded the bundle.
+
         Raises:
             DataError: the bundle cannot be used.
             RuntimeError: the process ended.
@@ -189,7 +190,7 @@ class _Process:
 class _Queue:
     """Cases that wait, and what became of the others."""
 
-    waiting: Sequence[Case]
+    waiting: deque[Case]
     deadline: float
     log: Callable[[str], None]
     serving: int = 0
@@ -197,7 +198,6 @@ class _Queue:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.waiting = deque(self.waiting)
         self.total = len(self.waiting)
         self.lock = threading.Lock()
 
@@ -352,7 +352,8 @@ def _voxels(path: str) -> int:
 
 
 def _checked(outcomes: list[Outcome]) -> list[Outcome]:
-    """
+    """The outcomes, unless all of them are failures.
+
     Raises:
         RuntimeError: there are failures, and nothing but failures.
     """

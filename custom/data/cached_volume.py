@@ -4,6 +4,7 @@ A folder holds ``image.npy``, where there is a label ``label.npy`` and ``foregro
 written beside its name and renamed when it is complete, so that a folder without ``.partial`` in its name is whole.
 """
 
+import hashlib
 import json
 import os
 import re

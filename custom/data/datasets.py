@@ -45,8 +45,8 @@ class _Stream(Dataset, ABC):
         rng = item_generator(self.seed, k)
         item = self._draw(k, rng)
         if self.transform is not None:
-            if hasattr(self.transform, "set_random_state"):
-                self.transform.set_random_state(seed=int(rng.integers(2**32)))
+            if set_random_state := getattr(self.transform, "set_random_state", None):
+                set_random_state(seed=int(rng.integers(2**32)))
             item = self.transform(item)
         # As MetaTensors they would take every operation of the network through Python; no one reads their metadata.
         return {key: value.as_tensor() if isinstance(value, MetaTensor) else value for key, value in item.items()}

@@ -118,7 +118,8 @@ class Header:
 
 
 def read_header(file: Path) -> Header:
-    """
+    """Read what a file says of itself, without its pixels.
+
     Raises:
         DataError: the file is no DICOM, or damaged.
     """

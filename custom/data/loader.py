@@ -266,7 +266,7 @@ def _from_workers(loader: DataLoader, timeout_s: float) -> Iterator[dict[str, An
     finally:
         # An error keeps the iterator in its traceback until the garbage collector comes, which takes the queues down
         # first; each worker then costs torch 5 s to give up on. There is no public way to end them.
-        batches._shutdown_workers()
+        batches._shutdown_workers()  # ty: ignore[missing-attribute]
 
 
 def _next_from_workers(batches: Iterator[Any], num_workers: int, timeout_s: float) -> Any:

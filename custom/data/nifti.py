@@ -35,9 +35,8 @@ class NiftiVolume(NamedTuple):
 
 
 def read_nifti(path: Path) -> NiftiVolume:
-    """
-    Raises:
-        DataError: the file is no NIfTI, cut off, damaged or longer than its header says, or of an unknown unit.
+    """Raises:
+    DataError: the file is no NIfTI, cut off, damaged or longer than its header says, or of an unknown unit.
     """
     image = open_nifti(path)
     _check_size(path, image)

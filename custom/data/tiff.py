@@ -81,7 +81,7 @@ class _Stack:
 
     @property
     def dtype(self) -> np.dtype:
-        return self.pages[0].dtype
+        return np.dtype(self.pages[0].dtype)
 
 
 @contextmanager

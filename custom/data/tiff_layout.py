@@ -112,7 +112,7 @@ def _ome_order(series: TiffPageSeries, pages: Sequence[TiffPage]) -> list[int]:
     places = {page.index: k for k, page in enumerate(pages)}
     if series.is_multifile or any(page is None for page in series):
         raise NotOneStackError("an OME-TIFF of which slices are missing or lie in other files", "a single file")
-    order = [places.get(page.index) for page in series]
-    if sorted(order, key=lambda k: -1 if k is None else k) != list(range(len(pages))):
+    order = [places.get(page.index, -1) for page in series]
+    if sorted(order) != list(range(len(pages))):
         raise NotOneStackError("an OME-TIFF description that leaves out pages or names one twice", "each page once")
     return order

@@ -196,6 +196,7 @@ def _segment_sizes(page: TiffPage) -> Iterator[tuple[int, int]]:
 
 
 def name_of(names: type[IntEnum], value: object) -> str:
+    """The name of a code, or the code itself if it has none."""
     try:
         return names(value).name
     except ValueError:  # a code that nobody has defined

@@ -216,8 +216,11 @@ class VolumeReader(ImageReader):
         return len(names) == 1 and (Path(names[0]).is_dir() or bool(suffix(names[0])))
 
     def read(self, data: Sequence[str] | str, **kwargs: Any) -> Path:
-        """Only remember the name. MONAI's loader tries other readers when this method fails, and one of them might
-        accept what :func:`read_volume` refuses; errors of :meth:`get_data` reach the user."""
+        """Only remember the name.
+
+        MONAI's loader tries other readers when this method fails, and one of them might accept what
+        :func:`read_volume` refuses; errors of :meth:`get_data` reach the user.
+        """
         names = [data] if isinstance(data, (str, os.PathLike)) else list(data)
         if len(names) != 1:
             raise ValueError(f"one file per image, got {names}")

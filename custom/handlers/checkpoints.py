@@ -144,7 +144,8 @@ class Checkpoints:
         return size
 
     def check_space(self) -> None:
-        """
+        """Make sure that the disk has room for the checkpoints.
+
         Raises:
             DataError: when the folder's disk has too little room.
         """

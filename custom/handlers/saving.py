@@ -60,7 +60,8 @@ class SaveFinalWeights:
 
 
 def _write(path: Path, network: torch.nn.Module) -> None:
-    """
+    """Write the weights of a network.
+
     Raises:
         DataError: the disk is full. Going on would lose the weights; the checkpoint from before them is there.
     """

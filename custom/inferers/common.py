@@ -4,11 +4,10 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from monai.data import MetaTensor
-from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type
 from torch import nn
 
@@ -26,7 +25,8 @@ AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def check_option(name: str, values: Sequence[str | None], known: Sequence[str | None]) -> None:
-    """
+    """Refuse values that are not among the known ones.
+
     Raises:
         ValueError: when a value is not known.
     """
@@ -36,7 +36,8 @@ def check_option(name: str, values: Sequence[str | None], known: Sequence[str | 
 
 
 def check_amp(amp: str | None) -> None:
-    """
+    """Refuse a precision that is not known.
+
     Raises:
         ValueError: when this is not a value of the inferers' argument ``amp``.
     """
@@ -76,7 +77,8 @@ def device_of(network: Callable, inputs: torch.Tensor) -> torch.device:
 
 
 def check_finite(output: torch.Tensor) -> None:
-    """
+    """Refuse a prediction with values that are not finite.
+
     Raises:
         DataError: a value is not finite. Thresholds would take it for background without a word.
     """
@@ -86,7 +88,13 @@ def check_finite(output: torch.Tensor) -> None:
         )
 
 
-Narrow = TypeVar("Narrow", bound=Inferer)
+class WithAmp(Protocol):
+    """An inferer that chooses its precision."""
+
+    amp: str | None
+
+
+Narrow = TypeVar("Narrow", bound=WithAmp)
 
 
 def predict_finite(inferer: Narrow, predict: Callable[[Narrow], torch.Tensor]) -> torch.Tensor:

@@ -59,7 +59,8 @@ class CompoundLoss(_Loss):
         self.components: dict[str, torch.Tensor] = {}
 
     def forward(self, input: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
-        """
+        """Compute the weighted sum of the losses.
+
         Args:
             input: logits ``(B, 2, D, H, W)``, or a list of them from the finest level to the coarsest.
             target: ``(B, K, D, H, W)``, see :data:`custom.ops.targets.TARGET_CHANNELS`.

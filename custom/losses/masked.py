@@ -26,7 +26,8 @@ class MaskedLoss(_Loss, ABC):
 
     @in_float32
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """
+        """Compute the loss of the voxels that are not ignored.
+
         Args:
             input: logits ``(B, 2, D, H, W)`` of any float dtype; channel 1 is the surface.
             target: ``(B, K, D, H, W)`` of any dtype, the channels in the order of

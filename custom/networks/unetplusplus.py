@@ -94,7 +94,8 @@ class FlexibleUNetPlusPlus(nn.Module):
                 f"decoder_channels must hold {len(encoder_channels)} numbers for {backbone}, found {decoder_channels}"
             )
         # JSON has lists where MONAI's layer factories want tuples
-        norm, act, dropout = (tuple(x) if isinstance(x, list) else x for x in (norm, act, dropout))
+        norm, act = (tuple(x) if isinstance(x, list) else x for x in (norm, act))
+        dropout = tuple(dropout) if isinstance(dropout, list) else dropout
 
         self.encoder = _build_encoder(backbone, in_channels, spatial_dims, norm)
         if encoder_weights is not None:

@@ -81,7 +81,7 @@ def match_counts_of_all(
         if _match_in_processes(pairs, counts, [index], 1, done):
             shape, need = pairs[index][0].shape, pairs[index][0].size * BYTES_PER_VOXEL / 2**30
             raise MemoryError(f"the matching of an octant of shape {shape} was killed; it takes about {need:.1f} GiB")
-    return counts
+    return [count for count in counts if count is not None]
 
 
 def affordable_processes(voxels: int) -> int:

@@ -51,8 +51,11 @@ def medial_surface(mask: np.ndarray) -> np.ndarray:
 
 
 class _SoftSkeleton(torch.autograd.Function):
-    """With e[0] the image, e[k+1] = erosion of e[k] and d[k] = relu(e[k] - dilation of e[k+1]), the skeleton is
-    1 - product over k of (1 - d[k]); the running product is what is ``left``."""
+    """The skeleton and its gradient.
+
+    With e[0] the image, e[k+1] = erosion of e[k] and d[k] = relu(e[k] - dilation of e[k+1]), the skeleton is
+    1 - product over k of (1 - d[k]); the running product is what is ``left``.
+    """
 
     @staticmethod
     def forward(ctx, image: torch.Tensor, iterations: int) -> torch.Tensor:

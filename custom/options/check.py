@@ -217,7 +217,7 @@ def _properties() -> set[str]:
     """The ids by which applications ask a configuration for its parts."""
     from monai.bundle.properties import InferProperties, TrainProperties
 
-    return {entry["id"] for entry in (*InferProperties.values(), *TrainProperties.values())}
+    return {str(entry["id"]) for entry in (*InferProperties.values(), *TrainProperties.values())}
 
 
 def _arguments_of_monai() -> set[str]:

@@ -139,7 +139,7 @@ def choose_block(
         if plan.memory <= memory or shards[1:] == (1, 1):
             plans.append(plan)
     frugal = [plan for plan in plans if plan.reads <= MOST_READS and plan.count >= workers]
-    return min(frugal or plans, key=lambda plan: (plan.longest(workers), plan.reads)).block
+    return tuple(min(frugal or plans, key=lambda plan: (plan.longest(workers), plan.reads)).block)
 
 
 def choose_shard(shape: Sequence[int], chunk: int = CHUNK, largest: int = SHARD) -> int:

@@ -96,7 +96,7 @@ def _members(group: zarr.Group) -> list[str]:
 def _dimension_names(array: zarr.Array | zarr.Group) -> list[str] | None:
     """What an array itself calls its axes: by zarr v3, or as xarray writes it in v2."""
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    return list(names) if isinstance(names, list | tuple) and None not in names else None
+    return [str(name) for name in names] if isinstance(names, list | tuple) and None not in names else None
 
 
 def _with_separator(volume: Volume, store: PatientStore) -> Volume:

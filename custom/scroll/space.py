@@ -107,7 +107,8 @@ def find_order(names: Sequence[Any], shape: Sequence[int], url: str) -> tuple[in
     for name, length in zip(names, shape, strict=True):
         if str(name).lower() not in NAMES and length != 1:
             raise DataError.of(url, f"an axis {name!r} of length {length} among the axes {list(names)}", expected)
-    return tuple(lower.index(name) for name in NAMES)
+    z, y, x = (lower.index(name) for name in NAMES)
+    return z, y, x
 
 
 def unnamed_order(shape: Sequence[int], url: str) -> tuple[int, int, int]:

@@ -89,16 +89,16 @@ def clean_liver(
     box = bounding_box(label > 0)
     if box is None:
         return cleaned
-    spacing = np.asarray(spacing, float)
-    least = math.ceil(min_size_mm3 / spacing.prod())
+    mm = np.asarray(spacing, float)
+    least = math.ceil(min_size_mm3 / mm.prod())
     part = label[box].astype(np.uint8)
     if label.ndim == 2:
-        part, spacing = part[None], np.concatenate([[1.0], spacing])
+        part, mm = part[None], np.concatenate([[1.0], mm])
 
     liver = _livers(part, largest_liver, least)
     tumors = part == TUMOR
     if tumor_margin_mm is not None:
-        tumors &= _near(liver, tumors, tumor_margin_mm, spacing)
+        tumors &= _near(liver, tumors, tumor_margin_mm, mm)
     tumors = remove_small(tumors, least)
     if fill_holes:
         flat = [axis for axis, length in enumerate((1, *label.shape)[-3:]) if length == 1]

@@ -27,7 +27,8 @@ class LabelToRegionsd(MapTransform):
         self.regions = [tuple(region) for region in regions]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """
+        """Return the item with its label map as one channel a region.
+
         Raises:
             ValueError: when a label map has more than one channel.
         """
@@ -72,7 +73,8 @@ class RegionsToLabeld(MapTransform):
             raise ValueError(f"{len(self.labels)} labels need as many thresholds, not {len(self.thresholds)}")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """
+        """Return the item with its regions as one label map.
+
         Raises:
             ValueError: when the number of channels is not that of the labels.
         """

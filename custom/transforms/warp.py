@@ -163,5 +163,5 @@ class RandWarpd(RandomizableTransform, MapTransform):
         return self._do_transform and self.R.rand() < prob
 
     def _uniform(self, width: Range, n: int) -> np.ndarray:
-        """n values, the i-th from [-width_i, width_i]."""
+        """Draw n values, the i-th from [-width_i, width_i]."""
         return self.R.uniform(-1, 1, n) * (width if np.isscalar(width) else np.asarray(width[:n]))

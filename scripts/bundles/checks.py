@@ -107,7 +107,8 @@ def _is_large_file(entry: dict[str, str], folder: Path) -> bool:
 
 
 def _compare(folder: Path, sums: dict[str, str], where: str) -> None:
-    """
+    """Compare files with their checksums.
+
     Raises:
         DataError: a file is missing, or has not the checksum that ``where`` gives.
     """
@@ -208,9 +209,10 @@ def _imports(path: Path) -> Iterator[tuple[int, str]]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise DataError.of(path, f"{type(error).__name__}: {error}", "Python") from None
     for node in ast.walk(tree):
-        names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
-        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        yield from ((node.lineno, name.split(".")[0]) for name in names)
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.lineno, str(node.module).split(".")[0]
+        elif isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name.split(".")[0]) for alias in node.names)
 
 
 def _validate(content: dict[str, Any], schema: dict[str, Any], path: Path) -> None:

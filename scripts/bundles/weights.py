@@ -35,7 +35,8 @@ def write_weights(path: Path, state: State) -> None:
 
 
 def check_fit(state: State, network: torch.nn.Module, path: Path, hint: str) -> None:
-    """
+    """Make sure that weights are those of a network.
+
     Raises:
         DataError: the weights are not the network's.
     """

@@ -1,0 +1,1 @@
+"""Damaged files of every format, read here and by independent readers."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-Box = tuple[slice, slice, slice]
+Box = tuple[slice, ...]
 Point = Sequence[float]
 
 
