@@ -32,12 +32,12 @@ fi
 # The stamp holds what was installed: nothing is asked of the network when nothing has changed.
 name=${*:-runtime}
 stamp="$(python -c 'import sys; print(sys.prefix)')/installed-${name// /-}"
-wanted() { cat requirements.txt && pins "$@" topology; }
-if ! wanted "$@" | cmp --silent - "$stamp"; then
+wanted=$(cat requirements.txt && pins "$@" topology)
+if [ "$wanted" != "$(cat "$stamp" 2>/dev/null)" ]; then
     echo "Installing the packages of $name (several minutes the first time)"
     python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r <(pins "$@")
     # Alone: what it depends on is not needed by its compiled part, which is all that is used.
     python -m pip install --quiet --disable-pip-version-check --no-deps -r <(pins topology) ||
         echo "warning: topolosses could not be installed; the topology loss and TopoScore are not available" >&2
-    wanted "$@" > "$stamp"
+    printf '%s\n' "$wanted" > "$stamp"
 fi
