@@ -35,8 +35,10 @@ class NiftiVolume(NamedTuple):
 
 
 def read_nifti(path: Path) -> NiftiVolume:
-    """Raises:
-    DataError: the file is no NIfTI, cut off, damaged or longer than its header says, or of an unknown unit.
+    """Read voxels and affine.
+
+    Raises:
+        DataError: the file is no NIfTI, cut off, damaged or longer than its header says, or of an unknown unit.
     """
     image = open_nifti(path)
     _check_size(path, image)

@@ -18,7 +18,9 @@ class RegionLoss(_Loss, ABC):
 
     @in_float32
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Args:
+        """Compute the loss.
+
+        Args:
             input: logits ``(B, R, ...)``, one channel a region.
             target: ``(B, R, ...)``, 1 inside the region, else 0, of any dtype.
 
