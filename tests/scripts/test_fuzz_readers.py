@@ -64,6 +64,10 @@ def names_no_file(path):
     raise DataError("no")
 
 
+def names_file(path):
+    raise DataError.of(path, "no", "yes")
+
+
 def fails(path):
     raise KeyError("x")
 
@@ -97,6 +101,16 @@ def test_anything_else_is_a_finding(tmp_path, monkeypatch, ours, theirs, problem
     assert found.what == "a.bin, the first byte set" and problem in found.problem
     assert found.path.read_bytes()[0] == 255
     assert f"--seed 0 --only {number}" in str(result)
+
+
+def test_a_whole_file_that_is_refused_is_a_finding(tmp_path):
+    (found,) = run(format_of(names_file), 3, 0, tmp_path).findings
+    assert (found.number, found.what, found.problem) == (0, "a.bin, whole", "a whole file is refused")
+
+
+def test_coded_files_are_changed_in_their_headers_alone(tmp_path):
+    result = run(Format("tiff", make, mutate, fails, read, frozenset(["a.bin"])), 5, 0, tmp_path)
+    assert [found.what for found in result.findings[1:]] == ["a.bin, the first byte set"] * 5
 
 
 def test_the_campaign_goes_on_after_a_crash(tmp_path):
