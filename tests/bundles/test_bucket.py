@@ -32,6 +32,7 @@ def train(bundle, machine: Path, **options):
     return workflow.parser.get_parsed_content("train#trainer")
 
 
+@pytest.mark.slow
 def test_another_machine_goes_on(bundle, system, tmp_path):
     assert train(bundle, tmp_path / "first").state.iteration == 4
     there = {path.removeprefix("/bucket/run1/") for path in system.find("/bucket/run1")}

@@ -12,6 +12,8 @@ from monai.bundle import ConfigParser
 
 from scripts.export_bundle import export_bundle
 
+pytestmark = pytest.mark.slow  # one process does all of it
+
 DRIVER = Path(__file__).with_name("consumers_driver.py")
 SMALL = {
     "vesuvius_surface_3d": {

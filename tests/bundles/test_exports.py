@@ -98,6 +98,7 @@ def session(root):
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.slow
 def test_torchscript_answers_as_eager_at_every_size(bundle):
     name, root, network = bundle
     script = torch.jit.load(root / "models" / "model.ts")
@@ -165,6 +166,7 @@ def test_what_other_sizes_do_is_as_documented(exported):
         session(root).run(None, {"image": x.numpy()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_inference_through_onnx_runtime_predicts_the_same(name, exported, phantoms, tmp_path, monkeypatch):
     root, _ = exported(name)

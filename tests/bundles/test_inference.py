@@ -75,6 +75,7 @@ def arrays(folder):
     return {path.name: read_volume(path).array for path in predictions(folder)}
 
 
+@pytest.mark.slow
 def test_a_bad_file_stops_no_other_and_a_second_run_does_what_is_missing(bundle, weights, images, infer, tmp_path):
     ext = EXTENSION[bundle.name]
     options = {"dataset_dir": str(images), "checkpoint": weights[0]}
@@ -98,6 +99,7 @@ def test_a_bad_file_stops_no_other_and_a_second_run_does_what_is_missing(bundle,
     assert all((tmp_path / "out" / name).stat().st_mtime_ns > time for name, time in before.items())
 
 
+@pytest.mark.slow
 def test_on_the_command_line_the_exit_code_is_1(phantoms, tmp_path):
     bundle = phantoms["vesuvius_surface_3d"]
     parser = ConfigParser(ConfigParser.load_config_file(bundle.configs("inference")[0]))
@@ -134,6 +136,7 @@ def test_formats_and_kinds_of_input(bundle, weights, images, infer, tmp_path, ex
             np.testing.assert_allclose(found.affine, image.affine, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_its_members(bundle, weights, images, infer, tmp_path):
     """As probabilities, in 255 steps."""
     options = {"dataset_dir": str(images / f"a{EXTENSION[bundle.name]}"), "inferer#amp": None}

@@ -93,6 +93,7 @@ def only_row(path: Path) -> dict[str, str]:
     return row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variant_trains_and_predicts(liver, trained, variant, tmp_path):
     out = trained(variant)
@@ -168,6 +169,7 @@ def test_context_is_the_same_in_training_and_inference(liver, tmp_path):
     np.testing.assert_array_equal(torch.cat(batches)[index, :, :48, :48], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["", "v3_context"])
 def test_one_slice_alone(liver, trained, tmp_path, variant):
     """A NIfTI of two dimensions and one DICOM file."""

@@ -118,6 +118,7 @@ def test_several_frames_are_refused_and_one_is_not(phantoms, tmp_path):
     assert "volume-001.nii.gz" in refusal(bundle, tmp_path, dataset_dir=str(folder))
 
 
+@pytest.mark.slow
 def test_on_the_command_line_it_is_one_line_and_exit_code_1(bundle, faulty, tmp_path):
     folder, image, label = faulty
     named = truncated(image, label)

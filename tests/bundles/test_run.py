@@ -11,6 +11,8 @@ import torch
 
 from custom.data.predictions import RECORD
 
+pytestmark = pytest.mark.slow  # the fixtures train and evaluate
+
 TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
 
 

@@ -128,6 +128,7 @@ def test_with_enough_time_the_prediction_is_the_bundles(name, tta, weights, imag
         assert np.array_equal(nibabel.load(found).affine, nibabel.load(image).affine)
 
 
+@pytest.mark.slow
 def test_all_flips_agree_with_the_inferers_own(weights, images, tmp_path):
     """Windows lie elsewhere in a volume that is flipped as a whole, so only nearly."""
     options, image = weights[SCROLL], sorted(images[SCROLL].iterdir())[0]
@@ -140,6 +141,7 @@ def test_all_flips_agree_with_the_inferers_own(weights, images, tmp_path):
     assert np.mean(found != expected) < np.mean(found != plain)
 
 
+@pytest.mark.slow
 def test_views_are_added_while_they_fit_into_the_share(weights, images, tmp_path):
     image = sorted(images[SCROLL].iterdir())[0]
     options = {**weights[SCROLL], "tta": "flips", "window_batch_size": 1000}
@@ -177,6 +179,7 @@ def run(images, output, options, **more):
     return outcomes, lines
 
 
+@pytest.mark.slow
 def test_two_processes_share_and_a_bad_image_costs_no_other(weights, images, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
@@ -232,6 +235,7 @@ def test_a_prediction_of_another_image_of_the_same_name_is_not_kept(weights, ima
     assert not list(predictions(tmp_path / "p"))
 
 
+@pytest.mark.slow
 def test_old_predictions_are_not_handed_in_where_time_is_out(weights, images, tmp_path):
     run(images[SCROLL], tmp_path / "p", weights[SCROLL], seconds=600, devices=["cpu"])
     stamps = [path.stat().st_mtime_ns for path in predictions(tmp_path / "p")]

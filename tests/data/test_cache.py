@@ -444,6 +444,7 @@ def test_ids_that_are_no_file_names(ct, tmp_path):
     assert cache[0].id == "a/b: volume-1" and Path(cache[0].folder).parent == tmp_path / "cache"
 
 
+@pytest.mark.slow
 def test_processes_build_the_same_and_pass_errors_on(ct, tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "_ONE_PROCESS_BYTES", 0)
     make(ct, tmp_path, num_workers=2, cache_dir=tmp_path / "two")
@@ -548,6 +549,7 @@ def builds(tmp_path_factory):
     return folder, json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_killed_builds_go_on_and_end_with_the_same_bytes(builds):
     folder, seen = builds
     assert seen["killed"] >= seen["partial"] == 4  # killed in the middle of a volume

@@ -432,6 +432,7 @@ def run(command, folder):
     return done
 
 
+@pytest.mark.slow
 def test_a_script_with_workers_that_leaves_another_stream_running_ends_cleanly(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = run(["script.py"], tmp_path)
@@ -439,6 +440,7 @@ def test_a_script_with_workers_that_leaves_another_stream_running_ends_cleanly(t
     assert "Error" not in done.stderr
 
 
+@pytest.mark.slow
 def test_workers_under_monai_bundle(tmp_path):
     config = {
         "imports": ["$import torch", "$from itertools import islice"],

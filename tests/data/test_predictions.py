@@ -214,6 +214,7 @@ def test_settings_are_noted_once_and_forgotten_with_the_last_prediction(case):
     assert list(json.loads((case.out / RECORD).read_text())["settings"].values()) == [{}]
 
 
+@pytest.mark.slow
 def test_two_processes_lose_no_entry(tmp_path):
     """Each notes cases of its own, as fast as it can."""
     program = """

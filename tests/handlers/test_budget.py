@@ -109,6 +109,7 @@ def outcome(folder):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_after_the_step(processes, tmp_path, number):
     processes.start(folder=tmp_path / "whole", **OPTIONS)
@@ -126,6 +127,7 @@ def test_a_signal_stops_after_the_step(processes, tmp_path, number):
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_signal_stops_within_a_validation(processes, tmp_path):
     processes.start(folder=tmp_path / "whole", **OPTIONS)
     assert processes.wait()[0] == 0

@@ -104,6 +104,7 @@ def test_every_schedule_goes_on(tiny_run, tmp_path, schedule):
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_with_another_number_of_workers(tiny_run, undisturbed, tmp_path):
     trainer = tiny_run.build(tmp_path, **SHORT)
     cut(trainer, trainer, Events.ITERATION_COMPLETED, 3)
@@ -111,6 +112,7 @@ def test_with_another_number_of_workers(tiny_run, undisturbed, tmp_path):
     assert outcome(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(processes, tmp_path):
     """Twelve times, by SIGKILL; a checkpoint is written after every optimizer step.
 

@@ -31,6 +31,7 @@ def test_alone():
     assert unwrapped(network) is network
 
 
+@pytest.mark.slow
 def test_gradients_of_two_ranks_are_those_of_one_with_twice_the_batch(processes, tmp_path):
     """With plain gradient descent at rate 1 the weights move by the gradient."""
     options = {"plain": True, "epochs": 1, "steps": 1, "accumulation": 1, "schedule": "constant", "max_norm": None}
@@ -58,6 +59,7 @@ def test_every_rank_evaluates_what_is_saved(processes, tiny_run, tmp_path):
     assert min(float(row["mse"]) for row in rows) == pytest.approx(sum(errors) / 4, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_stops_both_and_the_run_continues(processes, tmp_path):
     processes.start(folder=tmp_path / "whole", ranks=2, **OPTIONS)
     finish(processes)
@@ -76,6 +78,7 @@ def test_a_signal_to_one_rank_stops_both_and_the_run_continues(processes, tmp_pa
         assert all(torch.equal(whole[key], found[key]) for key in whole), name
 
 
+@pytest.mark.slow
 def test_another_number_of_ranks_is_another_run(processes, tmp_path):
     processes.start(folder=tmp_path, ranks=2, **OPTIONS)
     finish(processes)
@@ -94,6 +97,7 @@ def test_a_fault_on_one_rank_stops_both(processes, tmp_path):
     assert [[batch["id"] for batch in step] for step in record] == [[["case13"]]]
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_takes_the_other_along(processes, tmp_path):
     processes.start(folder=tmp_path, ranks=2, step_s=0.2, **OPTIONS)
     while not (tmp_path / "checkpoints" / "step_00000002.pt").exists():

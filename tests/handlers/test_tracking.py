@@ -27,6 +27,7 @@ def handler(folder) -> MLFlowHandler:
     )
 
 
+@pytest.mark.slow
 def test_the_loss_of_every_step_is_logged(make_trainer, batches, tmp_path):
     pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")

@@ -207,6 +207,7 @@ def test_three_dimensions():
     assert network(torch.rand(1, 1, 32, 33, 32)).shape == (1, 1, 32, 33, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["efficientnet-b0", "resnet18"])
 def test_scripted_network_equals_eager(backbone):
     network = build(backbone, deep_supervision=True).eval()

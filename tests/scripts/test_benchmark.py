@@ -65,6 +65,7 @@ def test_an_unknown_section_is_refused_with_those_there_are():
 TINY = data.Sizes(scroll=32, patch=(16, 24, 24), ct=64, slices=16, repeats=1, step_seconds=0.01, steps=1)
 
 
+@pytest.mark.slow
 def test_data_measures_every_row():
     rows = data.run("cpu", TINY)
     goals = [row.goal for row in rows]

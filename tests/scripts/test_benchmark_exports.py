@@ -17,6 +17,7 @@ TINY = exports.Sizes(
 )
 
 
+@pytest.mark.slow
 def test_every_way_is_timed_and_answers_as_eager():
     rows = exports.run("cpu", TINY)
     assert len(rows) == 10

@@ -27,6 +27,7 @@ def test_windows():
     assert 0 <= outside.ratio < 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux")
 def test_memory(monkeypatch):
     monkeypatch.setattr(inference, "in_a_process", lambda work, *args: work(*args))

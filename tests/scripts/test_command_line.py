@@ -10,7 +10,8 @@ import pytest
 from scripts.command_line import command_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted(path for path in (REPOSITORY / "scripts").glob("*.py") if path.stem != "command_line")
+SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
+SCRIPTS = [path for path in SCRIPTS if path.stem not in ("command_line", "scripts")]
 
 
 @pytest.fixture

@@ -149,6 +149,7 @@ def test_where_the_repository_is_installed_too_the_bundles_package_is_taken(bund
     assert Path(found.origin) == bundle / "scripts" / "__init__.py"
 
 
+@pytest.mark.slow
 def test_a_bundle_predicts_from_its_own_folder(exported, tmp_path):
     """As the zoo documents it: python -m monai.bundle run --config_file configs/inference.json."""
     images = write_scrolls(tmp_path / "data", n_train=1, n_test=1, size=32) / "test_images"
@@ -167,6 +168,7 @@ def test_a_bundle_predicts_from_its_own_folder(exported, tmp_path):
     assert [path.name for path in (tmp_path / "out").glob("*.tif")] == [path.name for path in images.iterdir()]
 
 
+@pytest.mark.slow
 def test_a_zip_is_the_same_bytes_each_time(tmp_path, monkeypatch):
     first, second = tmp_path / "first", tmp_path / "elsewhere" / "second"
     first.mkdir()
@@ -234,6 +236,7 @@ def test_a_variant_changes_the_channels_in_the_metadata(tmp_path):
     assert "hypothesis" not in inference and "batch_size" not in inference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "multiple"), [("swin_unetr", 32), ("light_unet", 16)])
 def test_a_variant_changes_the_sizes_in_the_metadata(tmp_path, variant, multiple):
     """SwinUNETR halves its input five times, as MONAI's own check of it says; the others four times at most."""

@@ -179,6 +179,7 @@ def pages(path):
         return np.stack([np.array(page) for page in ImageSequence.Iterator(file)])
 
 
+@pytest.mark.slow
 def test_surfaces_are_predicted_and_submitted(made, scrolls, tmp_path):
     kaggle = Kaggle(tmp_path)
     shutil.copytree(made / "vesuvius-dataset", kaggle.input / "my-bundle")
@@ -221,6 +222,7 @@ def pixels(code, shape):
     return flat.reshape(shape[::-1]).T
 
 
+@pytest.mark.slow
 def test_livers_are_predicted_and_submitted(made, abdomens, tmp_path):
     """Kaggle has unpacked the bundle's zip, and one of the images has no usable voxels."""
     kaggle = Kaggle(tmp_path)
@@ -260,6 +262,7 @@ def train(kaggle, made, name, during=None, configs=("train",), **options):
     return kaggle.run(made / f"{name}-training" / f"{name}-training.ipynb", settings, during)
 
 
+@pytest.mark.slow
 def test_surfaces_are_trained(made, scrolls, tmp_path):
     kaggle = Kaggle(tmp_path)
     shutil.copytree(made / "vesuvius-dataset", kaggle.input / "my-bundle")
@@ -283,6 +286,7 @@ def interrupt_after_a_checkpoint(client, kaggle):
     os.killpg(os.getpgid(client.km.provisioner.pid), signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_livers_are_trained_over_two_sessions(made, abdomens, tmp_path):
     options = {"steps_per_epoch": 100}
     kaggle = Kaggle(tmp_path)
@@ -316,6 +320,7 @@ def test_metadata_is_what_kaggles_command_line_reads(made):
     assert kernel["id"].split("/")[1] == kernel["title"].lower().replace(" ", "-")
 
 
+@pytest.mark.slow
 def test_the_same_arguments_give_the_same_files(made, tmp_path):
     options = {"weights": str(made.parent / "liver.pt"), "variant": str(made.parent / "liver.json")}
     for part in ("dataset", "inference", "training"):

@@ -32,6 +32,7 @@ def run(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_makes_scrolls_from_any_folder(tmp_path):
     arguments = [
         "scroll",

@@ -48,6 +48,7 @@ def test_help_says_what_it_does_and_shows_an_example(command, monkeypatch, capsy
     assert "--output" in text and "PREDICTIONS" in text
 
 
+@pytest.mark.slow
 def test_command_line_fails_with_one_line(tmp_path):
     command = [sys.executable, str(SCRIPT), "liver", str(tmp_path), "--output", str(tmp_path / "submission.csv")]
     process = subprocess.run(command, capture_output=True, text=True, check=False)

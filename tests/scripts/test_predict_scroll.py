@@ -71,6 +71,7 @@ def workers(process):
     return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_the_output_is_the_same(folder, monkeypatch):
     from custom.scroll.engine import predict_scroll
     from custom.scroll.model import Bundle

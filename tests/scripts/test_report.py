@@ -91,6 +91,7 @@ def table(text, title):
     return Tables(text.split(f"<h3>{title}</h3>")[1]).tables[0]
 
 
+@pytest.mark.slow
 def test_page_and_table(request, runs, tmp_path):
     file = tmp_path / "out" / "report.html"
     command = [sys.executable, "scripts/report.py", *map(str, runs), f"--output={file}"]
@@ -116,6 +117,7 @@ def test_the_page_is_made_anew(runs, tmp_path):
     assert texts[0] != texts[1]
 
 
+@pytest.mark.slow
 def test_a_run_is_found_by_its_name_alone(request, runs):
     """A time stamp, which Python takes for a number."""
     folder = runs[0].rename(runs[0].with_name("20260101_120000"))

@@ -88,6 +88,7 @@ def test_help_says_what_it_does_and_shows_an_example(command, run):
     assert f"python scripts/score.py {command} eval/predictions" in printed + said
 
 
+@pytest.mark.slow
 def test_a_missing_prediction_ends_the_command_with_one_line(folders):
     Path(folders[0], "1.tif").unlink()
     ended = subprocess.run([sys.executable, SCRIPT, "vesuvius", *folders], capture_output=True, text=True, check=False)

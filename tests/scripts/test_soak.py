@@ -12,6 +12,7 @@ from scripts.soaking.training import run_training, workflow
 SHAPES = {"vesuvius_surface_3d": [12, 24, 24], "liver_tumor_2d": [48, 48]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundle", SHAPES)
 def test_no_item_and_no_step_is_at_fault(bundle, tmp_path):
     data = write_dataset(bundle, tmp_path, 48)

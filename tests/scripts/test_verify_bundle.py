@@ -83,6 +83,7 @@ def failures(lines: list[str]) -> list[str]:
     return [line for line in lines if line.startswith("failed")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_an_exported_bundle_passes(name, exported, verify):
     verdict, lines = verify(exported[name])
@@ -376,6 +377,7 @@ def test_a_bundle_that_is_not_as_it_should_be_is_not_run(case, content, tmp_path
     assert not evil.exists()
 
 
+@pytest.mark.slow
 def test_what_is_wrong_in_a_run_is_said_and_the_next_one_is_tried(tmp_path):
     """Without a network: what MONAI raises, what it requires and what the bundle raises, each in a line of its own."""
     configs = {

@@ -115,6 +115,7 @@ def bucket(monkeypatch):
     gcsfs.GCSFileSystem.clear_instance_cache()
 
 
+@pytest.mark.slow
 def test_a_busy_bucket_changes_nothing(predict, undisturbed, scroll, bucket):
     url, busy = bucket
     store = open_store(f"{url}/in", read_only=False)
