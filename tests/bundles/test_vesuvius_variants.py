@@ -51,6 +51,7 @@ def test_an_override_holds_only_what_differs(name):
         assert whole[key] != value, f"{name}.json repeats {key}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_trains_and_predicts(bundle, options, tmp_path, name):
     options = options | NETWORKS[name]
@@ -73,6 +74,7 @@ def test_a_network_trains_and_predicts(bundle, options, tmp_path, name):
     assert len(list(tmp_path.glob("*.tif"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [None, *NETWORKS])
 def test_a_network_exports(tmp_path, name):
     """The networks are traced, which SwinUNETR needs: its attention cannot be scripted."""
