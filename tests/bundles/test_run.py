@@ -148,7 +148,6 @@ def test_two_processes_train_together(phantoms, trained, tmp_path):
     assert (tmp_path / "models" / "model.pt").exists()
 
 
-@pytest.mark.slow
 def test_two_processes_evaluate_as_one_does(bundle, trained, evaluated, tmp_path):
     """Of three volumes one is predicted by both, and counts once."""
     process = bundle.run(
