@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.networks.utils import eval_mode
 
+from .configuration import without_effect
 from .errors import DataError
+from .handlers import RunHandlers
 from .handlers.budget import process_age
 from .memory import resident_bytes
 
@@ -24,16 +26,7 @@ WINDOWS = 3
 """Windows of the validation that are predicted; the first is not counted either."""
 
 
-class HasSpace(Protocol):
-    """What is asked of :class:`custom.handlers.Checkpoints`."""
-
-    folder: Path
-    keep: int
-    size: int
-
-    def check_space(self) -> None: ...
-
-
+@without_effect()
 class Plan:
     """Runs a few training steps and a few windows of a validation, and prints what the whole training will take.
 
@@ -44,10 +37,10 @@ class Plan:
     Args:
         trainer: as configured.
         evaluator: the validation engine, as configured.
-        checkpoints: the run's checkpoints.
+        run: what stops the run in time and writes its checkpoints; its ``budget_hours`` are the time that the training
+            may take, set-up included.
         metric: of the validation, called as ``metric(predictions, labels)`` with lists of ``(1, D, H, W)``.
         cache_dir: the folder of the cached volumes.
-        budget_hours: the time that the training may take, set-up included; None where it has no limit.
         val_interval: epochs between validations.
         steps: training steps that are timed.
     """
@@ -57,19 +50,18 @@ class Plan:
         *,
         trainer: SupervisedTrainer,
         evaluator: SupervisedEvaluator | None = None,
-        checkpoints: HasSpace | None = None,
+        run: RunHandlers | None = None,
         metric: Callable[[list[torch.Tensor], list[torch.Tensor]], Any] | None = None,
         cache_dir: str | None = None,
-        budget_hours: float | None = None,
         val_interval: int = 1,
         steps: int = 10,
     ) -> None:
         self.trainer = trainer
         self.evaluator = evaluator
-        self.checkpoints = checkpoints
+        self.checkpoints = None if run is None else run.checkpoints
         self.metric = metric
         self.cache_dir = cache_dir
-        self.budget_hours = budget_hours
+        self.budget_hours = None if run is None else run.budget_hours
         self.val_interval = val_interval
         self.steps = steps
 
@@ -123,7 +115,7 @@ class Plan:
             return None
         batch = next(iter(evaluator.data_loader))
         inputs, label = evaluator.prepare_batch(batch, device, False)[:2]
-        network = Sampled(evaluator.network)
+        network = FirstWindows(evaluator.network)
         started = time.monotonic()
         with torch.no_grad(), eval_mode(evaluator.network):
             evaluator.inferer(inputs, network)
@@ -197,7 +189,7 @@ class Plan:
             )
 
 
-class Sampled(torch.nn.Module):
+class FirstWindows(torch.nn.Module):
     """A network that predicts a few windows and repeats the last of them, so that an inferer runs through quickly.
 
     Attributes:
@@ -249,7 +241,7 @@ def refusing_what_does_not_fit(device: torch.device) -> Iterator[None]:
         raise DataError.of(
             f"{name}{total}",
             "too little memory for a training step or a window of the validation",
-            "a smaller batch_size (with accumulation_steps), patch or slice size, or network_def, or precision bf16",
+            "a smaller batch_size (with accumulation_steps), patch or slice size, network_def, or precision bfloat16",
         ) from error
 
 

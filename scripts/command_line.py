@@ -9,8 +9,8 @@ from typing import Any
 
 import fire
 
+from custom.configuration.kinds import fits, hints, words
 from custom.errors import nearest
-from custom.kinds import fits, hints, words
 
 Function = Callable[..., Any]
 

@@ -9,6 +9,7 @@ from scripts.command_line import command_line
 from scripts.experiments.commands import ROOT, chosen, run_bundle, run_python
 from scripts.reports.runs import duration, read_csv
 
+MAGNITUDE = "elastic_magnitude"
 BUNDLE = ROOT / "bundles" / "liver_tumor_2d"
 FULL_SIZE = 512
 FOLDS = 8
@@ -70,7 +71,7 @@ def experiment(
         "batch_size": batch_size,
         "learning_rate": 0.001,
         "slice_size": [size, size],
-        "elastic_spacing": 32 * size / FULL_SIZE,
+        "augmentation#warp#elastic_spacing": 32 * size / FULL_SIZE,
         "n_folds": FOLDS,
         "num_workers": 0,
         "seed": seed,
@@ -108,8 +109,8 @@ def _scaled_elastic(overrides: list[str], size: int) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     for name in overrides:
         changed |= json.loads((BUNDLE / "configs" / f"{name}.json").read_text(encoding="utf-8"))
-    magnitude = changed.get("elastic_magnitude")
-    return {} if magnitude is None else {"elastic_magnitude": [pixels * size / FULL_SIZE for pixels in magnitude]}
+    magnitude = changed.get(MAGNITUDE)
+    return {} if magnitude is None else {MAGNITUDE: [pixels * size / FULL_SIZE for pixels in magnitude]}
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ BUNDLE = ROOT / "bundles" / "vesuvius_surface_3d"
 VARIANTS = {"dice_ce": ["loss_dice_ce"], "topology": []}
 """The trainings, and the override files that each adds to train.json."""
 
-SMALL = {"network_def#init_filters": 8, "patch_size": [32, 48, 48], "stride": [24, 36, 36]}
+SMALL = {"network_def#init_filters": 8, "patch_size": [32, 48, 48], "overlap": 0.25}
 """What makes the bundle small enough for two CPU cores."""
 
-TRAINING = {"epochs": 1, "val_interval": 2, "learning_rate": 0.002, "ema_decay": 0.98, "num_workers": 0, "resume": True}
+TRAINING = {"epochs": 1, "val_interval": 2, "learning_rate": 0.002, "ema#decay": 0.98, "num_workers": 0, "resume": True}
 
 GRID = {
     "threshold_low": [0.3, 0.4, 0.6],
@@ -68,7 +68,7 @@ def experiment(
         n_test: volumes that are scored.
         variants: some of dice_ce, topology.
         grid: knobs of the post-processing and the values to try, as for tune_postprocessing.py.
-        options: further options of the bundle for all trainings, for example "{betti_interval: 8, seed: 1}".
+        options: further options of the bundle for all trainings, for example "{loss#every#betti: 8, seed: 1}".
     """
     variants = chosen(variants, list(VARIANTS))
     out = Path(str(output)).resolve()
@@ -100,7 +100,7 @@ def _predict(images: object, model_dir: Path, folder: Path) -> None:
 def _tune(probabilities: Path, labels: Path, file: Path, grid: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """The post-processing that is best for some probabilities."""
     run_python("scripts/tune_postprocessing.py", probabilities, labels, output=file, rounds=1, grid=dict(grid))
-    return json.loads(file.read_text())
+    return {key.rpartition("#")[2]: value for key, value in json.loads(file.read_text()).items()}
 
 
 def _score(probabilities: Path, labels: Path, knobs: Mapping[str, float], file: Path) -> dict[str, float]:

@@ -39,7 +39,7 @@ bundle liver_tumor_2d "$out/abdomen" "$out/abdomen/test"
 score=()
 if ! python -c 'import sys; from custom.ops.betti import betti_available; sys.exit(not betti_available())'; then
     echo "TopoScore needs the package topolosses, which this system lacks: the score is that of the other two parts."
-    score=(--score_parts "['surface_dice','voi_score']")
+    score=(--validate#metric#parts "['surface_dice','voi_score']")
 fi
 bundle vesuvius_surface_3d "$out/scroll" "$out/scroll/test_images" ${score[@]+"${score[@]}"}
 show python scripts/report.py "$out"/{liver_tumor_2d,vesuvius_surface_3d}/{training,held_out} \

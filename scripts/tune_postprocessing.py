@@ -20,6 +20,9 @@ from custom.metrics.vesuvius_score import PARTS, check_parts, score_volume
 from custom.ops.targets import IGNORE_LABEL
 from custom.transforms.postprocessing import PostprocessSurfaced
 
+COMPONENT = "surface_postprocessing"
+"""The entry of the bundle's configurations that has the knobs."""
+
 START = {
     "threshold_low": 0.5,
     "threshold_high": 0.0,
@@ -98,7 +101,7 @@ def tune(
                         progress.set_postfix_str(f"score {rows[-1][2]['score']:.4f}")
             if best == before:
                 break
-    text = json.dumps(best, indent=4) + "\n"
+    text = json.dumps({f"{COMPONENT}#{knob}": value for knob, value in best.items()}, indent=4) + "\n"
     write_whole(str(output), lambda file: file.write_text(text, encoding="utf-8"))
     print(_table(rows, len(cases), len(tried)))
     print(f"Post-processing: {output}")

@@ -1,6 +1,7 @@
 """A plan's numbers from a clock on which everything takes a known time."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from monai.inferers import SlidingWindowInferer
 from custom import plan as module
 from custom.errors import DataError
 from custom.handlers import Checkpoints
-from custom.plan import Plan, Sampled, _duration
+from custom.plan import FirstWindows, Plan, _duration
 
 STEP_S, WAIT_S, WINDOW_S, SCORE_S, SET_UP_S = 3.0, 1.0, 5.0, 20.0, 60.0
 
@@ -57,7 +58,7 @@ class Data:
             yield {"image": torch.rand(2, 1, 4, 4, 4), "label": torch.rand(2, 1, 4, 4, 4)}
 
 
-def make(clock, *, epochs=4, steps_per_epoch=100, loss=None, checkpoints=None, **options):
+def make(clock, *, epochs=4, steps_per_epoch=100, loss=None, checkpoints=None, budget_hours=None, **options):
     network = Network(clock)
     trainer = SupervisedTrainer(
         device="cpu",
@@ -81,7 +82,8 @@ def make(clock, *, epochs=4, steps_per_epoch=100, loss=None, checkpoints=None, *
         assert [tuple(label.shape) for label in labels] == [(1, 8, 8, 8)]
         clock.now += SCORE_S
 
-    return Plan(trainer=trainer, evaluator=evaluator, metric=metric, checkpoints=checkpoints, **options)
+    run = SimpleNamespace(checkpoints=checkpoints, budget_hours=budget_hours)
+    return Plan(trainer=trainer, evaluator=evaluator, metric=metric, run=run, **options)
 
 
 def test_the_numbers(clock, capsys):
@@ -158,7 +160,7 @@ def test_a_full_disk_is_refused(clock, tmp_path):
 
 
 def test_windows_of_two_sizes_are_both_predicted():
-    network = Sampled(torch.nn.Identity())
+    network = FirstWindows(torch.nn.Identity())
     for size in (2, 2, 2, 2, 3, 3, 2):
         assert network(torch.zeros(size)).shape == (size,)
     assert network.calls == 7

@@ -17,13 +17,11 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from ..configuration import check_options
 from ..data.cases import Case
 from ..errors import find_data_error
 from ..handlers.weights import load_weights
-from ..inferers import SliceVolumeInferer, SlidingWindow
-from ..inferers.sliding_window import View
 from ..memory import usable_cores
-from ..options import check_options
 
 
 class OutOfTimeError(RuntimeError):
@@ -70,7 +68,7 @@ class TimedPredictor:
         self.record = parser.get_parsed_content("record")
         self.record.settings["views"] = "of the whole volume"  # the bundle's own flip window by window
         self.inferer = parser.get_parsed_content("inferer")
-        self.views = _take_views(self.inferer)
+        self.views, self.inferer.views = self.inferer.views, self.inferer.views[:1]
         self.clock = clock
         self._deadline = float("inf")
         self._after = 0.0  # seconds of post-processing, per voxel
@@ -130,17 +128,6 @@ class TimedPredictor:
     def _check_time(self, *_: Any) -> None:
         if self.clock() > self._deadline:
             raise OutOfTimeError
-
-
-def _take_views(inferer: Any) -> list[View]:
-    """The views that an inferer averages; it is left with the plain one."""
-    views = [View()]
-    if isinstance(inferer, SlidingWindow):
-        views, inferer.views = inferer.views, inferer.views[:1]
-    elif isinstance(inferer, SliceVolumeInferer):
-        views += [View(axes) for axes in inferer.flips]
-        inferer.flips = []
-    return views
 
 
 def choose_device() -> tuple[torch.device, str]:

@@ -19,20 +19,21 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from ..configuration import without_effect
 from ..errors import DataError
 from ..identity import sha256
 from .cached_volume import FORMAT, MODALITIES, CachedVolume, Source, build_volume, why_outdated
 from .cases import Case
 from .plausibility import check_values, warn_of_identity
 from .remote import fetch, identities, is_url
-from .volumes import read_shape
+from .volumes import read_shape, stem
 
 _ONE_PROCESS_BYTES = 5e8
 """Below this much to write, building in this process is faster than starting others."""
@@ -45,6 +46,7 @@ _FULL_DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 logger = logging.getLogger(__name__)
 
 
+@without_effect("cache_dir", "trust_values", "num_workers", "max_size_gb", "progress")
 class VolumeCache(Sequence[CachedVolume]):
     """The cases as memory-mapped arrays; missing and outdated ones are built when the object is made.
 
@@ -53,7 +55,8 @@ class VolumeCache(Sequence[CachedVolume]):
     processes that want the same cache share the work.
 
     Args:
-        cases: from :func:`custom.data.cases.find_cases` or :func:`custom.data.cases.fold_cases`.
+        cases: from :func:`custom.data.cases.find_cases` or :func:`custom.data.cases.fold_cases`; by default a case has
+            no label, the id is its image's file name, and the group its id.
         cache_dir: a local folder; it is created.
         modality: "scroll" (uint8 or uint16 kept as they are) or "ct" (int16 HU, axes turned to
             :data:`custom.data.volumes.CANONICAL`; the -3024 outside the field of view is kept). TIFF stacks keep their
@@ -92,7 +95,7 @@ class VolumeCache(Sequence[CachedVolume]):
             raise ValueError(f"modality is one of {MODALITIES}, got {modality!r}")
         self.cache_dir = _made(Path(cache_dir).expanduser().absolute())
         self.progress = progress
-        cases = [{"label": None, "group": case["id"], **case} for case in cases]
+        cases = [_complete(case) for case in cases]
         jobs = _plan(cases, self.cache_dir, modality, label_values)
         _remove_abandoned(self.cache_dir)
         todo = [job for job in jobs if not _is_ready(job)]
@@ -133,6 +136,11 @@ class _Job(NamedTuple):
     @property
     def volume(self) -> CachedVolume:
         return CachedVolume(folder=self.folder, id=self.case["id"], group=self.case["group"])
+
+
+def _complete(case: Mapping[str, Any]) -> Case:
+    name = case.get("id", stem(case["image"]))
+    return {"id": name, "group": name, "label": None, **case}
 
 
 def _made(folder: Path) -> Path:

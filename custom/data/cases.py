@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..configuration import without_effect
 from ..errors import DataError, nearest
 from .contents import contents, shown
 from .remote import exists, is_url, join, list_files, read_text
@@ -37,6 +38,7 @@ _LITS = re.compile(r"(^|/)(test-)?(?P<kind>volume|segmentation)-(?P<number>[^/]+
 logger = logging.getLogger(__name__)
 
 
+@without_effect("dataset_dir")
 def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exclude: Iterable[str] = ()) -> list[Case]:
     """List the cases of a dataset; the layout is recognised by its file names.
 
@@ -78,6 +80,7 @@ def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exc
     return sorted(cases, key=lambda case: natural(case["id"]))
 
 
+@without_effect("path", "output_dir")
 def find_images(
     path: str | os.PathLike | Sequence[str | os.PathLike], *, output_dir: str | os.PathLike | None = None
 ) -> list[Case]:

@@ -26,15 +26,33 @@ FAR_WEIGHT = 0.25
 """How much a slice far from the organ counts in the share ``any``, against one near it."""
 
 
+Volumes = Sequence[CachedVolume]
+MakeCache = Callable[..., Volumes]
+"""Called as ``cache(cases=...)``: :class:`custom.data.VolumeCache` with its other arguments given."""
+
+
+def _cached(data: Sequence[Mapping[str, Any]] | Volumes, cache: MakeCache | None) -> Volumes:
+    """The volumes of a dataset's arguments ``data`` and ``cache``."""
+    return data if cache is None else cache(cases=data)
+
+
 class _Stream(Dataset, ABC):
     """Items drawn from labelled volumes by (seed, k); subclasses say how one is drawn."""
 
-    def __init__(self, volumes: Sequence[CachedVolume], seed: int, transform: Callable | None) -> None:
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]] | Volumes,
+        cache: MakeCache | None,
+        seed: int,
+        transform: Callable | None,
+    ) -> None:
+        volumes = _cached(data, cache)
         if len(volumes) == 0:
             raise ValueError("no volumes to draw from")
         for volume in volumes:
             if volume.label is None:
                 raise DataError.of(volume.id, "no label", "a label for every training volume")
+        self.data = data
         self.volumes = volumes
         self.seed = seed
         self.transform = transform
@@ -70,7 +88,8 @@ class PatchDataset(_Stream):
     Converting the dtype is left to the transform: the later, the smaller what is copied.
 
     Args:
-        volumes: labelled volumes.
+        data: labelled cases, as from :func:`custom.data.find_cases`, or volumes if there is no ``cache``.
+        cache: makes volumes of cases, such as a :class:`custom.data.VolumeCache` that lacks only its cases.
         patch_size: (D, H, W) in voxels.
         seed: of the run, 0 to 2**64 - 1.
         transform: a MONAI transform; a random one is seeded for each item anew, through its ``set_random_state``.
@@ -85,7 +104,8 @@ class PatchDataset(_Stream):
     def __init__(
         self,
         *,
-        volumes: Sequence[CachedVolume],
+        data: Sequence[Mapping[str, Any]] | Volumes,
+        cache: MakeCache | None = None,
         patch_size: Sequence[int],
         seed: int,
         transform: Callable | None = None,
@@ -93,7 +113,7 @@ class PatchDataset(_Stream):
         classes: Sequence[int] = (1,),
         label_padding: int = 0,
     ) -> None:
-        super().__init__(volumes, seed, transform)
+        super().__init__(data, cache, seed, transform)
         self.patch_size = np.array(patch_size)
         self.foreground_share = foreground_share
         self.classes = tuple(classes)
@@ -148,7 +168,8 @@ class SliceDataset(_Stream):
     ``id`` and ``slice``. Volumes of different H and W need a transform that makes them equal.
 
     Args:
-        volumes: labelled volumes.
+        data: labelled cases, as from :func:`custom.data.find_cases`, or volumes if there is no ``cache``.
+        cache: makes volumes of cases, such as a :class:`custom.data.VolumeCache` that lacks only its cases.
         seed: of the run, 0 to 2**64 - 1.
         transform: a MONAI transform; a random one is seeded for each item anew, through its ``set_random_state``.
         n_context: neighbouring slices on either side.
@@ -164,7 +185,8 @@ class SliceDataset(_Stream):
     def __init__(
         self,
         *,
-        volumes: Sequence[CachedVolume],
+        data: Sequence[Mapping[str, Any]] | Volumes,
+        cache: MakeCache | None = None,
         seed: int,
         transform: Callable | None = None,
         n_context: int = 0,
@@ -172,16 +194,16 @@ class SliceDataset(_Stream):
         shares: Mapping[str, float] | None = None,
         near_mm: float = 50.0,
     ) -> None:
-        super().__init__(volumes, seed, transform)
+        super().__init__(data, cache, seed, transform)
         shares = {"tumor": 1 / 3, "liver": 1 / 3, "any": 1 / 3} if shares is None else dict(shares)
         if not set(shares) <= {"tumor", "liver", "any"} or min(shares.values(), default=0) < 0:
             raise ValueError(f"shares {shares}: expected numbers of 0 or more for tumor, liver and any")
-        self.offsets = [context_offsets(n_context, context_mm, float(v.spacing[0])) for v in volumes]
-        self._length = sum(len(volume.label_histogram) for volume in volumes)
+        self.offsets = [context_offsets(n_context, context_mm, float(v.spacing[0])) for v in self.volumes]
+        self._length = sum(len(volume.label_histogram) for volume in self.volumes)
         # Per share the volumes that have such slices: (index of the volume, slices, cumulative weights).
         self._choices: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {}
         for share in shares:
-            weights = [_slice_weights(share, volume, near_mm) for volume in volumes]
+            weights = [_slice_weights(share, volume, near_mm) for volume in self.volumes]
             self._choices[share] = [
                 (i, np.flatnonzero(w), np.cumsum(w[w > 0])) for i, w in enumerate(weights) if w.any()
             ]
@@ -221,12 +243,20 @@ class VolumeDataset(Dataset):
     ``filename_or_obj`` and ``original_affine``, for writers of files.
 
     Args:
-        volumes: what to read.
+        data: cases, or volumes if there is no ``cache``.
+        cache: makes volumes of cases, such as a :class:`custom.data.VolumeCache` that lacks only its cases.
         transform: a MONAI transform.
     """
 
-    def __init__(self, *, volumes: Sequence[CachedVolume], transform: Callable | None = None) -> None:
-        self.volumes = volumes
+    def __init__(
+        self,
+        *,
+        data: Sequence[Mapping[str, Any]] | Volumes,
+        cache: MakeCache | None = None,
+        transform: Callable | None = None,
+    ) -> None:
+        self.data = data
+        self.volumes = _cached(data, cache)
         self.transform = transform
 
     def __len__(self) -> int:

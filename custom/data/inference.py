@@ -7,6 +7,7 @@ from typing import Any
 
 from monai.data import Dataset
 
+from ..configuration import without_effect
 from ..errors import DataError, one_line
 from .predictions import PredictionRecord, Saver
 from .remote import is_url
@@ -17,8 +18,9 @@ SOURCE, AGAIN = "source", "again"
 """Keys of what is added to a case: its image's path; why it is predicted again, empty if it is for the first time."""
 
 
+@without_effect("data", "record", "overwrite")
 class InferenceDataset(Dataset):
-    """Cases to predict, one at a time, for an engine with :class:`custom.handlers.case_by_case.CaseByCase`.
+    """Cases to predict, one at a time, for an engine with :class:`custom.handlers.per_case.PerCaseUpdate`.
 
     Args:
         data: cases, from :func:`custom.data.find_images`.

@@ -23,7 +23,9 @@ from ignite.engine import Engine, Events
 from monai.data import list_data_collate
 from torch.utils.data import DataLoader, Dataset
 
+from ..configuration import without_effect
 from ..errors import DataError, find_data_error
+from ..system import distributed
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class LoaderError(RuntimeError):
     """No batch came: the workers hang or were killed. The message says what to change."""
 
 
+@without_effect("num_workers", "prefetch_factor", "multiprocessing_context", "timeout_s", "pin_memory")
 class StreamLoader:
     """Training batches as one stream without end: batch s holds items ``s * batch_size`` onwards of the dataset.
 
@@ -57,7 +60,7 @@ class StreamLoader:
         multiprocessing_context: ``"forkserver"`` (default where the system has it) or ``"spawn"``.
         timeout_s: seconds to wait for a batch before it is an error.
         start_step: the first batch of the stream.
-        rank, world_size: of this process among the processes of one training.
+        rank, world_size: of this process among the processes of one training; by default torch.distributed's.
         pin_memory: copy batches to page-locked memory, from where they go to a GPU faster.
 
     Raises:
@@ -75,10 +78,11 @@ class StreamLoader:
         multiprocessing_context: str | None = None,
         timeout_s: float = 300.0,
         start_step: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
         pin_memory: bool = False,
     ) -> None:
+        rank, world_size = _place(rank, world_size)
         if multiprocessing_context == "fork":
             raise ValueError("multiprocessing_context 'fork' can hang for ever; use 'forkserver' or 'spawn'")
         if not 0 <= rank < world_size:
@@ -145,22 +149,31 @@ class StreamLoader:
         return workers, prefetch
 
 
+@without_effect("timeout_s")
 class VolumeLoader:
     """The items of a dataset in order, one a batch; a thread prepares the next while one is in use.
 
     Args:
         dataset: such as :class:`VolumeDataset`.
         timeout_s: seconds to wait for an item before it is an error.
-        rank, world_size: rank r takes items r, r + world_size, ...; the last ones begin anew where they run out, so
-            that all ranks take part in what an evaluator does together (:class:`custom.metrics.case_metric.CaseMetric`
-            counts a volume once).
+        rank, world_size: by default torch.distributed's. Rank r takes items r, r + world_size, ...; the last ones begin
+            anew where they run out, so that all ranks take part in what an evaluator does together
+            (:class:`custom.metrics.case_metric.CaseMetric` counts a volume once).
 
     Raises:
         DataError: as raised by the dataset.
         LoaderError: no item came for ``timeout_s`` seconds.
     """
 
-    def __init__(self, *, dataset: Dataset, timeout_s: float = 900.0, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        dataset: Dataset,
+        timeout_s: float = 900.0,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        rank, world_size = _place(rank, world_size)
         self.dataset = dataset
         self.timeout_s = timeout_s
         rounds = -(-len(dataset) // world_size)
@@ -244,6 +257,13 @@ class _Batches(Dataset):
             if data_error is None:
                 raise
             return DataError(*data_error.args)
+
+
+def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Number of this process and of all, torch.distributed's where they are not given."""
+    if (rank is None) != (world_size is None):
+        raise ValueError(f"rank {rank} with world_size {world_size}: expected both or neither")
+    return (distributed.rank(), distributed.world_size()) if rank is None else (rank, world_size)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -7,14 +7,14 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..configuration import Configuration, differences, without_effect
 from ..files import write_whole
 from ..identity import file_identity, sha256, weights_identity
-from ..run_config import differences
 
 RECORD = "predictions.json"
 MADE_FROM = {"image", "weights", "settings"}
@@ -32,6 +32,7 @@ class Saver(Protocol):
         """The files that are written for an input of this name."""
 
 
+@without_effect()
 class PredictionRecord:
     """``predictions.json`` in the folder of the predictions: of each file the image, weights, settings and its hash.
 
@@ -45,13 +46,13 @@ class PredictionRecord:
     Args:
         saver: knows the folder, and which files are written for an image.
         weights: the files of the network's weights.
-        settings: what else decides, from :func:`custom.run_config.prediction_settings`.
+        configuration: of the run; what can change its results decides, too.
     """
 
-    def __init__(self, *, saver: Saver, weights: str | Sequence[str], settings: Mapping[str, Any]) -> None:
+    def __init__(self, *, saver: Saver, weights: str | Sequence[str], configuration: Configuration) -> None:
         self.saver = saver
         self.weights = weights
-        self.settings = dict(settings)
+        self.configuration = configuration
 
     def prepare(self, image: str, name: str | None = None, *, overwrite: bool = False) -> str | None:
         """Make way for the prediction of an image, unless it is there.
@@ -97,6 +98,11 @@ class PredictionRecord:
     def noted(self, image: str, name: str | None = None) -> dict[str, Any]:
         """What is noted of an image's prediction."""
         return self._read()["predictions"].get(self.saver.paths(image, name)[0].name, {})
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What can change a prediction; asked for when the first one is prepared, with all components made."""
+        return self.configuration.effective()
 
     @cached_property
     def _hashes(self) -> list[str]:

@@ -12,9 +12,10 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from ..configuration import without_effect
+from ..system.distributed import any_rank, control_group, rank, world_size
 from .accumulation import ends_step
 from .checkpoints import Checkpoints
-from .ranks import any_rank, control_group, rank, world_size
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _REMEMBERED = 50
@@ -24,6 +25,7 @@ _FIRST_WRITE = 100e6
 _IMPORTED = time.monotonic()
 
 
+@without_effect()
 class Budget:
     """Stops a run when its time is up, or on SIGTERM or SIGINT, so that ``--resume True`` continues it.
 

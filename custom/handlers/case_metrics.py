@@ -6,9 +6,11 @@ from ignite.engine import Engine
 from monai.handlers import IgniteMetricHandler, from_engine
 from monai.metrics import CumulativeIterationMetric
 
+from ..configuration import without_effect
 from ..files import dispensable
 
 
+@without_effect("output_dir")
 class CaseMetrics(IgniteMetricHandler):
     """Attach a metric that keeps a row of scores for every volume, as those of :mod:`custom.metrics` do.
 

@@ -12,22 +12,13 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from ..configuration import Configuration, differences, without_effect
 from ..data.cached_volume import CachedVolume
 from ..errors import DataError
 from ..files import CANNOT_WRITE, why_unwritten, write_whole
-from ..run_config import differences, flatten, plain_config, running_parser, without_trackers
+from ..system.distributed import gather, rank, unwrapped, world_size
 from .accumulation import ends_step
-from .ranks import gather, rank, unwrapped, world_size
 
-# Entries at the top of a configuration that have no part in what is computed.
-MAY_DIFFER = (
-    *("check_options", "imports", "initialize", "finalize", "run", "training", "plan", "is_main_process"),
-    *("bundle_root", "dataset_dir", "cache_dir", "model_dir", "output_dir", "run_name", "device", "num_workers"),
-    *("resume", "changed_data", "overwrite", "budget_hours", "checkpoint_minutes", "checkpoints_kept"),
-    *("bucket", "results_dir"),
-    "cases",  # names the folder of the data; the ids that it finds are compared
-    *("save_execute_config", "tracking_uri", "experiment_name", "is_not_rank0"),  # set by MONAI's --tracking
-)
 WEIGHTS = ("model.pt", "model_final.pt", "model.ts", "model.onnx")
 """What a run writes into the folder above that of its checkpoints, and what is exported from it there."""
 TABLES = ("metrics.csv", "cases.csv")
@@ -36,10 +27,12 @@ RESULTS = (
     *("panels/*.png", "events.out.tfevents.*"),
 )
 """What handlers write into the folder of a run's results."""
+VERSION = "version of checkpoints"
 
 logger = logging.getLogger(__name__)
 
 
+@without_effect()
 class Checkpoints:
     """Writes the whole state of a run as ``step_<iteration>.pt``, and continues a run from the newest of these files.
 
@@ -50,10 +43,10 @@ class Checkpoints:
     validation was cut off repeats it.
 
     Files are written every ``minutes``, before and after each validation, and when the run is stopped; between two
-    optimizer steps, in a thread of their own, beside their name, and renamed. They hold the configuration and hashes of
-    the volumes, and a run with another configuration or with other data does not continue them. A file that cannot be
-    written, as on a disk that is full for a while, costs a warning; the next one is tried again, and only the last one
-    has to be. List this handler after all those of the trainer that change the state.
+    optimizer steps, in a thread of their own, beside their name, and renamed. They hold the settings that can change
+    results and hashes of the volumes, and a run with other settings or other data does not continue them. A file that
+    cannot be written, as on a disk that is full for a while, costs a warning; the next one is tried again, and only the
+    last one has to be. List this handler after all those of the trainer that change the state.
 
     Args:
         folder: of the files; one run at a time can be in it.
@@ -67,7 +60,7 @@ class Checkpoints:
         cases: of the training, as from :func:`custom.data.find_cases`; their ids belong to the configuration.
         volumes: those of training and validation, from :class:`custom.data.VolumeCache`; their content is compared.
         results: folder of the run's tables, which another run's are not written over.
-        may_differ: further entries at the top of the configuration that may change between sessions.
+        configuration: of the run; what can change its results has to stay the same.
 
     Raises:
         DataError: when training starts: an unfinished run of another configuration or of other data, or any if
@@ -88,7 +81,7 @@ class Checkpoints:
         cases: Sequence[Mapping[str, Any]] = (),
         volumes: Sequence[Sequence[CachedVolume]] = (),
         results: str | None = None,
-        may_differ: Sequence[str] = (),
+        configuration: Configuration | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.objects = {
@@ -100,13 +93,12 @@ class Checkpoints:
         self.changed_data = changed_data
         self.minutes = minutes
         self.keep = keep
-        self.cases = [str(case["id"]) for case in cases]
         self.volumes = {volume.id: volume for listed in volumes for volume in listed}
         self.results = None if results is None else Path(results)
-        self.may_differ = {*MAY_DIFFER, *may_differ}
+        self.cases = [str(case["id"] if "id" in case else case["image"]) for case in cases]
+        self.configuration = configuration
         self.seconds = 0.0
         """How long the last file took, from the state to its name."""
-        self._parser = running_parser()
         self._settings: dict[str, Any] = {}
         self._saved_at = 0.0
         self._writer = ThreadPoolExecutor(1, "checkpoint")
@@ -180,8 +172,8 @@ class Checkpoints:
         return None
 
     def _current_settings(self) -> dict[str, Any]:
-        config = {key: value for key, value in plain_config(self._parser).items() if key not in self.may_differ}
-        return {**without_trackers(flatten(config)), "number of ranks": world_size(), "training cases": self.cases}
+        settings = {} if self.configuration is None else self.configuration.effective()
+        return {VERSION: 2, **settings, "number of ranks": world_size(), "training cases": self.cases}
 
     def _files(self) -> list[Path]:
         """From the newest to the oldest."""
@@ -240,6 +232,8 @@ class Checkpoints:
             engine.terminate()
 
     def _refuse_other_settings(self, path: Path, saved: dict[str, Any]) -> None:
+        if VERSION not in saved:
+            raise DataError.of(path, "a run of version 0.1.0", "one of this version; end it with 0.1.0, or start anew")
         if different := differences(saved, self._settings):
             raise DataError.of(path, f"a run of other settings ({different})", "the same, or another --model_dir")
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from .ranks import unwrapped
+from ..system.distributed import unwrapped
 
 
 class EMA:

@@ -10,16 +10,18 @@ import torch
 from ignite.engine import Engine, Events
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from ..configuration import without_effect
 from ..errors import DataError
 from ..files import write_whole
+from ..system.distributed import any_rank, gather, rank
 from .accumulation import begins_step, ends_step
-from .ranks import any_rank, gather, rank
 
 RECORD = "non_finite.json"
 
 logger = logging.getLogger(__name__)
 
 
+@without_effect("output_dir")
 class GradientGuard:
     """Clips gradients by their norm, and leaves out every optimizer step whose loss or gradient is not finite.
 
@@ -144,7 +146,7 @@ class GradientGuard:
             ", ".join(cases) or "training batches",
             f"{found} that {'are' if faulty else 'is'} not finite, training stopped with the weights of before"
             f" (see {self.path})",
-            "finite intensities" if faulty else "finite values; try a lower learning_rate, or precision fp32",
+            "finite intensities" if faulty else "finite values; try a lower learning_rate, or precision float32",
         )
 
 

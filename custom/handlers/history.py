@@ -8,8 +8,9 @@ from typing import Any, BinaryIO
 import torch
 from ignite.engine import Engine, Events
 
+from ..configuration import without_effect
 from ..files import dispensable, write_whole
-from .ranks import rank
+from ..system.distributed import rank
 
 TABLE = "metrics.csv"
 PICTURE = "curves.png"
@@ -19,6 +20,7 @@ NOT_METRICS = {
 }
 
 
+@without_effect()
 class History:
     """Writes ``metrics.csv``, one row an epoch, and draws it as ``curves.png`` when training ends or is stopped.
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
+from ..configuration import without_effect
 from ..files import dispensable, write_whole
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ LABEL_COLOURS = ["#f4a261", "#e63946"]
 ERROR_COLOURS = ["#4895ef", "#f72585"]
 
 
+@without_effect()
 class Panels:
     """Saves image, label, prediction and error of the first volumes an evaluator sees, as ``panels/<id>.png``.
 

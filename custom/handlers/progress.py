@@ -7,9 +7,12 @@ import torch
 from ignite.engine import Engine
 from ignite.handlers import ProgressBar as IgniteProgressBar
 
+from ..configuration import without_effect
+
 _SECONDS_BETWEEN_LOSSES = 0.5
 
 
+@without_effect()
 class ProgressBar(IgniteProgressBar):
     """Ignite's progress bar, attachable by MONAI's engines: how far the epoch is, time left, s/step, and the loss.
 

@@ -5,11 +5,13 @@ import time
 import torch
 from ignite.engine import Engine, Events
 
+from ..configuration import without_effect
 from ..memory import resident_bytes
 
 GIB = 2**30
 
 
+@without_effect()
 class Resources:
     """Measures every epoch, into ``engine.state.resources``, for :class:`History` and :class:`TensorBoard`.
 

@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from ..configuration import Configuration, without_effect
 from ..files import write_whole
-from ..run_config import plain_config, running_parser
-from .ranks import rank, world_size
+from ..system.distributed import rank, world_size
 
 RECORD = "run.json"
 _PACKAGES = ("torch", "monai", "numpy", "scipy", "scikit-image", "nibabel", "itk", "pytorch-ignite")
 _SOURCE = Path(__file__).parent
 
 
+@without_effect()
 class RunRecord:
     """Writes ``run.json`` when training starts: configuration, cases, versions, commit, machine and command line.
 
@@ -31,14 +32,19 @@ class RunRecord:
     Args:
         folders: where to write it: the run's folder, and that of the weights.
         cases: lists of cases by name, such as ``{"training": [...], "validation": [...]}``.
+        configuration: of the run.
     """
 
     def __init__(
-        self, *, folders: Sequence[str], cases: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
+        self,
+        *,
+        folders: Sequence[str],
+        cases: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        configuration: Configuration | None = None,
     ) -> None:
         self.folders = [Path(folder) for folder in folders]
         self.cases = {name: [dict(case) for case in listed] for name, listed in (cases or {}).items()}
-        self._parser = running_parser()
+        self.configuration = configuration
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
@@ -54,7 +60,7 @@ class RunRecord:
             "versions": versions(),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
             "ranks": world_size(),
-            "configuration": plain_config(self._parser),
+            "configuration": {} if self.configuration is None else self.configuration.plain(),
             "cases": self.cases,
         }
         text = json.dumps(record, indent=1, default=str)

@@ -6,11 +6,13 @@ from pathlib import Path
 import torch
 from ignite.engine import Engine, Events
 
+from ..configuration import without_effect
 from ..errors import DataError
 from ..files import CANNOT_WRITE, why_unwritten, write_whole
-from .ranks import rank, share_buffers, unwrapped
+from ..system.distributed import rank, share_buffers, unwrapped
 
 
+@without_effect("path")
 class SaveBestWeights:
     """Writes a network's weights when a validation has reached a new best value of its key metric.
 
@@ -42,6 +44,7 @@ class SaveBestWeights:
             state.best_metric, state.best_metric_epoch = -1, -1
 
 
+@without_effect("path")
 class SaveFinalWeights:
     """Writes a network's weights when training is complete; not when it was interrupted or failed.
 

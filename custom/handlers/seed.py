@@ -4,7 +4,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..ops.randomness import item_generator
-from .ranks import rank
+from ..system.distributed import rank
 
 # The datasets draw from the first streams of the same seed.
 _STREAM = 1 << 16

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ignite.engine import Engine, Events
 
+from ..configuration import without_effect
 from ..files import dispensable
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _HELD_STEPS = 20
 
 
+@without_effect()
 class TensorBoard:
     """Writes event files for TensorBoard.
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from ignite.engine import Engine, Events
 
+from ..configuration import without_effect
 from ..errors import DataError
 from ..weights import read_state_dict
 
 
+@without_effect()
 class LoadWeights:
     """Load a flat state dict, as ``models/model.pt`` is, into a network when the engine starts.
 

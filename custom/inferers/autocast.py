@@ -6,31 +6,38 @@ from typing import Any
 import torch
 from monai.inferers import Inferer, SimpleInferer
 
-from .common import device_of
+from ..configuration import without_effect
+from .common import PRECISIONS, check_precision, device_of, fast_dtype
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-
+@without_effect("device")
 class AutocastInferer(Inferer):
     """Runs a network under ``torch.autocast``, on whatever device it is, and returns float32.
 
     MONAI's engines cast on CUDA only. Losses, metrics and the blending of windows stay outside and see float32. In
-    training with ``fp16`` the engine needs MONAI's ``GradScaler``: ``"amp": "$@precision == 'fp16'"``, with
+    training in float16 the engine needs MONAI's ``GradScaler``: ``"amp": "$@train#inferer.scales_gradients"``, with
     ``"amp_kwargs": {"enabled": false}`` so that MONAI does not cast the loss too.
 
     Args:
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        precision: ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: the faster type of 16 bits that a CUDA
+            device has instructions for, float32 on a CPU, where training in bfloat16 is not faster.
+        device: where the network will run; for ``"auto"``.
         inferer: how the network sees the input; by default all of it at once.
 
     Shape:
         as the inferer's; a network that returns several tensors (a list, tuple or dictionary) keeps doing so.
     """
 
-    def __init__(self, *, precision: str = "fp32", inferer: Inferer | None = None) -> None:
+    def __init__(
+        self, *, precision: str = "auto", device: str | torch.device = "cpu", inferer: Inferer | None = None
+    ) -> None:
         super().__init__()
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, found {precision!r}")
-        self.dtype = PRECISIONS[precision]
+        check_precision(precision)
+        device = torch.device(device)
+        automatic = fast_dtype(device) if device.type == "cuda" else None
+        self.dtype = automatic if precision == "auto" else PRECISIONS[precision]
+        self.scales_gradients = self.dtype is torch.float16
+        """Whether gradients need a ``GradScaler``, lest small ones become 0."""
         self.inferer = SimpleInferer() if inferer is None else inferer
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -21,7 +21,7 @@ ACTIVATIONS: dict[str | None, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 logger = logging.getLogger(__name__)
 
-AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def check_option(name: str, values: Sequence[str | None], known: Sequence[str | None]) -> None:
@@ -35,22 +35,22 @@ def check_option(name: str, values: Sequence[str | None], known: Sequence[str | 
             raise ValueError(f"{name} must be of {', '.join(map(str, known))}, found {value!r}")
 
 
-def check_amp(amp: str | None) -> None:
+def check_precision(precision: str) -> None:
     """Refuse a precision that is not known.
 
     Raises:
-        ValueError: when this is not a value of the inferers' argument ``amp``.
+        ValueError: when this is not a value of the inferers' argument ``precision``.
     """
-    check_option("amp", [amp], [*AMP_DTYPES, "auto", None])
+    check_option("precision", [precision], ["auto", *PRECISIONS])
 
 
 @contextmanager
-def autocast_to(amp: str | None, device: torch.device) -> Iterator[torch.dtype | None]:
-    """Run what is inside in the precision that ``amp`` names; gives the type, or None where nothing is changed.
+def autocast_to(precision: str, device: torch.device) -> Iterator[torch.dtype | None]:
+    """Run what is inside in a precision; gives the type, or None where nothing is changed.
 
     Leaving the outermost of these contexts forgets the converted weights.
     """
-    dtype = fast_dtype(device) if amp == "auto" else AMP_DTYPES.get(amp)
+    dtype = fast_dtype(device) if precision == "auto" else PRECISIONS[precision]
     if dtype is None:
         yield None
         return
@@ -101,17 +101,17 @@ def predict_finite(inferer: Narrow, predict: Callable[[Narrow], torch.Tensor]) -
     """A prediction, made a second time in float32 where a value of it was too large for 16 bits.
 
     Args:
-        inferer: with ``amp``.
-        predict: called with the inferer, and the second time with one that is like it but for ``amp`` None.
+        inferer: with ``precision``.
+        predict: called with the inferer, and the second time with one that is like it but in float32.
 
     Raises:
         DataError: a value is not finite in float32 either.
     """
     output = predict(inferer)
-    if inferer.amp is not None and not output.sum().isfinite():
-        logger.warning("a prediction with amp %s is not finite: it is made again in float32", inferer.amp)
+    if inferer.precision != "float32" and not output.sum().isfinite():
+        logger.warning("a prediction with precision %s is not finite: it is made again in float32", inferer.precision)
         wide = copy.copy(inferer)
-        wide.amp = None
+        wide.precision = "float32"
         output = predict(wide)
     check_finite(output)
     return output

@@ -9,13 +9,16 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from tqdm import tqdm
 
+from ..configuration import without_effect
 from ..ops.slices import context_offsets, slice_neighbours
-from .common import ACTIVATIONS, autocast_to, check_amp, check_option, device_of, predict_finite, with_metadata_of
+from .common import ACTIVATIONS, autocast_to, check_option, check_precision, device_of, predict_finite, with_metadata_of
 from .halving import predict_in_halves
+from .views import views
 
-_FLIPS = {"horizontal": (-1,), "vertical": (-2,), "both": (-2, -1)}
+FLIPS = ("vertical", "horizontal")
 
 
+@without_effect("sw_batch_size", "device", "output_device", "progress")
 class SliceVolumeInferer(Inferer):
     """Predict a volume slice by slice, in batches, averaged over flips, and put the slices together again.
 
@@ -27,9 +30,9 @@ class SliceVolumeInferer(Inferer):
     device and predictions to the output's.
 
     Args:
-        batch_size: slices per call of the network.
-        flips: the further views that are averaged with the plain one: ``"horizontal"`` (columns reversed: left and
-            right of the patient), ``"vertical"`` (rows reversed), ``"both"``.
+        sw_batch_size: slices per call of the network.
+        tta: test-time augmentation: flips named ``"horizontal"`` (columns reversed: left and right of the patient) and
+            ``"vertical"`` (rows reversed), in all combinations, whose predictions are averaged.
         n_context: neighbouring slices on each side that the network sees as channels, the lowest first. With C
             channels in the volume, channel ``k * C + c`` of the network's input is channel c of the k-th slice.
         context_mm: distance between these slices in mm, see :func:`custom.ops.slices.context_offsets`; needs a
@@ -38,16 +41,16 @@ class SliceVolumeInferer(Inferer):
             prediction is cropped back. MONAI's ``FlexibleUNet`` needs 32: at other sizes it answers with another size.
         activation: ``"sigmoid"`` or ``"softmax"``: the views are averaged as probabilities, which are returned, so
             that no activation must follow. ``None``: logits are averaged and returned.
-        amp: ``"bfloat16"`` or ``"float16"``: the network runs under autocast of that type. ``"auto"``: bfloat16 where
-            the processor has instructions for it (CPU with AVX512-BF16, CUDA from Ampere on), float16 on older
-            CUDA devices, else none. ``None``: as the surrounding code has it. Activation and averaging are float32.
+        precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"``: the network runs under autocast of that type.
+            ``"auto"``: bfloat16 where the processor has instructions for it (CPU with AVX512-BF16, CUDA from Ampere
+            on), float16 on older CUDA devices, else float32. Activation and averaging are float32.
         device: where the network runs; by default where its parameters are, or the input where it has none.
         output_device: where the result is collected; by default where the input is.
         progress: show a progress bar.
 
     Shape:
         Input ``(B, C, D, H, W)``, or slices alone ``(B, C, H, W)``, of any dtype. The network is called with
-        ``(n, (2 * n_context + 1) * C, H', W')`` float32, n up to ``batch_size``, H' and W' being H and W up to the
+        ``(n, (2 * n_context + 1) * C, H', W')`` float32, n up to ``sw_batch_size``, H' and W' being H and W up to the
         ``divisor``, and returns one tensor ``(n, C_out, H', W')``. Output ``(B, C_out, D, H, W)`` or ``(B, C_out, H,
         W)`` float32; a ``MetaTensor`` with the input's metadata where the input is one, as MONAI's inferers do, so
         that ``Invertd`` works on it.
@@ -61,32 +64,31 @@ class SliceVolumeInferer(Inferer):
     def __init__(
         self,
         *,
-        batch_size: int = 8,
-        flips: Sequence[str] = (),
+        sw_batch_size: int = 8,
+        tta: Sequence[str] = (),
         n_context: int = 0,
         context_mm: float | None = None,
         divisor: int = 1,
         activation: str | None = "sigmoid",
-        amp: str | None = "auto",
+        precision: str = "auto",
         device: str | torch.device | None = None,
         output_device: str | torch.device | None = None,
         progress: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in {"batch_size": batch_size, "divisor": divisor}.items():
+        for name, value in {"sw_batch_size": sw_batch_size, "divisor": divisor}.items():
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, found {value}")
-        check_option("flips", flips, _FLIPS)
         check_option("activation", [activation], ACTIVATIONS)
-        check_amp(amp)
+        check_precision(precision)
         context_offsets(n_context, context_mm, spacing_mm=1.0)  # refuses ill values now
-        self.batch_size = batch_size
-        self.flips = [_FLIPS[flip] for flip in flips]
+        self.sw_batch_size = sw_batch_size
+        self.views = views(tta, known=FLIPS)
         self.n_context = n_context
         self.context_mm = context_mm
         self.divisor = divisor
         self.activation = ACTIVATIONS[activation]
-        self.amp = amp
+        self.precision = precision
         self.device = device
         self.output_device = output_device
         self.progress = progress
@@ -113,12 +115,12 @@ class SliceVolumeInferer(Inferer):
             [slice_neighbours(index, volumes.shape[2], own) for index in range(volumes.shape[2])] for own in offsets
         ]
         jobs = [(b, z) for b in range(volumes.shape[0]) for z in range(volumes.shape[2])]
-        starts = range(0, len(jobs), self.batch_size)
+        starts = range(0, len(jobs), self.sw_batch_size)
 
         output = None
-        with autocast_to(self.amp, device):
+        with autocast_to(self.precision, device):
             for start in tqdm(starts, desc="slices", unit="batch", leave=False, disable=not self.progress):
-                batch_jobs = jobs[start : start + self.batch_size]
+                batch_jobs = jobs[start : start + self.sw_batch_size]
                 batch = torch.stack([_with_context(volumes[b], neighbours[b][z]) for b, z in batch_jobs])
                 batch = batch.to(device, torch.float32, memory_format=torch.channels_last)
                 predict = partial(self._predict, network=network, args=args, kwargs=kwargs)
@@ -130,11 +132,12 @@ class SliceVolumeInferer(Inferer):
         return output
 
     def _predict(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], args, kwargs) -> torch.Tensor:
-        """The mean over the plain and the flipped views of a batch, float32."""
-        total = self.activation(self._logits(batch, network, *args, **kwargs))
-        for axes in self.flips:
-            total = total + self.activation(self._logits(batch.flip(axes), network, *args, **kwargs)).flip(axes)
-        return total / (1 + len(self.flips)) if self.flips else total
+        """The mean over all views of a batch, float32."""
+        total = None
+        for view in self.views:
+            values = view.back(self.activation(self._logits(view.of(batch), network, *args, **kwargs)))
+            total = values if total is None else total + values
+        return total / len(self.views) if len(self.views) > 1 else total
 
     def _logits(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
         """What the network says of one view, float32, of the view's own size."""

@@ -5,8 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import chain, combinations, pairwise, product
-from typing import NamedTuple
+from itertools import chain, pairwise, product
 
 import torch
 import torch.nn.functional as F
@@ -15,30 +14,16 @@ from monai.inferers import Inferer
 from torch import nn
 from tqdm import tqdm
 
+from ..configuration import without_effect
 from ..ops.windows import Part, WindowGrid, gaussian_weights
-from .common import ACTIVATIONS, autocast_to, check_amp, check_option, device_of, predict_finite, with_metadata_of
+from .common import ACTIVATIONS, autocast_to, check_option, check_precision, device_of, predict_finite, with_metadata_of
 from .halving import predict_in_halves
-
-AXES = (-3, -2, -1)
+from .views import ROTATE90, views
 
 logger = logging.getLogger(__name__)
 
 
-class View(NamedTuple):
-    """One way of looking at a window: axes that are reversed, quarter turns of the plane of the last two axes."""
-
-    flips: tuple[int, ...] = ()
-    turns: int = 0
-
-    def of(self, windows: torch.Tensor) -> torch.Tensor:
-        """The windows ``(B, C, D, H, W)`` as this view shows them."""
-        return torch.rot90(windows.flip(self.flips), self.turns, (-2, -1))
-
-    def back(self, predictions: torch.Tensor) -> torch.Tensor:
-        """The inverse, for what the network said of the view."""
-        return torch.rot90(predictions, -self.turns, (-2, -1)).flip(self.flips)
-
-
+@without_effect("sw_batch_size", "device", "output_device", "concurrency", "progress")
 class SlidingWindow(Inferer):
     """Predict overlapping windows and blend them with Gaussian weights; memory beside input and output is one slab.
 
@@ -50,17 +35,16 @@ class SlidingWindow(Inferer):
 
     Args:
         roi_size: (D, H, W) of the window, in voxels. Axes shorter than it are padded by repeating the border.
-        stride: (D, H, W) distance between windows.
-        batch_size: windows per call of the network; halved when the GPU's memory runs out.
+        overlap: share of the window that the next one covers, 0 to below 1, one number or (D, H, W).
+        sw_batch_size: windows per call of the network; halved when the GPU's memory runs out.
         activation: ``"softmax"`` or ``"sigmoid"``: probabilities are blended and returned. ``None``: logits are.
         channels: which channels to return; ``None``: all. A two-class softmax is known from its second channel alone.
-        tta: views whose predictions are averaged: ``"none"``; ``"flips"``, all 8 combinations of reversed axes;
-            ``"turns"``, 4 quarter turns in the plane of rows and columns; or a list of axes (0, 1, 2), all combinations
-            of which are reversed.
+        tta: test-time augmentation: flips of the axes named ``"depth"``, ``"vertical"`` and ``"horizontal"`` and
+            quarter turns, ``"rotate90"``, in all combinations, whose predictions are averaged.
         empty_value: windows in which no voxel is above it lie outside the scanned object: the network does not see them
             and they are predicted as 0. ``None``: every window is predicted.
-        amp: see :class:`custom.inferers.SliceVolumeInferer`. On a CPU the network is also brought to channels-last
-            order when it runs in bfloat16, which is where that pays.
+        precision: see :class:`custom.inferers.SliceVolumeInferer`. On a CPU the network is also brought to
+            channels-last order when it runs in bfloat16, which is where that pays.
         device: where the network runs; by default where its parameters are.
         output_device: where the result is collected; by default where the input is.
         concurrency: groups of windows predicted at the same time on a CPU, each in a thread of its own. With torch set
@@ -72,7 +56,7 @@ class SlidingWindow(Inferer):
         the same size; output ``(B, C_out, D, H, W)`` float32, a ``MetaTensor`` where the input is one.
 
     Raises:
-        ValueError: an unknown option, or ``tta`` turns with a window whose rows and columns differ in number.
+        ValueError: an unknown option, or quarter turns of a window whose rows and columns differ in number.
         DataError: a prediction that is not finite.
     """
 
@@ -80,13 +64,13 @@ class SlidingWindow(Inferer):
         self,
         *,
         roi_size: Sequence[int],
-        stride: Sequence[int],
-        batch_size: int = 1,
+        overlap: float | Sequence[float] = 0.25,
+        sw_batch_size: int = 1,
         activation: str | None = None,
         channels: Sequence[int] | None = None,
-        tta: str | Sequence[int] = "none",
+        tta: Sequence[str] = (),
         empty_value: float | None = None,
-        amp: str | None = "auto",
+        precision: str = "auto",
         device: str | torch.device | None = None,
         output_device: str | torch.device | None = None,
         concurrency: int = 1,
@@ -94,22 +78,27 @@ class SlidingWindow(Inferer):
     ) -> None:
         super().__init__()
         check_option("activation", [activation], ACTIVATIONS)
-        check_amp(amp)
-        if min(batch_size, concurrency, *roi_size, *stride) < 1:
-            found = (batch_size, concurrency, roi_size, stride)
-            raise ValueError(f"batch_size, concurrency, roi_size, stride: expected 1 or more, found {found}")
-        if any(step > length for step, length in zip(stride, roi_size, strict=True)):
-            raise ValueError(f"stride must not exceed roi_size, found {tuple(stride)} and {tuple(roi_size)}")
+        check_precision(precision)
+        overlap = [overlap] * len(roi_size) if isinstance(overlap, int | float) else list(overlap)
+        if len(overlap) != len(roi_size) or not all(0 <= share < 1 for share in overlap):
+            raise ValueError(f"overlap: expected 0 to below 1, for each axis of {tuple(roi_size)}, found {overlap}")
+        if min(sw_batch_size, concurrency, *roi_size) < 1:
+            found = (sw_batch_size, concurrency, roi_size)
+            raise ValueError(f"sw_batch_size, concurrency, roi_size: expected 1 or more, found {found}")
+        if ROTATE90 in tta and roi_size[1] != roi_size[2]:
+            raise ValueError(f"quarter turns need as many rows as columns, found a window of {tuple(roi_size)}")
         if activation is None and empty_value is not None:
             raise ValueError("empty_value needs an activation: windows left out are predicted with probability 0")
         self.roi_size = tuple(roi_size)
-        self.stride = tuple(stride)
-        self.batch_size = batch_size
+        # as MONAI rounds, but for what floating point makes of 0.9 * 10
+        self.stride = tuple(max(1, int(n * (1 - share) + 1e-6)) for n, share in zip(roi_size, overlap, strict=True))
+        """(D, H, W) distance between windows, in voxels."""
+        self.sw_batch_size = sw_batch_size
         self.activation = ACTIVATIONS[activation]
         self.channels = None if channels is None else list(channels)
-        self.views = views(tta, self.roi_size)
+        self.views = views(tta)
         self.empty_value = empty_value
-        self.amp = amp
+        self.precision = precision
         self.device = device
         self.output_device = output_device
         self.concurrency = concurrency
@@ -180,9 +169,9 @@ class SlidingWindow(Inferer):
                 if slab is None:
                     device = torch.device(self.device) if self.device is not None else device_of(network, layer)
                     slab = _Slab(gaussian_weights(self.roi_size), layer.shape[2:], device)
-                    _arrange(network, self.amp, device)
+                    _arrange(network, self.precision, device)
                 predict = _Predictor(self, layer, network, device, slab, args, kwargs)
-                with autocast_to(self.amp, device):  # around all windows of the layer, to convert weights once
+                with autocast_to(self.precision, device):  # around all windows of the layer, to convert weights once
                     for corner, prediction in predict(self._occupied(layer, corners)):
                         slab.add(corner, prediction)
                 if slab.total is None:  # nothing but empty windows so far: their number of channels is unknown
@@ -210,7 +199,7 @@ class SlidingWindow(Inferer):
         return predict_in_halves(predict, windows, "windows", self._limit_batch)
 
     def _limit_batch(self, size: int) -> None:
-        self.batch_size = max(1, min(self.batch_size, size))
+        self.sw_batch_size = max(1, min(self.sw_batch_size, size))
 
     def _mean(self, windows: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
         total = None
@@ -234,7 +223,7 @@ class _Predictor:
 
     def __call__(self, corners: Sequence[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
         """Yield corners, in order, with their predictions ``(C_out, *roi_size)`` float32."""
-        size = self.inferer.batch_size
+        size = self.inferer.sw_batch_size
         groups = [corners[start : start + size] for start in range(0, len(corners), size)]
         if self.inferer.concurrency == 1 or self.device.type != "cpu":
             predictions = map(self._predict, groups)  # a GPU still works on the last group while the next is cut
@@ -249,13 +238,13 @@ class _Predictor:
         if self.device.type == "cuda" and windows.device.type == "cpu":
             windows = windows.pin_memory()
         windows = windows.to(self.device, non_blocking=True).float()
-        with autocast_to(self.inferer.amp, self.device):
+        with autocast_to(self.inferer.precision, self.device):
             try:
                 return self.call(windows)
             except torch.OutOfMemoryError:
                 if not self.slab.on_gpu:
                     raise
-            self.slab.retreat()
+            self.slab.move_to_main_memory()
             return self.call(windows)
 
 
@@ -319,7 +308,7 @@ class _Slab:
         """Whether the sums take memory that the network could use."""
         return self.weight.device.type != "cpu"
 
-    def retreat(self) -> None:
+    def move_to_main_memory(self) -> None:
         """Leave the GPU's memory to the network."""
         logger.warning("out of GPU memory: predictions are summed up in main memory from now on")
         self._leave_gpu()
@@ -338,9 +327,9 @@ class _Slab:
             return torch.zeros((channels, *self.size))
 
 
-def _arrange(network: Callable, amp: str | None, device: torch.device) -> None:
+def _arrange(network: Callable, precision: str, device: torch.device) -> None:
     """Bring the network to channels-last order where it runs in bfloat16 on a CPU, which is where that pays."""
-    with autocast_to(amp, device) as dtype:
+    with autocast_to(precision, device) as dtype:
         if dtype is torch.bfloat16 and device.type == "cpu" and isinstance(network, nn.Module):
             network.to(memory_format=torch.channels_last_3d)
 
@@ -349,16 +338,3 @@ def window_of(planes: torch.Tensor, corner: Sequence[int], roi_size: Sequence[in
     """A view of ``(C, roi_size[0], H, W)`` on the rows and columns of one window."""
     (top, left), (_, height, width) = corner, roi_size
     return planes[:, :, top : top + height, left : left + width]
-
-
-def views(tta: str | Sequence[int], roi_size: Sequence[int]) -> list[View]:
-    """The views that a name or a list of spatial axes stands for; the plain one comes first."""
-    if tta == "turns":
-        if roi_size[1] != roi_size[2]:
-            raise ValueError(f"quarter turns need as many rows as columns, found a window of {tuple(roi_size)}")
-        return [View(turns=turns) for turns in range(4)]
-    named = {"none": [], "flips": [0, 1, 2]}
-    if isinstance(tta, str) and tta not in named:
-        raise ValueError(f"tta must be none, flips, turns or a list of axes, found {tta!r}")
-    axes = [AXES[axis] for axis in (named[tta] if isinstance(tta, str) else tta)]
-    return [View(flips) for n in range(len(axes) + 1) for flips in combinations(axes, n)]

@@ -1,8 +1,9 @@
 """Networks that MONAI does not have, and what is done to any network."""
 
 from .checkpointing import checkpoint_activations
+from .ensemble import build_ensemble
 from .normalization import set_batch_norm_momentum
 from .onnx_network import OnnxNetwork
 from .unetplusplus import FlexibleUNetPlusPlus
 
-__all__ = ["FlexibleUNetPlusPlus", "OnnxNetwork", "checkpoint_activations", "set_batch_norm_momentum"]
+__all__ = ["FlexibleUNetPlusPlus", "OnnxNetwork", "build_ensemble", "checkpoint_activations", "set_batch_norm_momentum"]

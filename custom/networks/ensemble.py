@@ -6,6 +6,8 @@ from copy import deepcopy
 import torch
 from torch import nn
 
+from ..configuration import without_effect
+
 _SMALLEST = torch.finfo(torch.float32).tiny
 
 
@@ -45,7 +47,8 @@ class Ensemble(nn.Module):
         return log if self.activation == "softmax" else log - (1 - mean).clamp_min(_SMALLEST).log()
 
 
-def with_weights_of(network: nn.Module, *, checkpoint: str | Sequence[str], activation: str) -> nn.Module:
+@without_effect("checkpoint")
+def build_ensemble(network: nn.Module, *, checkpoint: str | Sequence[str], activation: str) -> nn.Module:
     """The network itself for one file of weights, an :class:`Ensemble` of it for a list of several."""
     if isinstance(checkpoint, str) or len(checkpoint) == 1:
         return network

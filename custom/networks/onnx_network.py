@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from ..configuration import without_effect
 from ..errors import DataError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["OnnxNetwork"]
 
 
+@without_effect("path", "providers", "threads")
 class OnnxNetwork(nn.Module):
     """Predict with a network exported by ``python -m monai.bundle onnx_export``, in the place of the network itself.
 

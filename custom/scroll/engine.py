@@ -323,7 +323,7 @@ def _settings(job: Job) -> dict[str, Any]:
         },
         "grey_values": {key: getattr(scale, key) for key in ("a_min", "a_max", "b_min", "b_max", "clip")},
         "empty_value": EMPTY,
-        "amp": windows.amp,
+        "precision": windows.precision,
     }
 
 

@@ -13,14 +13,14 @@ from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, ScaleIntensityRanged
 from torch import nn
 
+from ..configuration import check_options
 from ..errors import DataError
 from ..handlers.weights import load_weights
 from ..identity import sha256, weights_identity
 from ..inferers import SlidingWindow
 from ..inferers.common import ACTIVATIONS
-from ..networks.ensemble import with_weights_of
-from ..options import check_options
-from ..transforms import CheckFiled
+from ..networks.ensemble import build_ensemble
+from ..transforms import CheckValuesd
 
 FOREGROUND = -1
 """The surface is the last of a network's channels, or its only one."""
@@ -114,12 +114,10 @@ class Bundle:
             return inferer
         if not isinstance(inferer, SlidingWindowInferer):
             raise DataError.of("inferer", type(inferer).__name__, "a SlidingWindow")
-        roi = inferer.roi_size
-        overlap = [inferer.overlap] * 3 if isinstance(inferer.overlap, float) else inferer.overlap
         return SlidingWindow(
-            roi_size=roi,
-            stride=[round(length * (1 - share)) for length, share in zip(roi, overlap, strict=True)],
-            batch_size=inferer.sw_batch_size,
+            roi_size=inferer.roi_size,
+            overlap=inferer.overlap,
+            sw_batch_size=inferer.sw_batch_size,
             activation="softmax",
             channels=[FOREGROUND],
         )
@@ -136,7 +134,7 @@ class Bundle:
                 raise DataError.of(path, f"weights {found}", f"{expected[:12]}, with which the prediction began")
         applied = self.windows().activation
         activation = next(name for name, function in ACTIVATIONS.items() if function is applied)
-        network = with_weights_of(self._content("network_def"), checkpoint=self.checkpoint, activation=activation)
+        network = build_ensemble(self._content("network_def"), checkpoint=self.checkpoint, activation=activation)
         load_weights(self.checkpoint, network)
         return network.eval()
 
@@ -149,13 +147,13 @@ class Bundle:
         """
         preprocessing = self._content("preprocessing")
         transforms = preprocessing.flatten().transforms if isinstance(preprocessing, Compose) else [preprocessing]
-        others = (LoadImaged, EnsureChannelFirstd, CheckFiled)  # a scroll's type, uint8, is checked when it is opened
+        others = (LoadImaged, EnsureChannelFirstd, CheckValuesd)  # a scroll's type, uint8, is checked when it is opened
         rest = [transform for transform in transforms if not isinstance(transform, others)]
         if len(rest) != 1 or not isinstance(rest[0], ScaleIntensityRanged):
             names = [type(transform).__name__ for transform in rest]
             raise DataError.of("preprocessing", f"{names} after loading", "ScaleIntensityRanged alone")
         ranges = [
-            tuple(check.grey_values) for check in transforms if isinstance(check, CheckFiled) and check.grey_values
+            tuple(check.grey_values) for check in transforms if isinstance(check, CheckValuesd) and check.grey_values
         ]
         scaler = rest[0].scaler
         if any(low > 0 or high < 255 for low, high in ranges) or scaler.a_min < 0 or scaler.a_max > 255:
@@ -192,7 +190,7 @@ class ScrollNetwork(nn.Module):
         """Predict grey values ``(n, 1, D, H, W)`` float32."""
         count = len(windows)
         self.counts.append(count)
-        missing = self.inferer.batch_size - count
+        missing = self.inferer.sw_batch_size - count
         if missing > 0:
             windows = torch.cat([windows, windows.new_zeros((missing, *windows.shape[1:]))])
         return self.network(self._normalised(windows))[:count]

@@ -71,7 +71,7 @@ class Predictor:
         self.inferer.progress = False
         self.inferer.device = device
         self.inferer.concurrency = threads
-        self.inferer.batch_size = 1 if device.type == "cpu" else batch_size or self.inferer.batch_size
+        self.inferer.sw_batch_size = 1 if device.type == "cpu" else batch_size or self.inferer.sw_batch_size
         self.network = bundle.network().to(device)
         self.intensity = bundle.intensity()
 

@@ -10,10 +10,12 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from ..configuration import without_effect
 from ..data.volumes import DICOM_SUFFIXES, stem, suffix
 from ..data.writing import write_volume
 
 
+@without_effect("output_dir")
 class SaveVolumed(MapTransform):
     """Write ``(C, D, H, W)`` or ``(D, H, W)`` predictions to ``output_dir``, one file per channel, never half a file.
 

@@ -62,7 +62,7 @@ def patches(case: dict[str, str], sizes: Sizes) -> list[Row]:
     """A random patch of image and label, out of the cache and out of the TIFFs."""
     cache_dir = Path(case["image"]).parent / "patches"
     cache = VolumeCache(cases=[case], cache_dir=cache_dir, modality="scroll", progress=False)
-    dataset = PatchDataset(volumes=cache, patch_size=sizes.patch, seed=0)
+    dataset = PatchDataset(data=cache, patch_size=sizes.patch, seed=0)
     item, rng = count(), np.random.default_rng(0)
 
     def decode() -> list[np.ndarray]:
@@ -101,7 +101,7 @@ def steps(bundle: str, case: dict[str, str], sizes: Sizes) -> list[Row]:
     cases = [{**case, "id": str(i), "group": str(i)} for i in range(2)]
     options = {"cases": cases, "cache_dir": str(Path(case["image"]).parent / "steps"), "n_folds": 1, "num_workers": 0}
     items = {"patch_size": list(sizes.patch)} if bundle == SURFACE else {"slice_size": [sizes.ct, sizes.ct]}
-    parser.update({**options, "train#volumes#progress": False, **items})
+    parser.update({**options, "cache#progress": False, **items})
     dataset, batch_size = parser.get_parsed_content("train#dataset"), parser.get_parsed_content("batch_size")
     # A copy each: what draws an item's random numbers serves one loader at a time.
     loaders = [StreamLoader(dataset=deepcopy(dataset), batch_size=batch_size, num_workers=n) for n in (0, 2)]

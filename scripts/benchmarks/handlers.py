@@ -107,7 +107,7 @@ def make_trainer(device: str, data: dict, sizes: Sizes, folder: Path | None = No
         network=network,
         optimizer=optimizer,
         loss_function=loss,
-        inferer=AutocastInferer(precision="bf16" if device.startswith("cuda") else "fp32"),
+        inferer=AutocastInferer(precision="bfloat16" if device.startswith("cuda") else "float32"),
         decollate=False,
         train_handlers=handlers,
     )

@@ -45,7 +45,7 @@ class Sizes:
 
     filters: int = 40
     roi: tuple[int, int, int] = (48, 96, 96)
-    stride: tuple[int, int, int] = (24, 72, 72)
+    overlap: tuple[float, float, float] = (0.5, 0.25, 0.25)
     volume: tuple[int, int, int] = (96, 96, 168)
     steps: int = 40
     patch: int = 32
@@ -66,7 +66,7 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
 def cpu(sizes: Sizes) -> list[Row]:
     """Voxels a second, masks, and time outside the network."""
     network, volume = _taught(sizes)
-    ours, theirs = _inferer(sizes.roi, sizes.stride), _monai(sizes.roi, sizes.stride)
+    ours, theirs = _inferer(sizes.roi, sizes.overlap), _monai(sizes.roi, sizes.overlap)
     masks: dict[str, torch.Tensor] = {}
 
     def our_mask() -> None:
@@ -89,16 +89,16 @@ def cpu(sizes: Sizes) -> list[Row]:
 def gpu(device: str, sizes: Sizes) -> list[Row]:
     """Each at the number of windows at a time that suits it best."""
     network = _network(sizes.filters).to(device).eval()
-    roi, stride = _bundle_windows()
+    roi, overlap = _bundle_windows()
     volume = torch.rand(1, 1, *sizes.gpu_volume)
     dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
     def ours(batch: int) -> None:
-        _inferer(roi, stride, batch)(volume, network)
+        _inferer(roi, overlap, batch)(volume, network)
 
     def theirs(batch: int) -> None:
         with torch.autocast("cuda", dtype=dtype):
-            _monai(roi, stride, batch)(volume.to(device), network)
+            _monai(roi, overlap, batch)(volume.to(device), network)
 
     (first, a), (second, b) = (min((_on_gpu(work, batch), batch) for batch in BATCHES) for work in (ours, theirs))
     what = f"voxels a second ({by(sizes.gpu_volume)}, {a} and {b} windows at a time, the best for each)"
@@ -124,10 +124,10 @@ def memory(sizes: Sizes) -> list[Row]:
     return rows
 
 
-def _extra_memory(kind: str, roi: Sequence[int], stride: Sequence[int], filters: int, shape: Sequence[int]) -> int:
+def _extra_memory(kind: str, roi: Sequence[int], overlap: Sequence[float], filters: int, shape: Sequence[int]) -> int:
     """Largest resident memory during a prediction less that before it, in bytes."""
     network = _network(filters).eval() if filters else _two_classes
-    inferer = (_inferer if kind == "ours" else _monai)(roi, stride)
+    inferer = (_inferer if kind == "ours" else _monai)(roi, overlap)
     volume = torch.rand(1, 1, *shape)
     inferer(volume[:, :, : roi[0], : roi[1], : roi[2]], network)  # what libraries set up once is of no account
     gc.collect()
@@ -173,19 +173,20 @@ def _on_gpu(work: Callable[[int], None], batch: int) -> tuple[float, int]:
     return seconds, torch.cuda.max_memory_allocated() - before
 
 
-def _inferer(roi: Sequence[int], stride: Sequence[int], batch: int = 1) -> Inferer:
+def _inferer(roi: Sequence[int], overlap: Sequence[float], batch: int = 1) -> Inferer:
     """As the bundle has it."""
-    return SlidingWindow(roi_size=roi, stride=stride, batch_size=batch, activation="softmax", channels=[1])
+    overlap = overlap
+    return SlidingWindow(roi_size=roi, overlap=overlap, sw_batch_size=batch, activation="softmax", channels=[1])
 
 
-def _monai(roi: Sequence[int], stride: Sequence[int], batch: int = 1) -> Callable[..., torch.Tensor]:
-    overlap = [1 - step / length for step, length in zip(stride, roi, strict=True)]
+def _monai(roi: Sequence[int], overlap: Sequence[float], batch: int = 1) -> Callable[..., torch.Tensor]:
+    overlap = overlap
     return torch.no_grad()(SlidingWindowInferer(roi, batch, overlap, mode="gaussian"))
 
 
-def _bundle_windows() -> tuple[list[int], list[int]]:
+def _bundle_windows() -> tuple[list[int], list[float]]:
     config = read_config(SURFACE, "inference")
-    return config["patch_size"], config["stride"]
+    return config["patch_size"], config["overlap"]
 
 
 def _faster(what: str, shape: Sequence[int], times: Sequence[float], theirs: str, goal: str) -> Row:

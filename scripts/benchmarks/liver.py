@@ -16,7 +16,7 @@ from monai.inferers import SliceInferer
 
 from scripts.phantoms import write_abdomens
 
-from custom.data import PatchDataset, StreamLoader, VolumeCache, VolumeDataset
+from custom.data import PatchDataset, StreamLoader, VolumeCache
 from custom.inferers import SliceVolumeInferer
 from custom.transforms import LabelToRegionsd
 
@@ -47,15 +47,12 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
 
 
 def _inference(parser: ConfigParser, device: str, sizes: Sizes) -> list[Row]:
-    volumes = parser.get_parsed_content("train#volumes")
+    volumes = parser.get_parsed_content("train#dataset").volumes
     network = _trained(parser.get_parsed_content("network_def"), volumes, device, sizes)
-    (item,) = VolumeDataset(
-        volumes=parser.get_parsed_content("validate#volumes"),
-        transform=parser.get_parsed_content("validate#preprocessing"),
-    )
+    (item,) = parser.get_parsed_content("validate#dataset")
     image = item["image"][None].to(device)
 
-    ours = SliceVolumeInferer(batch_size=sizes.batch, divisor=32)
+    ours = SliceVolumeInferer(sw_batch_size=sizes.batch, divisor=32)
     theirs = SliceInferer(roi_size=image.shape[3:], sw_batch_size=sizes.batch, spatial_dim=0)
     outputs: dict[str, torch.Tensor] = {}
 
@@ -83,7 +80,7 @@ def _inference(parser: ConfigParser, device: str, sizes: Sizes) -> list[Row]:
 def _trained(network: torch.nn.Module, volumes: VolumeCache, device: str, sizes: Sizes) -> torch.nn.Module:
     """The network after a training on crops: one that is undecided about many voxels shows any rounding."""
     crop = (1, sizes.crop, sizes.crop)
-    patches = PatchDataset(volumes=volumes, patch_size=crop, seed=0, foreground_share=0.7, transform=_windowed)
+    patches = PatchDataset(data=volumes, patch_size=crop, seed=0, foreground_share=0.7, transform=_windowed)
     loss = read_config(LIVER, "train").get_parsed_content("loss")
     with closing(iter(StreamLoader(dataset=patches, batch_size=sizes.crops))) as batches:
         slices = ([batch[key][:, :, 0].to(device) for key in ("image", "label")] for batch in batches)

@@ -57,7 +57,7 @@ def run(device: str) -> list[Row]:
     default = (config["batch_size"], *config["patch_size"])
     logits, target = (torch.from_numpy(array).to(device) for array in example(default if on_gpu else CPU_BATCH))
     network = config.get_parsed_content("network_def").to(device).train()
-    setting = Setting(network, logits[:, 1:] / 6, target, device, "bf16" if on_gpu else "fp32")
+    setting = Setting(network, logits[:, 1:] / 6, target, device, "bfloat16" if on_gpu else "float32")
     return [*_terms(setting, default), *_checkpointing(setting)]
 
 
@@ -85,7 +85,7 @@ def _terms(setting: Setting, default: tuple[int, ...]) -> list[Row]:
 
 
 def _checkpointing(setting: Setting) -> list[Row]:
-    names = read_config(SURFACE, "train", "low_memory")["checkpoint_levels"]
+    names = read_config(SURFACE, "train", "low_memory")["module#names"]
     networks = [checkpoint_activations(deepcopy(setting.network), names=names), setting.network]
     loss = read_config(SURFACE, "train", "loss_dice_ce").get_parsed_content("loss")
     kept = [

@@ -55,7 +55,7 @@ def _workflows(source: Source, foreign: Path, data: Path, images: Path, shape: l
     """Calls that run the bundle's workflows, with windows of a small ``shape``."""
     bundle = source.folder.resolve()
     train, inference = (read_json(bundle / "configs" / f"{name}.json") for name in ("train", "inference"))
-    sizes = {"patch_size": shape, "stride": [axis // 2 for axis in shape], "slice_size": shape}
+    sizes = {"patch_size": shape, "slice_size": shape}
     learning = {
         **{key: value for key, value in {**TINY, **sizes}.items() if key in train},
         "dataset_dir": str(data),

@@ -29,7 +29,6 @@ def workflow(bundle: str, data: Path, folder: Path, *, steps: int, num_workers: 
         "vesuvius_surface_3d": {
             "network_def": {"_target_": "torch.nn.Conv3d", **layer},
             "patch_size": [12, 24, 24],
-            "stride": [8, 16, 16],
         },
         "liver_tumor_2d": {"network_def": {"_target_": "torch.nn.Conv2d", **layer}, "slice_size": [48, 48]},
     }
@@ -44,7 +43,7 @@ def workflow(bundle: str, data: Path, folder: Path, *, steps: int, num_workers: 
         epochs=min(EPOCHS, steps),
         steps_per_epoch=math.ceil(steps / EPOCHS),
         num_workers=num_workers,
-        **{"train#cases": "@cases", "validate#cases": "@cases"},
+        **{"train#dataset#data": "@cases", "validate#dataset#data": "@cases"},
         **own[bundle],
     )
     flow.initialize()

@@ -17,7 +17,6 @@ SMALL: dict[str, dict[str, Any]] = {
         "epochs": 2,
         "steps_per_epoch": 2,
         "patch_size": [16, 32, 32],
-        "stride": [8, 24, 24],
         "network_def#init_filters": 8,
     },
     "liver_tumor_2d": {

@@ -1,6 +1,7 @@
 """What the configurations declare exists, fits together and is what the documents say."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -84,19 +85,12 @@ def test_training_and_inference_see_the_same(name):
     train = ConfigParser(ConfigParser.load_config_file(configs / "train.json"))
     inference = ConfigParser(ConfigParser.load_config_file(configs / "inference.json"))
     assert inference["network_def"] == train["network_def"]
-    assert inference["inferer"] | {"amp": None} == train["validate#inferer"] | {"amp": None}  # precision is training's
+    assert inference["inferer"] == train["validate#inferer"]
     assert inference["preprocessing#transforms"][-1] == train["normalize"]
     assert inference["postprocessing#transforms"][0] == train["validate#postprocessing#transforms"][0]
-    for knob in set(inference.get()) & set(train.get()) - {
-        "dataset_dir",
-        "output_dir",
-        "imports",
-        "cases",
-        "network",
-        "run",
-    }:
-        if knob != "initialize":
-            assert inference[knob] == train[knob], knob
+    differ = {"dataset_dir", "output_dir", "imports", "cases", "network", "run", "initialize"}
+    for knob in set(inference.get()) & set(train.get()) - differ:
+        assert inference[knob] == train[knob], knob
 
 
 def test_both_bundles_read_alike():
@@ -147,4 +141,24 @@ def test_the_surface_network_is_the_seeds_size():
     outputs = network(torch.zeros(1, 1, 8, 16, 16))
     assert [tuple(output.shape[2:]) for output in outputs] == [(8, 16, 16), (4, 8, 8), (2, 4, 4)]
     inferer = parser.get_parsed_content("validate#inferer")
-    assert (inferer.roi_size, inferer.stride) == ((72, 136, 136), (36, 104, 104))
+    assert (inferer.roi_size, inferer.stride) == ((72, 136, 136), (36, 102, 102))
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_a_configuration_is_read_in_one_go(name):
+    configs = REPOSITORY / "bundles" / name / "configs"
+    for file, lines, size in (("train", 300, 10 * 1024), ("inference", 110, 10 * 1024)):
+        text = (configs / f"{file}.json").read_text()
+        assert len(text.splitlines()) <= lines and len(text.encode()) <= size
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_every_knob_is_documented(name):
+    """Entries before the network, in the tables of the bundle's README."""
+    configs = REPOSITORY / "bundles" / name / "configs"
+    tables = [line for line in (configs.parent / "docs" / "README.md").read_text().splitlines() if line[:1] == "|"]
+    documented = {word for line in tables for word in re.findall(r"`([\w#]+)`", line.split("|")[1])}
+    for file in ("train", "inference"):
+        keys = list(json.loads((configs / f"{file}.json").read_text()))
+        knobs = set(keys[: keys.index("network_def")]) - {"imports", "hypothesis"}
+        assert knobs <= documented, sorted(knobs - documented)

@@ -19,7 +19,6 @@ SMALL = {
     "vesuvius_surface_3d": {
         "network_def#init_filters": 8,
         "patch_size": [16, 32, 32],
-        "stride": [8, 24, 24],
         "n_folds": 3,
         "num_workers": 0,
     },

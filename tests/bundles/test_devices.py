@@ -78,7 +78,7 @@ def test_the_livers_losses_and_their_gradients(name):
 @pytest.mark.parametrize(("bundle", "levels"), [(SURFACE, False), (SURFACE, True), (LIVER, False)])
 def test_networks_and_their_gradients(bundle, levels):
     """With activations that are recomputed, too."""
-    names = config(SURFACE, "train", "low_memory")["checkpoint_levels"] if levels else ()
+    names = config(SURFACE, "train", "low_memory")["module#names"] if levels else ()
     image, original = torch.randn(SHAPES[bundle], generator=torch.Generator().manual_seed(0)), network(bundle)
 
     def work(device: str) -> list[torch.Tensor]:
@@ -96,7 +96,7 @@ def test_probabilities_in_bfloat16(bundle):
     image, original = torch.randn(SHAPES[bundle], generator=torch.Generator().manual_seed(0)), network(bundle)
 
     def work(device: str) -> list[torch.Tensor]:
-        inferer = AutocastInferer(precision="fp32" if device == "cpu" else "bf16")
+        inferer = AutocastInferer(precision="float32" if device == "cpu" else "bfloat16")
         with torch.no_grad():
             return [inferer(image.to(device), deepcopy(original).to(device)).float().sigmoid()]
 
@@ -106,8 +106,13 @@ def test_probabilities_in_bfloat16(bundle):
 @pytest.mark.parametrize("bundle", SHAPES)
 def test_inferers(bundle):
     volume, original = torch.randn(1, 1, 18, 40, 34, generator=torch.Generator().manual_seed(0)), network(bundle)
-    inferer = SliceVolumeInferer(batch_size=8, divisor=32, flips=["horizontal"])
+    inferer = SliceVolumeInferer(sw_batch_size=8, divisor=32, tta=["horizontal"])
     if bundle == SURFACE:
-        windows = {"roi_size": (16, 32, 32), "stride": (8, 24, 24), "batch_size": 2, "tta": "flips"}
+        windows = {
+            "roi_size": (16, 32, 32),
+            "overlap": (0.5, 0.25, 0.25),
+            "sw_batch_size": 2,
+            "tta": ["depth", "vertical", "horizontal"],
+        }
         inferer = SlidingWindow(**windows, activation="softmax", channels=[1])
     assert_alike(lambda device: [inferer(volume.to(device), deepcopy(original).to(device))], 1e-3)

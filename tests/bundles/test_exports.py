@@ -33,7 +33,7 @@ SHAPES = {
 }
 ODD = {"vesuvius_surface_3d": (1, 1, 20, 18, 16), "liver_tumor_2d": (2, 1, 70, 97)}
 INFERENCE = {
-    "vesuvius_surface_3d": {"patch_size": [16, 32, 32], "stride": [8, 24, 24]},
+    "vesuvius_surface_3d": {"patch_size": [16, 32, 32]},
     "liver_tumor_2d": {"clean_liver": False},
 }
 
@@ -182,7 +182,7 @@ def test_inference_through_onnx_runtime_predicts_the_same(name, exported, phanto
             dataset_dir=str(phantoms[name].images),
             output_dir=str(tmp_path / kind),
             **INFERENCE[name],
-            **{"inferer#amp": None},
+            **{"inferer#precision": "float32"},
             **small,
         )
         flow.initialize()

@@ -13,7 +13,7 @@ from custom.data.predictions import RECORD
 from custom.errors import DataError, find_data_error
 
 TINY = {
-    "vesuvius_surface_3d": {"network_def#init_filters": 8, "patch_size": [16, 32, 32], "stride": [16, 24, 24]},
+    "vesuvius_surface_3d": {"network_def#init_filters": 8, "patch_size": [16, 32, 32]},
     "liver_tumor_2d": {"network_def#backbone": "resnet18", "network_def#decoder_channels": [8, 8, 8, 8, 8]},
 }
 EXTENSION = {"vesuvius_surface_3d": ".tif", "liver_tumor_2d": ".nii.gz"}
@@ -139,7 +139,7 @@ def test_formats_and_kinds_of_input(bundle, weights, images, infer, tmp_path, ex
 @pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_its_members(bundle, weights, images, infer, tmp_path):
     """As probabilities, in 255 steps."""
-    options = {"dataset_dir": str(images / f"a{EXTENSION[bundle.name]}"), "inferer#amp": None}
+    options = {"dataset_dir": str(images / f"a{EXTENSION[bundle.name]}"), "inferer#precision": "float32"}
     found = []
     for number, checkpoint in enumerate([*weights, weights]):
         out = tmp_path / f"out{number}"

@@ -22,8 +22,8 @@ TINY = {
     "slice_size": [64, 64],
     "n_folds": 3,
     "num_workers": 0,
-    "slice_batch_size": 4,
-    "elastic_spacing": 40,
+    "sw_batch_size": 4,
+    "augmentation#warp#elastic_spacing": 40,
 }
 SMALL_NETWORK = {"network_def#backbone": "resnet18", "network_def#decoder_channels": [16, 16, 8, 8, 8]}
 
@@ -41,7 +41,7 @@ def liver(phantoms):
 def workflow(liver, names, kind, **options):
     if not OWN_NETWORK & set(names):
         options = SMALL_NETWORK | options
-    sizes = TINY if kind == "train" else {"slice_batch_size": TINY["slice_batch_size"]}
+    sizes = TINY if kind == "train" else {"sw_batch_size": TINY["sw_batch_size"]}
     return ConfigWorkflow(
         liver.configs(*names),
         workflow_type=kind,
@@ -163,7 +163,7 @@ def test_context_is_the_same_in_training_and_inference(liver, tmp_path):
         seen.append(batch)
         return batch[:, :1]
 
-    (whole,) = VolumeDataset(volumes=[volume])
+    (whole,) = VolumeDataset(data=[volume])
     flow.parser.get_parsed_content("validate#inferer")(whole["image"][None], network)
     batches = seen[::2]  # every second one is mirrored
     np.testing.assert_array_equal(torch.cat(batches)[index, :, :48, :48], expected)

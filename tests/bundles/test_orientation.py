@@ -40,7 +40,7 @@ def predict(path, output, request):
         clean_liver=False,
         tta=[],
         window=list(WINDOW),
-        **{"handlers#0#_disabled_": True, "inferer#amp": None},
+        **{"handlers#0#_disabled_": True, "inferer#precision": "float32"},
     )
     flow.initialize()
     flow.network_def = Threshold()

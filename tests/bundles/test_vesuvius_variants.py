@@ -14,7 +14,7 @@ from custom.ops.targets import TARGET_CHANNELS
 CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "vesuvius_surface_3d" / "configs"
 NETWORKS = {
     "light_unet": {"network_def#features": [4, 4, 4, 8, 8, 4]},
-    "swin_unetr": {"network_def#feature_size": 12, "patch_size": [32, 64, 64], "stride": [24, 48, 48]},
+    "swin_unetr": {"network_def#feature_size": 12, "patch_size": [32, 64, 64]},
 }
 """What makes each network small enough for a test."""
 VARIANTS = [*NETWORKS, "exp001_full", "smoke", "low_memory", "loss_dice_ce"]
@@ -92,12 +92,12 @@ def test_a_network_exports(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [None, *NETWORKS])
-def test_patch_and_stride_are_legal(name):
+def test_patch_and_overlap_are_legal(name):
     """MONAI's SwinUNETR halves the patch five times, SegResNetDS three times; BasicUNet pads."""
     parser = load("train", *([name] if name else []))
     divisor = {"SwinUNETR": 32, "SegResNetDS": 8}.get(parser["network_def#_target_"], 1)
     assert all(size % divisor == 0 for size in parser["patch_size"])
-    assert all(0 < step <= size for step, size in zip(parser["stride"], parser["patch_size"], strict=True))
+    assert all(0 <= share < 1 for share in parser["overlap"])
 
 
 def test_the_seeds_configurations():
@@ -110,7 +110,7 @@ def test_the_seeds_configurations():
 
 def test_every_term_reaches_the_network_through_the_loader(bundle, options, tmp_path):
     """One batch of the bundle's own loader: each term alone gives gradients, all together their weighted sum."""
-    options = options | {"betti_interval": 1, "network_def#init_filters": 8}
+    options = options | {"loss#every#betti": 1, "network_def#init_filters": 8}
     parser = prepared(bundle, options, tmp_path).parser
     batch = next(iter(parser.get_parsed_content("train#dataloader")))
     assert batch["label"].shape[1] == len(TARGET_CHANNELS)
@@ -160,20 +160,18 @@ def test_quarter_turns_are_made_in_square_planes_only(patch, planes):
     parser = load("train")
     parser["patch_size"] = patch
     transforms = parser.get_parsed_content("train#preprocessing").transforms
-    turns = [transform for transform in transforms if type(transform).__name__ == "RandRotate90d"]
+    (symmetries,) = (transform for transform in transforms if type(transform).__name__ == "RandSymmetriesd")
+    turns = [transform for transform in symmetries.transforms if type(transform).__name__ == "RandRotate90d"]
     assert len(turns) == planes
     assert type(transforms[-1]).__name__ == "SurfaceTargetsd"
 
 
 def test_every_augmentation_can_be_turned_off():
-    """With all probabilities at 0 and the flips taken out, an item is the patch itself."""
+    """With all probabilities at 0 an item is the patch itself."""
     parser = load("train")
-    parser["augmentation"] = {
-        key: 0.0 if key.endswith("_prob") else value for key, value in parser["augmentation"].items()
-    }
-    for index, transform in enumerate(parser["train#preprocessing#transforms"]):
-        if isinstance(transform, dict) and transform["_target_"] in ("RandFlipd", "RandRotate90d"):
-            parser[f"train#preprocessing#transforms#{index}#prob"] = 0.0
+    for name in parser["augmentation"]:
+        for key in ("flip_prob", "rotate_prob") if name == "symmetries" else ("prob",):
+            parser[f"augmentation#{name}#{key}"] = 0.0
     image = np.random.default_rng(0).integers(0, 256, (1, 16, 32, 32), dtype=np.uint8)
     label = np.zeros_like(image)
     label[0, 7:9] = 1

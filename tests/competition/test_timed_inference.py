@@ -30,7 +30,7 @@ from custom.errors import DataError
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCROLL, LIVER = "vesuvius_surface_3d", "liver_tumor_2d"
 OPTIONS = {
-    SCROLL: {"patch_size": [16, 32, 32], "stride": [8, 24, 24], "network_def#init_filters": 8},
+    SCROLL: {"patch_size": [16, 32, 32], "network_def#init_filters": 8},
     LIVER: {"network_def#backbone": "resnet18", "network_def#decoder_channels": [16, 16, 8, 8, 8]},
 }
 
@@ -111,7 +111,7 @@ def medians(options, image):
     return [float(channel.median()) for channel in values]
 
 
-@pytest.mark.parametrize("name, tta", [(SCROLL, "none"), (LIVER, []), (LIVER, ["horizontal", "both"])])
+@pytest.mark.parametrize("name, tta", [(SCROLL, []), (LIVER, []), (LIVER, ["horizontal", "vertical"])])
 def test_with_enough_time_the_prediction_is_the_bundles(name, tta, weights, images, tmp_path):
     options = {**weights[name], "tta": tta}
     image = images[name] if name == LIVER else sorted(images[name].iterdir())[0]
@@ -119,7 +119,7 @@ def test_with_enough_time_the_prediction_is_the_bundles(name, tta, weights, imag
         options |= {"clean_liver": False, "threshold": medians(options, image)}
     expected = reference(name, options, image, tmp_path / "expected")
     answer = predictor(name, options, tmp_path / "timed").predict({"image": str(image)}, share=1e9, limit=1e9)
-    assert answer["views"] == (1 if isinstance(tta, str) else 1 + len(tta))
+    assert answer["views"] == 2 ** len(tta)
     found = next(predictions(tmp_path / "timed"))
     assert found.name == next(predictions(tmp_path / "expected")).name
     assert 0 < np.count_nonzero(expected) < expected.size
@@ -132,8 +132,8 @@ def test_with_enough_time_the_prediction_is_the_bundles(name, tta, weights, imag
 def test_all_flips_agree_with_the_inferers_own(weights, images, tmp_path):
     """Windows lie elsewhere in a volume that is flipped as a whole, so only nearly."""
     options, image = weights[SCROLL], sorted(images[SCROLL].iterdir())[0]
-    expected = reference(SCROLL, options, image, tmp_path / "expected", tta="flips")
-    timed = predictor(SCROLL, {**options, "tta": "flips"}, tmp_path / "timed")
+    expected = reference(SCROLL, options, image, tmp_path / "expected", tta=["depth", "vertical", "horizontal"])
+    timed = predictor(SCROLL, {**options, "tta": ["depth", "vertical", "horizontal"]}, tmp_path / "timed")
     assert timed.predict({"image": str(image)}, share=1e9, limit=1e9)["views"] == 8
     found = read_volume(next(predictions(tmp_path / "timed"))).array
     assert np.mean(found != expected) < 0.02
@@ -144,7 +144,7 @@ def test_all_flips_agree_with_the_inferers_own(weights, images, tmp_path):
 @pytest.mark.slow
 def test_views_are_added_while_they_fit_into_the_share(weights, images, tmp_path):
     image = sorted(images[SCROLL].iterdir())[0]
-    options = {**weights[SCROLL], "tta": "flips", "window_batch_size": 1000}
+    options = {**weights[SCROLL], "tta": ["depth", "vertical", "horizontal"], "sw_batch_size": 1000}
     calls = Clock()
     timed = predictor(SCROLL, options, tmp_path, calls)
     assert timed.predict({"image": str(image)}, share=1e9, limit=1e9)["views"] == 8
@@ -156,7 +156,7 @@ def test_views_are_added_while_they_fit_into_the_share(weights, images, tmp_path
 def test_the_limit_cuts_off_and_complete_views_count(weights, images, tmp_path):
     image = sorted(images[SCROLL].iterdir())[0]
     clock = Clock()
-    timed = predictor(SCROLL, {**weights[SCROLL], "tta": "flips"}, tmp_path / "p", clock)
+    timed = predictor(SCROLL, {**weights[SCROLL], "tta": ["depth", "vertical", "horizontal"]}, tmp_path / "p", clock)
     assert timed.predict({"image": str(image)}, share=1e9, limit=1.0) == {"views": 0, "seconds": 2.0}
     assert not list(predictions(tmp_path / "p"))
     before = clock.now
@@ -209,13 +209,13 @@ def test_what_is_there_is_kept_only_if_it_would_be_made_alike(weights, images, t
     folder, other = tmp_path / "p", tmp_path / "other.pt"
     torch.save({key: value * 2 for key, value in torch.load(weights[SCROLL]["checkpoint"]).items()}, other)
     cases = [{"id": path.stem, "image": str(path)} for path in sorted(images[SCROLL].iterdir())]
-    options = {**weights[SCROLL], "tta": "flips"}
+    options = {**weights[SCROLL], "tta": ["depth", "vertical", "horizontal"]}
     first = predictor(SCROLL, options, folder)
     first.predict(cases[0], share=1e9, limit=1e9)
     first.predict(cases[1], share=0.0, limit=1e9)
     assert first.keep(cases) == {"kept": [cases[0]["id"]]}
     assert len(list(predictions(folder))) == 2  # that of one view may be all that there will be
-    assert predictor(SCROLL, {**options, "window_batch_size": 1}, folder).keep(cases)["kept"] == [cases[0]["id"]]
+    assert predictor(SCROLL, {**options, "sw_batch_size": 1}, folder).keep(cases)["kept"] == [cases[0]["id"]]
     assert predictor(SCROLL, {**options, "checkpoint": str(other)}, folder).keep(cases) == {"kept": []}
     assert not list(predictions(folder))
 
@@ -242,7 +242,7 @@ def test_old_predictions_are_not_handed_in_where_time_is_out(weights, images, tm
     outcomes, lines = run(images[SCROLL], tmp_path / "p", weights[SCROLL], seconds=600, devices=["cpu"])
     assert [path.stat().st_mtime_ns for path in predictions(tmp_path / "p")] == stamps
     assert {outcome.status for outcome in outcomes} == {PREDICTED} and "3 of 3 predictions were there already" in lines
-    options = weights[SCROLL] | {"threshold_low": 0.9}
+    options = weights[SCROLL] | {"surface_postprocessing#threshold_low": 0.9}
     outcomes, _ = run(images[SCROLL], tmp_path / "p", options, seconds=0.0, devices=["cpu"])
     assert {outcome.status for outcome in outcomes} == {NO_TIME} and not list(predictions(tmp_path / "p"))
 

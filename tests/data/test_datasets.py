@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 from types import SimpleNamespace
 
 import nibabel
@@ -54,7 +55,7 @@ def at(place, shape=(20, 24, 28)):
 
 
 def patches(volumes, n=200, **arguments):
-    dataset = PatchDataset(volumes=volumes, **{"patch_size": (8, 10, 12), "seed": 5, **arguments})
+    dataset = PatchDataset(data=volumes, **{"patch_size": (8, 10, 12), "seed": 5, **arguments})
     return [dataset[k] for k in range(n)]
 
 
@@ -85,7 +86,7 @@ def test_a_patch_is_the_box_of_image_and_label_at_its_position():
 def test_a_patch_does_not_alias_the_volume():
     source = volume()
     before = source.image.copy()
-    PatchDataset(volumes=[source], patch_size=source.image.shape, seed=0)[0]["image"].zero_()
+    PatchDataset(data=[source], patch_size=source.image.shape, seed=0)[0]["image"].zero_()
     np.testing.assert_array_equal(source.image, before)
 
 
@@ -109,20 +110,20 @@ def test_item_k_depends_on_seed_and_k_alone():
             RandCoarseDropoutd(keys="image", prob=0.5, holes=2, spatial_size=3),
         ]
     )
-    one, other = (PatchDataset(volumes=volumes, patch_size=(8, 8, 8), seed=5, transform=transform) for _ in range(2))
+    one, other = (PatchDataset(data=volumes, patch_size=(8, 8, 8), seed=5, transform=transform) for _ in range(2))
     in_order = [one[k] for k in range(12)]
     np.random.random(3)
     torch.rand(3)
     for k in (7, 3, 11, 0, 7):
         assert same(other[k], in_order[k])
-    reseeded = PatchDataset(volumes=volumes, patch_size=(8, 8, 8), seed=6, transform=transform)
+    reseeded = PatchDataset(data=volumes, patch_size=(8, 8, 8), seed=6, transform=transform)
     assert not any(same(reseeded[k], in_order[k]) for k in range(12))
     assert len({item["image"].numpy().tobytes() for item in in_order}) == 12
     assert not any(isinstance(value, MetaTensor) for item in in_order for value in item.values())
 
 
 def test_indices_have_no_end_but_a_beginning():
-    dataset = PatchDataset(volumes=[volume()], patch_size=(4, 4, 4), seed=2**64 - 1)
+    dataset = PatchDataset(data=[volume()], patch_size=(4, 4, 4), seed=2**64 - 1)
     assert not same(dataset[10**15], dataset[10**15 + 1])
     with pytest.raises(IndexError):
         dataset[-1]
@@ -218,7 +219,7 @@ def organ(depth=40, tumor=(20, 22), liver=(15, 30), shape=(6, 5)):
 
 
 def drawn_slices(volumes, n=600, **arguments):
-    dataset = SliceDataset(volumes=volumes, seed=3, **arguments)
+    dataset = SliceDataset(data=volumes, seed=3, **arguments)
     return [dataset[k] for k in range(n)]
 
 
@@ -289,7 +290,7 @@ def test_a_share_is_drawn_from_the_volumes_that_have_it():
 def test_slices_are_reproducible_with_a_random_transform():
     transform = Compose([RandFlipd(keys=["image", "label"], prob=0.5), RandGaussianNoised(keys="image", prob=0.5)])
     source = volume(shape=(40, 6, 5), label=organ())
-    one, other = (SliceDataset(volumes=[source], seed=3, transform=transform) for _ in range(2))
+    one, other = (SliceDataset(data=[source], seed=3, transform=transform) for _ in range(2))
     in_order = [one[k] for k in range(10)]
     assert all(same(other[k], in_order[k]) for k in reversed(range(10)))
 
@@ -297,7 +298,7 @@ def test_slices_are_reproducible_with_a_random_transform():
 @pytest.mark.parametrize("shares", [{"lesion": 1.0}, {"tumor": -1.0, "any": 2.0}, {"any": 0.0}, {}])
 def test_wrong_shares_are_refused(shares):
     with pytest.raises(ValueError, match="shares"):
-        SliceDataset(volumes=[volume()], seed=0, shares=shares)
+        SliceDataset(data=[volume()], seed=0, shares=shares)
 
 
 # all
@@ -312,9 +313,9 @@ def test_volumes_of_the_cache_travel_as_paths_and_give_the_same_items(tmp_path):
             nibabel.save(nibabel.Nifti1Image(getattr(arrays[name], kind), np.diag([1, 2, 3, 1])), path)
         cases.append({"id": name, "image": str(tmp_path / f"{name}_image.nii"), "label": str(path)})
     cache = VolumeCache(cases=cases, cache_dir=tmp_path / "cache", modality="ct", progress=False)
-    patch = PatchDataset(volumes=cache, patch_size=(30, 8, 8), seed=0, label_padding=2)
-    slices = SliceDataset(volumes=cache, seed=0, n_context=1, context_mm=3.0)
-    whole = VolumeDataset(volumes=cache)
+    patch = PatchDataset(data=cache, patch_size=(30, 8, 8), seed=0, label_padding=2)
+    slices = SliceDataset(data=cache, seed=0, n_context=1, context_mm=3.0)
+    whole = VolumeDataset(data=cache)
     for dataset in (patch, slices, whole):
         packed = pickle.dumps(dataset)
         assert len(packed) < 10_000
@@ -331,7 +332,7 @@ def test_uint16_becomes_a_type_torch_computes_with():
 
 
 @pytest.mark.parametrize(
-    "kind", [lambda v: PatchDataset(volumes=v, patch_size=(4, 4, 4), seed=0), lambda v: SliceDataset(volumes=v, seed=0)]
+    "kind", [lambda v: PatchDataset(data=v, patch_size=(4, 4, 4), seed=0), lambda v: SliceDataset(data=v, seed=0)]
 )
 def test_training_needs_labels_and_volumes(kind):
     unlabelled = volume("case_7")
@@ -348,7 +349,7 @@ def test_training_needs_labels_and_volumes(kind):
 def test_whole_volumes_come_in_order_with_their_geometry():
     volumes = [volume("a", seed=1, spacing=(5.0, 0.7, 0.8), dtype=np.int16), volume("b", seed=2)]
     volumes[1].label = None
-    dataset = VolumeDataset(volumes=volumes)
+    dataset = VolumeDataset(data=volumes)
     assert len(dataset) == 2
     batch = list_data_collate([dataset[0]])
     assert batch["id"] == ["a"]
@@ -365,6 +366,18 @@ def test_whole_volumes_come_in_order_with_their_geometry():
 
 
 def test_a_whole_volume_goes_through_the_transform():
-    dataset = VolumeDataset(volumes=[volume()], transform=ScaleIntensityRanged(keys="image", a_min=0, a_max=255))
+    dataset = VolumeDataset(data=[volume()], transform=ScaleIntensityRanged(keys="image", a_min=0, a_max=255))
     assert dataset[0]["image"].dtype == torch.float32
     assert dataset[0]["image"].max() <= 1
+
+
+def test_images_and_labels_alone_are_cases(tmp_path):
+    """As an application sets ``train#dataset#data``: neither ids nor groups, and the cache without its cases."""
+    paths = {}
+    for key, array in (("image", np.full((9, 8, 7), 3, np.uint8)), ("label", at((4, 4, 4), (9, 8, 7)))):
+        paths[key] = str(tmp_path / f"{key}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), paths[key])
+    cache = partial(VolumeCache, cache_dir=tmp_path / "cache", modality="scroll", progress=False)
+    dataset = PatchDataset(data=[paths], cache=cache, patch_size=(4, 4, 4), seed=0)
+    assert len(dataset) == 1 and dataset[0]["id"] == "image"
+    assert VolumeDataset(data=[paths], cache=cache)[0]["label"].sum() == 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from monai.data import MetaTensor
 
+from custom.configuration import Configuration
 from custom.data import find_images, write_volume
 from custom.data.inference import InferenceDataset
 from custom.data.predictions import PredictionRecord
@@ -27,7 +28,7 @@ def make(tmp_path):
 
     def dataset(transform=lambda case: {"read": case["image"]}, image=tmp_path / "in", output_ext=None, **options):
         saver = SaveVolumed("pred", output_dir=str(tmp_path / "out"), output_ext=output_ext)
-        record = PredictionRecord(saver=saver, weights=str(tmp_path / "model.pt"), settings={})
+        record = PredictionRecord(saver=saver, weights=str(tmp_path / "model.pt"), configuration=Configuration())
         return InferenceDataset(find_images(image), transform, saver=saver, record=record, **options)
 
     return dataset

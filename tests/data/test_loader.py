@@ -79,7 +79,7 @@ def patch_dataset(seed=0):
             RandGaussianNoised(keys="image", prob=0.7),
         ]
     )
-    return PatchDataset(volumes=volumes, patch_size=(8, 8, 8), seed=seed, transform=transform)
+    return PatchDataset(data=volumes, patch_size=(8, 8, 8), seed=seed, transform=transform)
 
 
 def workers_alive():

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,7 +32,9 @@ class Case:
     def record(self, settings=SETTINGS, ext=None, weights=None):
         saver = SaveVolumed("pred", output_dir=str(self.out), output_ext=ext, channel_names=self.channel_names)
         weights = [str(path) for path in weights or self.weights]
-        return PredictionRecord(saver=saver, weights=weights, settings=settings)
+        return PredictionRecord(
+            saver=saver, weights=weights, configuration=SimpleNamespace(effective=lambda: dict(settings))
+        )
 
     def predict(self, content=b"mask"):
         record = self.record()
@@ -123,7 +126,7 @@ def test_an_ensemble_with_one_member_exchanged(case):
         ({"threshold": 0.9}, "threshold: 0.5, now 0.9"),
         ({"n_context": 1}, "n_context: 0, now 1"),
         ({"network_def#_target_": "SegResNet"}, "network_def#_target_: 'UNet', now 'SegResNet'"),
-        ({"tta": "flips"}, "tta: absent, now 'flips'"),
+        ({"tta": ["depth"]}, "tta: absent, now ['depth']"),
     ],
 )
 def test_other_settings_are_named(case, settings, said):
@@ -220,10 +223,12 @@ def test_two_processes_lose_no_entry(tmp_path):
     program = """
 import sys
 from pathlib import Path
+from custom.configuration import Configuration
 from custom.data.predictions import PredictionRecord
 from custom.transforms import SaveVolumed
 folder, name = Path(sys.argv[1]), sys.argv[2]
-record = PredictionRecord(saver=SaveVolumed("pred", output_dir=str(folder / "out")), weights=[], settings={})
+saver = SaveVolumed("pred", output_dir=str(folder / "out"))
+record = PredictionRecord(saver=saver, weights=[], configuration=Configuration())
 for number in range(40):
     image = folder / f"{name}{number}.tif"
     image.write_bytes(b"image")

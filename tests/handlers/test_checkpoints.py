@@ -196,22 +196,6 @@ def test_other_settings_are_refused_by_name(tiny_run, tmp_path):
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("added", [[], [{"_target_": "MLFlowHandler", "tracking_uri": "@tracking_uri"}]])
-def test_what_tracking_adds_is_no_setting(tmp_path, added):
-    """As MONAI's runner does it: a handler at the end of a list, and entries at the top."""
-    config = {
-        "handlers": [{"_target_": "StatsHandler", "name": "a"}, *added],
-        "tracking_uri": "sqlite:///x.db",
-        "checkpoints": {"_target_": "custom.handlers.Checkpoints", "folder": str(tmp_path), "objects": {}},
-    }
-    settings = ConfigParser(config).get_parsed_content("checkpoints")._current_settings()
-    assert {key: value for key, value in settings.items() if key.startswith("handlers")} == {
-        "handlers#0#_target_": "StatsHandler",
-        "handlers#0#name": "a",
-    }
-    assert "tracking_uri" not in settings
-
-
 def test_the_folder_of_the_data_is_no_setting(tmp_path):
     """The ids of the cases are; a dataset may lie elsewhere in the next session."""
 

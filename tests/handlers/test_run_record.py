@@ -21,10 +21,12 @@ def record(folder, **options):
         {
             "learning_rate": "$1 / 4",
             "optimizer": {"_target_": "torch.nn.Threshold", "threshold": "@learning_rate", "value": 0},
+            "configuration": {"_target_": "custom.configuration.Configuration"},
             "record": {
                 "_target_": "custom.handlers.RunRecord",
                 "folders": [str(folder / "run"), str(folder / "models")],
                 "cases": {"training": CASES},
+                "configuration": "@configuration",
             },
         }
     )

@@ -6,7 +6,7 @@ from monai.inferers import SlidingWindowInferer
 
 from custom.inferers import AutocastInferer
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Spy(torch.nn.Conv3d):
@@ -31,13 +31,13 @@ def test_network_in_the_precision_result_in_float32(precision):
     assert found.dtype == torch.float32
     expected = network.double()(image.double())
     torch.testing.assert_close(
-        found.double(), expected, atol={"fp32": 1e-6, "bf16": 2e-2, "fp16": 2e-3}[precision], rtol=0
+        found.double(), expected, atol={"float32": 1e-6, "bfloat16": 2e-2, "float16": 2e-3}[precision], rtol=0
     )
 
 
 def test_gradients_are_float32():
     network = Spy()
-    AutocastInferer(precision="bf16")(torch.rand(1, 1, 4, 4, 4), network).square().mean().backward()
+    AutocastInferer(precision="bfloat16")(torch.rand(1, 1, 4, 4, 4), network).square().mean().backward()
     assert network.weight.grad.dtype == torch.float32
     assert network.weight.grad.abs().sum() > 0
 
@@ -45,7 +45,7 @@ def test_gradients_are_float32():
 def test_windows_are_blended_in_float32():
     network, image = Spy(), torch.rand(1, 1, 8, 8, 8)
     windows = SlidingWindowInferer(roi_size=(4, 4, 4), overlap=0.5)
-    found = AutocastInferer(precision="bf16", inferer=windows)(image, network)
+    found = AutocastInferer(precision="bfloat16", inferer=windows)(image, network)
     assert network.seen == {torch.bfloat16}
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, windows(image, network), atol=2e-2, rtol=0)
@@ -55,15 +55,15 @@ def test_windows_are_blended_in_float32():
 
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_several_outputs(kind):
-    levels = AutocastInferer(precision="bf16")(torch.rand(1, 4), lambda x: kind([x.bfloat16(), x.half()]))
+    levels = AutocastInferer(precision="bfloat16")(torch.rand(1, 4), lambda x: kind([x.bfloat16(), x.half()]))
     assert type(levels) is kind and [level.dtype for level in levels] == [torch.float32] * 2
 
 
 def test_class_numbers_stay_whole():
-    found = AutocastInferer(precision="bf16")(torch.rand(1, 4), lambda x: {"pred": x > 0.5, "logits": x.half()})
+    found = AutocastInferer(precision="bfloat16")(torch.rand(1, 4), lambda x: {"pred": x > 0.5, "logits": x.half()})
     assert found["pred"].dtype == torch.bool and found["logits"].dtype == torch.float32
 
 
 def test_refuses_an_unknown_precision():
-    with pytest.raises(ValueError, match="fp32, bf16, fp16, found 'int8'"):
+    with pytest.raises(ValueError, match="auto, float32, bfloat16, float16, found 'int8'"):
         AutocastInferer(precision="int8")

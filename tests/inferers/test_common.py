@@ -8,7 +8,7 @@ from custom.inferers import SliceVolumeInferer, SlidingWindow
 
 INFERERS = {
     "slices": lambda **options: SliceVolumeInferer(activation=None, **options),
-    "windows": lambda **options: SlidingWindow(roi_size=(4, 8, 8), stride=(4, 8, 8), **options),
+    "windows": lambda **options: SlidingWindow(roi_size=(4, 8, 8), overlap=0, **options),
 }
 
 
@@ -27,14 +27,14 @@ class Wide(torch.nn.Module):
 @pytest.mark.parametrize("name", INFERERS)
 def test_it_is_made_again_in_float32(name, caplog):
     volume = torch.ones(1, 1, 4, 8, 8)
-    inferer = INFERERS[name](amp="float16")
+    inferer = INFERERS[name](precision="float16")
     found = inferer(volume, Wide(2 if name == "slices" else 3))
     torch.testing.assert_close(found, volume)
     assert "is not finite: it is made again in float32" in caplog.text
-    assert inferer.amp == "float16"  # the next volume is tried as configured
+    assert inferer.precision == "float16"  # the next volume is tried as configured
 
 
 @pytest.mark.parametrize("name", INFERERS)
 def test_what_is_not_finite_in_float32_either_is_an_error(name):
     with pytest.raises(DataError, match="values that are not finite, expected finite ones"):
-        INFERERS[name](amp="float16")(torch.ones(1, 1, 4, 8, 8), lambda x: x * torch.nan)
+        INFERERS[name](precision="float16")(torch.ones(1, 1, 4, 8, 8), lambda x: x * torch.nan)

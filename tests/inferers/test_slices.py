@@ -48,7 +48,7 @@ def volume() -> torch.Tensor:
 def test_equals_a_plain_loop(network, volume, batch_size):
     with torch.no_grad():
         expected = torch.stack([torch.sigmoid(network(volume[:, :, z])) for z in range(5)], dim=2)
-    result = SliceVolumeInferer(batch_size=batch_size, amp=None)(volume, network)
+    result = SliceVolumeInferer(sw_batch_size=batch_size, precision="float32")(volume, network)
     torch.testing.assert_close(result, expected)
     assert result.shape == (2, 3, 5, 12, 10)
     assert not result.requires_grad
@@ -57,25 +57,25 @@ def test_equals_a_plain_loop(network, volume, batch_size):
 def test_equals_monais_slice_inferer(network, volume):
     with torch.no_grad():
         expected = SliceInferer(roi_size=(12, 10), sw_batch_size=3, spatial_dim=0)(volume, network)
-    result = SliceVolumeInferer(batch_size=3, amp=None, activation=None)(inputs=volume, network=network)
+    result = SliceVolumeInferer(sw_batch_size=3, precision="float32", activation=None)(inputs=volume, network=network)
     torch.testing.assert_close(result, expected)
 
 
 def test_scripted_network(network, volume):
-    inferer = SliceVolumeInferer(amp=None)
+    inferer = SliceVolumeInferer(precision="float32")
     torch.testing.assert_close(inferer(volume, torch.jit.script(network)), inferer(volume, network))
 
 
 def test_slices_alone(network, volume):
-    result = SliceVolumeInferer(amp=None, batch_size=1, n_context=0)(volume[:, :, 3], network)
+    result = SliceVolumeInferer(precision="float32", sw_batch_size=1, n_context=0)(volume[:, :, 3], network)
     assert result.shape == (2, 3, 12, 10)
-    torch.testing.assert_close(result, SliceVolumeInferer(amp=None)(volume, network)[:, :, 3])
+    torch.testing.assert_close(result, SliceVolumeInferer(precision="float32")(volume, network)[:, :, 3])
 
 
 def test_integers_are_given_to_the_network_as_float32():
     recorder = Recorder()
     volume = torch.arange(-6, 6, dtype=torch.int16).reshape(1, 1, 3, 2, 2)
-    result = SliceVolumeInferer(activation=None, amp=None)(volume, recorder)
+    result = SliceVolumeInferer(activation=None, precision="float32")(volume, recorder)
     assert recorder.batches[0].dtype == torch.float32
     assert torch.equal(result, volume.float())
 
@@ -86,7 +86,7 @@ def test_integers_are_given_to_the_network_as_float32():
 def test_odd_sizes_are_padded_by_the_edge_and_cropped_back():
     recorder = Recorder()
     volume = torch.arange(15.0).reshape(1, 1, 1, 3, 5)
-    result = SliceVolumeInferer(divisor=4, activation=None, amp=None)(volume, recorder)
+    result = SliceVolumeInferer(divisor=4, activation=None, precision="float32")(volume, recorder)
     torch.testing.assert_close(result, volume)
     rows = [[*range(5 * r, 5 * r + 5), 5 * r + 4, 5 * r + 4, 5 * r + 4] for r in (0, 1, 2, 2)]
     assert recorder.batches[0][0, 0].tolist() == rows
@@ -99,16 +99,22 @@ def test_flipped_views_are_padded_after_they_are_flipped(network, volume):
         padded = torch.nn.functional.pad(x, (0, -x.shape[3] % 8, 0, -x.shape[2] % 8), mode="replicate")
         return network(padded)[:, :, : x.shape[2], : x.shape[3]]
 
-    expected = SliceVolumeInferer(flips=["horizontal", "both"], amp=None)(volume, padding_network)
-    result = SliceVolumeInferer(flips=["horizontal", "both"], divisor=8, amp=None)(volume, network)
+    expected = SliceVolumeInferer(tta=["horizontal", "vertical"], precision="float32")(volume, padding_network)
+    result = SliceVolumeInferer(tta=["horizontal", "vertical"], divisor=8, precision="float32")(volume, network)
     torch.testing.assert_close(result, expected)
 
 
 def test_monais_unet_takes_any_size_when_padded(volume):
     unet = FlexibleUNet(in_channels=2, out_channels=1, backbone="efficientnet-b0", decoder_channels=(8,) * 5).eval()
     with pytest.raises(ValueError, match="made"):
-        SliceVolumeInferer(amp=None)(torch.rand(1, 2, 1, 37, 33), unet)
-    assert SliceVolumeInferer(amp=None, divisor=32)(torch.rand(1, 2, 1, 37, 33), unet).shape == (1, 1, 1, 37, 33)
+        SliceVolumeInferer(precision="float32")(torch.rand(1, 2, 1, 37, 33), unet)
+    assert SliceVolumeInferer(precision="float32", divisor=32)(torch.rand(1, 2, 1, 37, 33), unet).shape == (
+        1,
+        1,
+        1,
+        37,
+        33,
+    )
 
 
 # ---------------------------------------------------------------------------------------------- batches and context
@@ -116,7 +122,7 @@ def test_monais_unet_takes_any_size_when_padded(volume):
 
 def test_batches_have_the_given_size_and_a_remainder(volume):
     recorder = Recorder()
-    SliceVolumeInferer(batch_size=4, amp=None)(volume, recorder)
+    SliceVolumeInferer(sw_batch_size=4, precision="float32")(volume, recorder)
     assert [len(batch) for batch in recorder.batches] == [4, 4, 2]
 
 
@@ -134,13 +140,13 @@ def channels_seen(inferer: SliceVolumeInferer, volume: torch.Tensor) -> list[lis
 
 def test_context_of_adjacent_slices():
     expected = [[0, 0, 0, 1, 2], [0, 0, 1, 2, 3], [0, 1, 2, 3, 3], [1, 2, 3, 3, 3]]
-    assert channels_seen(SliceVolumeInferer(n_context=2, batch_size=3, amp=None), numbered(1, 1, 4)) == expected
+    assert channels_seen(SliceVolumeInferer(n_context=2, sw_batch_size=3), numbered(1, 1, 4)) == expected
 
 
 def test_context_stays_within_its_volume_and_takes_all_channels_of_a_slice():
     expected = [[0, 10, 0, 10, 1, 11], [0, 10, 1, 11, 1, 11]]
     expected += [[100 + value for value in row] for row in expected]
-    assert channels_seen(SliceVolumeInferer(n_context=1, batch_size=3, amp=None), numbered(2, 2, 2)) == expected
+    assert channels_seen(SliceVolumeInferer(n_context=1, sw_batch_size=3), numbered(2, 2, 2)) == expected
 
 
 def with_spacing(volume: torch.Tensor, *spacings: float) -> MetaTensor:
@@ -154,7 +160,7 @@ def with_spacing(volume: torch.Tensor, *spacings: float) -> MetaTensor:
 
 def test_context_in_millimetres_follows_each_volumes_spacing():
     volume = with_spacing(numbered(2, 1, 5), 1.0, 2.0)
-    assert channels_seen(SliceVolumeInferer(n_context=1, context_mm=2.0, amp=None), volume) == [
+    assert channels_seen(SliceVolumeInferer(n_context=1, context_mm=2.0, precision="float32"), volume) == [
         *([0, 0, 2], [0, 1, 3], [0, 2, 4], [1, 3, 4], [2, 4, 4]),
         *([100, 100, 101], [100, 101, 102], [101, 102, 103], [102, 103, 104], [103, 104, 104]),
     ]
@@ -175,18 +181,16 @@ def test_flips_by_hand():
         return x + torch.tensor([0.0, math.log(3.0)])
 
     zeros = torch.zeros(1, 1, 1, 2, 2)
-    plain = SliceVolumeInferer(amp=None)(zeros, shifted)
+    plain = SliceVolumeInferer(precision="float32")(zeros, shifted)
     torch.testing.assert_close(plain, torch.tensor([0.5, 0.75]).expand(1, 1, 1, 2, 2))
-    mirrored = SliceVolumeInferer(flips=["horizontal"], amp=None)(zeros, shifted)
+    mirrored = SliceVolumeInferer(tta=["horizontal"], precision="float32")(zeros, shifted)
     torch.testing.assert_close(mirrored, torch.full_like(zeros, 0.625))
-    logits = SliceVolumeInferer(flips=["horizontal"], activation=None, amp=None)(zeros, shifted)
+    logits = SliceVolumeInferer(tta=["horizontal"], activation=None, precision="float32")(zeros, shifted)
     torch.testing.assert_close(logits, torch.full_like(zeros, math.log(3.0) / 2))
-    rows = SliceVolumeInferer(flips=["vertical"], amp=None)(zeros, shifted)
+    rows = SliceVolumeInferer(tta=["vertical"], precision="float32")(zeros, shifted)
     torch.testing.assert_close(rows, plain)
-    three_of_four = SliceVolumeInferer(flips=["horizontal", "vertical"], amp=None)(zeros, shifted)
-    torch.testing.assert_close(
-        three_of_four[0, 0, 0, 0], torch.tensor([(0.5 + 0.75 + 0.5) / 3, (0.75 + 0.5 + 0.75) / 3])
-    )
+    all_four = SliceVolumeInferer(tta=["horizontal", "vertical"], precision="float32")(zeros, shifted)
+    torch.testing.assert_close(all_four, torch.full_like(zeros, (0.5 + 0.75 + 0.5 + 0.75) / 4))
 
 
 def test_flipped_views_are_put_back(volume):
@@ -195,36 +199,37 @@ def test_flipped_views_are_put_back(volume):
     def network(x):
         return 3 * x[:, :1] - x[:, 1:]
 
-    plain = SliceVolumeInferer(amp=None)(volume, network)
-    turned = SliceVolumeInferer(amp=None, flips=["horizontal", "vertical", "both"])(volume, network)
+    plain = SliceVolumeInferer(precision="float32")(volume, network)
+    turned = SliceVolumeInferer(precision="float32", tta=["horizontal", "vertical"])(volume, network)
     torch.testing.assert_close(turned, plain)
 
 
-def test_horizontal_flip_reverses_the_last_axis(volume):
+def test_flips_reverse_rows_and_columns(volume):
     recorder = Recorder()
-    SliceVolumeInferer(amp=None, flips=["horizontal", "both"])(volume, recorder)
-    plain, horizontal, both = recorder.batches[:3]
+    SliceVolumeInferer(precision="float32", tta=["horizontal", "vertical"])(volume, recorder)
+    plain, vertical, horizontal, both = recorder.batches[:4]
+    assert torch.equal(vertical, plain[..., range(11, -1, -1), :])
     assert torch.equal(horizontal, plain[..., range(9, -1, -1)])
     assert torch.equal(both, plain[..., range(11, -1, -1), :][..., range(9, -1, -1)])
 
 
 def test_softmax_sums_to_one(network, volume):
-    result = SliceVolumeInferer(amp=None, activation="softmax", flips=["vertical"])(volume, network)
+    result = SliceVolumeInferer(precision="float32", activation="softmax", tta=["vertical"])(volume, network)
     torch.testing.assert_close(result.sum(dim=1), torch.ones(2, 5, 12, 10))
 
 
 # --------------------------------------------------------------------------------------------- precision and devices
 
 
-@pytest.mark.parametrize("amp", ["bfloat16", "float16"])
-def test_half_precision_is_used_and_close(network, volume, amp):
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_is_used_and_close(network, volume, precision):
     seen = []
     handle = network[0].register_forward_hook(lambda _module, _args, output: seen.append(output.dtype))
-    result = SliceVolumeInferer(amp=amp)(volume, network)
+    result = SliceVolumeInferer(precision=precision)(volume, network)
     handle.remove()
-    assert set(seen) == {getattr(torch, amp)}
+    assert set(seen) == {getattr(torch, precision)}
     assert result.dtype == torch.float32
-    torch.testing.assert_close(result, SliceVolumeInferer(amp=None)(volume, network), atol=0.01, rtol=0)
+    torch.testing.assert_close(result, SliceVolumeInferer(precision="float32")(volume, network), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
@@ -232,14 +237,14 @@ def test_automatic_precision_asks_the_processor(network, volume, monkeypatch, su
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported, raising=False)
     seen = []
     network[0].register_forward_hook(lambda _module, _args, output: seen.append(output.dtype))
-    SliceVolumeInferer(amp="auto")(volume, network)
+    SliceVolumeInferer(precision="auto")(volume, network)
     assert set(seen) == {expected}
 
 
 def test_automatic_precision_without_the_question(network, volume, monkeypatch):
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     torch.testing.assert_close(
-        SliceVolumeInferer(amp="auto")(volume, network), SliceVolumeInferer(amp=None)(volume, network)
+        SliceVolumeInferer(precision="auto")(volume, network), SliceVolumeInferer(precision="float32")(volume, network)
     )
 
 
@@ -267,10 +272,10 @@ def test_batches_go_to_the_network_and_the_result_to_the_output_device(volume, m
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("amp", [None, "auto"])
-def test_volume_on_the_cpu_and_network_on_the_gpu(network, volume, amp):
-    expected = SliceVolumeInferer(amp=None)(volume, network)
-    result = SliceVolumeInferer(amp=amp)(volume, network.cuda())
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_volume_on_the_cpu_and_network_on_the_gpu(network, volume, precision):
+    expected = SliceVolumeInferer(precision="float32")(volume, network)
+    result = SliceVolumeInferer(precision=precision)(volume, network.cuda())
     assert result.device.type == "cpu"
     torch.testing.assert_close(result, expected, atol=0.01, rtol=0)
 
@@ -293,7 +298,7 @@ def test_nothing_of_the_volumes_size_is_made_but_the_output():
             return result
 
     volume = torch.rand(1, 1, 40, 8, 8)
-    inferer = SliceVolumeInferer(batch_size=2, n_context=1, flips=["horizontal"], amp=None)
+    inferer = SliceVolumeInferer(sw_batch_size=2, n_context=1, tta=["horizontal"], precision="float32")
     with Sizes() as sizes:
         output = inferer(volume, lambda x: x[:, :2])
     sizes.storages.pop(volume.untyped_storage().data_ptr())
@@ -302,9 +307,9 @@ def test_nothing_of_the_volumes_size_is_made_but_the_output():
 
 
 def test_progress_is_shown_when_asked_and_then_wiped(network, volume, capsys):
-    SliceVolumeInferer(amp=None)(volume, network)
+    SliceVolumeInferer(precision="float32")(volume, network)
     assert capsys.readouterr().err == ""
-    SliceVolumeInferer(amp=None, batch_size=4, progress=True)(volume, network)
+    SliceVolumeInferer(precision="float32", sw_batch_size=4, progress=True)(volume, network)
     shown = capsys.readouterr().err
     assert "/3 [" in shown
     assert "\n" not in shown
@@ -335,7 +340,7 @@ def test_prediction_lands_in_the_files_own_order(tmp_path, orientation):
         device=torch.device("cpu"),
         val_data_loader=DataLoader(Dataset([{"image": str(tmp_path / "volume.nii.gz")}], preprocessing), batch_size=1),
         network=Threshold(),
-        inferer=SliceVolumeInferer(batch_size=100, flips=["horizontal"]),
+        inferer=SliceVolumeInferer(sw_batch_size=100, tta=["horizontal"]),
         postprocessing=Compose(
             [Invertd("pred", preprocessing, orig_keys="image", nearest_interp=True), AsDiscreted("pred", threshold=0.5)]
         ),
@@ -350,7 +355,7 @@ def test_prediction_lands_in_the_files_own_order(tmp_path, orientation):
 
 
 def test_plain_tensor_stays_plain_and_metadata_is_kept(network, volume):
-    inferer = SliceVolumeInferer(amp=None)
+    inferer = SliceVolumeInferer(precision="float32")
     assert type(inferer(volume, network)) is torch.Tensor
     metatensor = with_spacing(volume.to(torch.float16), 1.5, 2.5)
     result = inferer(metatensor, network)
@@ -365,11 +370,11 @@ def test_plain_tensor_stays_plain_and_metadata_is_kept(network, volume):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size"),
+        ({"sw_batch_size": 0}, "sw_batch_size"),
         ({"divisor": 0}, "divisor"),
-        ({"flips": ["diagonal"]}, "flips must be of horizontal, vertical, both, found 'diagonal'"),
+        ({"tta": ["depth"]}, "found \\['depth'\\], expected a list of any of vertical, horizontal"),
         ({"activation": "relu"}, "activation"),
-        ({"amp": "float8"}, "amp"),
+        ({"precision": "float8"}, "precision"),
         ({"n_context": -1}, "n_context"),
         ({"n_context": 1, "context_mm": 0.0}, "context_mm"),
     ],
@@ -404,6 +409,6 @@ def test_a_batch_that_is_too_large_for_the_memory_is_cut(network, volume, caplog
             raise torch.OutOfMemoryError("CUDA out of memory")
         return network(slices)
 
-    found = SliceVolumeInferer(batch_size=5, amp=None)(volume, cramped)
-    torch.testing.assert_close(found, SliceVolumeInferer(batch_size=1, amp=None)(volume, network))
+    found = SliceVolumeInferer(sw_batch_size=5, precision="float32")(volume, cramped)
+    torch.testing.assert_close(found, SliceVolumeInferer(sw_batch_size=1, precision="float32")(volume, network))
     assert sizes[:3] == [5, 2, 3] and "out of GPU memory with 5 slices at a time: trying 2" in caplog.text

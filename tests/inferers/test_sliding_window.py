@@ -7,9 +7,14 @@ from monai.inferers import SlidingWindowInferer
 
 from custom.errors import DataError
 from custom.inferers import SlidingWindow, sliding_window
+from custom.inferers.views import FLIPS
 from custom.ops.windows import WindowGrid
 
-ROI, STRIDE = (8, 12, 10), (4, 9, 10)
+ROI, STRIDE, OVERLAP = (8, 12, 10), (4, 9, 10), (0.5, 0.25, 0)
+
+
+def windows(**options):
+    return SlidingWindow(**{"roi_size": ROI, "overlap": OVERLAP, "precision": "float32"} | options)
 
 
 @pytest.fixture
@@ -21,30 +26,39 @@ def network():
 
 
 def monai(**options):
-    overlap = [1 - step / size for step, size in zip(STRIDE, ROI, strict=True)]
     options = {"sw_batch_size": 1, "padding_mode": "replicate"} | options
-    return SlidingWindowInferer(roi_size=ROI, overlap=overlap, mode="gaussian", **options)
+    return SlidingWindowInferer(roi_size=ROI, overlap=OVERLAP, mode="gaussian", **options)
 
 
 @pytest.mark.parametrize("size", [(8, 12, 10), (21, 30, 23), (5, 40, 7), (9, 13, 11), (64, 12, 10)])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_equals_monai(network, size, batch_size):
     image = torch.randn(2, 2, *size)
-    ours = SlidingWindow(roi_size=ROI, stride=STRIDE, batch_size=batch_size, amp=None)(image, network)
+    ours = SlidingWindow(roi_size=ROI, overlap=OVERLAP, sw_batch_size=batch_size, precision="float32")(image, network)
     theirs = monai()(image, network)
     torch.testing.assert_close(ours, theirs.detach(), atol=1e-4, rtol=0)
 
 
 def test_keeps_metadata_and_selects_channels(network):
     image = MetaTensor(torch.randn(1, 2, 9, 14, 12), meta={"filename_or_obj": "a.tif"})
-    whole = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None, activation="softmax")(image, network)
-    part = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None, activation="softmax", channels=[2, 0])(image, network)
+    whole = windows(activation="softmax")(image, network)
+    part = windows(activation="softmax", channels=[2, 0])(image, network)
     assert part.meta["filename_or_obj"] == "a.tif"
     torch.testing.assert_close(part.as_tensor(), whole.as_tensor()[:, [2, 0]])
     torch.testing.assert_close(whole.sum(1).as_tensor(), torch.ones(1, 9, 14, 12))
 
 
-@pytest.mark.parametrize(("tta", "count"), [("none", 1), ([0], 2), ([1, 2], 4), ("flips", 8), ("turns", 4)])
+@pytest.mark.parametrize(
+    ("tta", "count"),
+    [
+        ([], 1),
+        (["depth"], 2),
+        (["vertical", "horizontal"], 4),
+        ([*FLIPS], 8),
+        (["rotate90"], 4),
+        ([*FLIPS, "rotate90"], 16),
+    ],
+)
 def test_views_are_undone(tta, count):
     """A network that answers each voxel by itself says the same of every view; see the next test too."""
     calls = []
@@ -54,17 +68,19 @@ def test_views_are_undone(tta, count):
         return windows
 
     image = torch.randn(1, 1, 8, 10, 10)
-    found = SlidingWindow(roi_size=(8, 10, 10), stride=(4, 5, 5), tta=tta, amp=None)(image, identity)
+    found = SlidingWindow(roi_size=(8, 10, 10), overlap=0.5, tta=tta, precision="float32")(image, identity)
     torch.testing.assert_close(found, image)
     assert sum(calls) == count
 
 
 def test_turns_average_what_depends_on_the_view():
     rows = torch.arange(4.0).reshape(1, 1, 1, 4, 1).expand(1, 1, 2, 4, 4)
-    found = SlidingWindow(roi_size=(2, 4, 4), stride=(2, 4, 4), tta="turns", amp=None)(rows, lambda x: x * 0 + rows)
+    found = windows(roi_size=(2, 4, 4), overlap=0, tta=["rotate90"], precision="float32")(rows, lambda x: x * 0 + rows)
     # 0 and 180 degrees: row and 3 - row; 90 and 270 degrees: the same along columns. The mean is 1.5 everywhere.
     torch.testing.assert_close(found, torch.full_like(found, 1.5))
-    found = SlidingWindow(roi_size=(2, 4, 4), stride=(2, 4, 4), tta=[1], amp=None)(rows, lambda x: x * 0 + rows**2)
+    found = windows(roi_size=(2, 4, 4), overlap=0, tta=["vertical"], precision="float32")(
+        rows, lambda x: x * 0 + rows**2
+    )
     by_hand = (rows**2 + (3 - rows) ** 2) / 2
     torch.testing.assert_close(found, by_hand)
 
@@ -79,7 +95,7 @@ def test_empty_windows_are_not_predicted():
     image = torch.full((1, 1, 8, 8, 24), -1.0)
     image[..., 20] = 0.5
     inferer = SlidingWindow(
-        roi_size=(8, 8, 8), stride=(8, 8, 8), batch_size=3, activation="sigmoid", empty_value=-1.0, amp=None
+        roi_size=(8, 8, 8), overlap=0, sw_batch_size=3, activation="sigmoid", empty_value=-1.0, precision="float32"
     )
     found = inferer(image, network)
     assert torch.cat(seen).tolist() == [0.5]
@@ -89,9 +105,15 @@ def test_empty_windows_are_not_predicted():
 
 def test_a_volume_without_anything_is_zero(network):
     empty = torch.full((1, 2, 9, 14, 12), -1.0)
-    options = {"roi_size": ROI, "stride": STRIDE, "activation": "softmax", "empty_value": -1.0, "amp": None}
-    assert torch.equal(SlidingWindow(**options)(empty, network), torch.zeros(1, 3, 9, 14, 12))
-    assert torch.equal(SlidingWindow(**options, channels=[1])(empty, network), torch.zeros(1, 1, 9, 14, 12))
+    options = {
+        "roi_size": ROI,
+        "overlap": OVERLAP,
+        "activation": "softmax",
+        "empty_value": -1.0,
+        "precision": "float32",
+    }
+    assert torch.equal(windows(**options)(empty, network), torch.zeros(1, 3, 9, 14, 12))
+    assert torch.equal(windows(**options, channels=[1])(empty, network), torch.zeros(1, 1, 9, 14, 12))
 
 
 def peak_memory(work) -> int:
@@ -112,7 +134,7 @@ def test_memory_beside_the_output_is_a_few_slabs_however_long_the_volume():
     for depth in (64, 256):
         image = torch.randn(1, 2, depth, 24, 20)
         output = voxel * 2 * depth * plane
-        inferer = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)
+        inferer = windows()
         assert output < peak_memory(lambda: inferer(image, lambda x: x)) < output + 5 * slab  # noqa: B023
         assert peak_memory(lambda: monai()(image, lambda x: x.clone())) > 1.5 * output  # noqa: B023
 
@@ -127,11 +149,9 @@ def test_halves_the_batch_when_the_memory_runs_out(network, caplog):
         return network(windows)
 
     image = torch.randn(1, 2, 8, 30, 10)
-    inferer = SlidingWindow(roi_size=ROI, stride=STRIDE, batch_size=3, amp=None)
-    torch.testing.assert_close(
-        inferer(image, cramped), SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)(image, network)
-    )
-    assert inferer.batch_size == 1 and "out of GPU memory with 3 windows" in caplog.text
+    inferer = SlidingWindow(roi_size=ROI, overlap=OVERLAP, sw_batch_size=3, precision="float32")
+    torch.testing.assert_close(inferer(image, cramped), windows()(image, network))
+    assert inferer.sw_batch_size == 1 and "out of GPU memory with 3 windows" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -139,7 +159,7 @@ def test_halves_the_batch_when_the_memory_runs_out(network, caplog):
 )
 def test_a_part_is_what_it_is_in_the_whole(network, box):
     image = torch.randn(1, 2, 21, 30, 23)
-    inferer = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)
+    inferer = windows()
     part = WindowGrid(image.shape[2:], ROI, STRIDE).part(box)
     piece = image[0][(slice(None), *(slice(*span) for span in part.read))]
     asked = []
@@ -168,23 +188,23 @@ def test_a_part_of_an_axis_shorter_than_the_window():
 @pytest.mark.parametrize("concurrency", [2, 5])
 def test_windows_at_the_same_time_change_nothing(network, concurrency):
     image = torch.randn(1, 2, 21, 30, 23)
-    options = {"roi_size": ROI, "stride": STRIDE, "batch_size": 2, "amp": None}
+    options = {"roi_size": ROI, "overlap": OVERLAP, "sw_batch_size": 2, "precision": "float32"}
     one = SlidingWindow(**options)(image, network)
     assert torch.equal(SlidingWindow(**options, concurrency=concurrency)(image, network), one)
 
 
 def test_an_error_in_a_thread_is_raised(network):
     with pytest.raises(RuntimeError, match="expected input"):
-        SlidingWindow(roi_size=ROI, stride=STRIDE, concurrency=3)(torch.zeros(1, 5, 20, 30, 30), network)
+        SlidingWindow(roi_size=ROI, overlap=OVERLAP, concurrency=3)(torch.zeros(1, 5, 20, 30, 30), network)
 
 
 @pytest.fixture
 def small_gpu(monkeypatch):
     """The CPU plays a GPU that cannot hold the sums beside a window."""
     slab = sliding_window._Slab
-    retreat = slab.retreat
-    monkeypatch.setattr(slab, "on_gpu", property(lambda self: not hasattr(self, "retreated")))
-    monkeypatch.setattr(slab, "retreat", lambda self: setattr(self, "retreated", retreat(self)))
+    move = slab.move_to_main_memory
+    monkeypatch.setattr(slab, "on_gpu", property(lambda self: not hasattr(self, "moved")))
+    monkeypatch.setattr(slab, "move_to_main_memory", lambda self: setattr(self, "moved", move(self)))
 
 
 def failing_at_the_third_window(network, times):
@@ -201,7 +221,7 @@ def failing_at_the_third_window(network, times):
 
 def test_sums_go_to_main_memory_when_the_gpus_is_full(network, small_gpu, caplog):
     image = torch.randn(1, 2, 21, 30, 10)
-    inferer = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)
+    inferer = windows()
     expected = inferer(image, network)
     assert not caplog.text
     assert torch.equal(inferer(image, failing_at_the_third_window(network, times=1)), expected)
@@ -212,7 +232,7 @@ def test_sums_go_to_main_memory_when_the_gpus_is_full(network, small_gpu, caplog
 
 def test_sums_begin_in_main_memory_when_the_gpu_has_no_room(network, caplog, monkeypatch):
     image = torch.randn(1, 2, 21, 30, 10)
-    expected = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)(image, network)
+    expected = windows()(image, network)
     zeros = torch.zeros
 
     def full(*args, device=None, **kwargs):
@@ -221,7 +241,7 @@ def test_sums_begin_in_main_memory_when_the_gpu_has_no_room(network, caplog, mon
         return zeros(*args, **kwargs)
 
     monkeypatch.setattr(sliding_window.torch, "zeros", full)
-    assert torch.equal(SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)(image, network), expected)
+    assert torch.equal(windows()(image, network), expected)
     assert "summed up in main memory" in caplog.text
 
 
@@ -242,8 +262,10 @@ def test_sums_and_weights_stay_together_when_the_gpu_has_room_for_some(monkeypat
 @pytest.mark.parametrize("output_device", ["cpu", "cuda"])
 def test_on_a_gpu(network, output_device):
     image = torch.randn(1, 2, 21, 30, 23)
-    expected = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)(image, network)
-    inferer = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None, batch_size=3, output_device=output_device)
+    expected = windows()(image, network)
+    inferer = SlidingWindow(
+        roi_size=ROI, overlap=OVERLAP, precision="float32", sw_batch_size=3, output_device=output_device
+    )
     with torch.backends.cudnn.flags(allow_tf32=False):
         found = inferer(image, network.cuda())
     assert found.device.type == output_device
@@ -252,8 +274,8 @@ def test_on_a_gpu(network, output_device):
 
 def test_bfloat16_stays_close(network):
     image = torch.randn(1, 2, 20, 20, 20)
-    exact = SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)(image, network)
-    fast = SlidingWindow(roi_size=ROI, stride=STRIDE, amp="bfloat16")(image, network)
+    exact = windows()(image, network)
+    fast = SlidingWindow(roi_size=ROI, overlap=OVERLAP, precision="bfloat16")(image, network)
     assert fast.dtype == torch.float32
     assert 0 < (fast - exact).norm() / exact.norm() < 2e-2
 
@@ -261,25 +283,28 @@ def test_bfloat16_stays_close(network):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tta": "turns"}, "as many rows as columns"),
-        ({"tta": "mirror"}, "tta must be"),
-        ({"stride": (0, 1, 1)}, "1 or more"),
+        ({"tta": ["rotate90"]}, "as many rows as columns"),
+        ({"tta": ["mirror"]}, "expected a list of any of depth, vertical, horizontal, rotate90"),
+        ({"tta": "depth"}, "expected a list"),
+        ({"sw_batch_size": 0}, "1 or more"),
+        ({"overlap": (0.5, 0.5)}, "for each axis"),
         ({"activation": "tanh"}, "activation must be"),
         ({"empty_value": 0.0}, "needs an activation"),
-        ({"stride": (4, 9, 11)}, "must not exceed roi_size"),
+        ({"overlap": 1.0}, "0 to below 1"),
+        ({"overlap": (0, 0, -0.1)}, "0 to below 1"),
         ({"concurrency": 0}, "1 or more"),
     ],
 )
 def test_ill_options(options, message):
     with pytest.raises(ValueError, match=message):
-        SlidingWindow(**{"roi_size": ROI, "stride": STRIDE} | options)
+        SlidingWindow(**{"roi_size": ROI, "overlap": OVERLAP} | options)
 
 
 def test_progress_is_shown_when_asked_and_then_wiped(network, capsys):
     image = torch.randn(1, 2, 12, 20, 20)
-    SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None)(image, network)
+    windows()(image, network)
     assert capsys.readouterr().err == ""
-    SlidingWindow(roi_size=ROI, stride=STRIDE, amp=None, progress=True)(image, network)
+    windows(progress=True)(image, network)
     shown = capsys.readouterr().err
     assert "windows: " in shown
     assert "\n" not in shown
@@ -291,9 +316,9 @@ def test_a_prediction_that_is_not_finite_is_an_error():
     image = torch.zeros(1, 1, *ROI)
     image[0, 0, 3, 4, 5] = torch.nan
     with pytest.raises(DataError, match="values that are not finite, expected finite ones"):
-        SlidingWindow(roi_size=ROI, stride=STRIDE)(image, torch.nn.Identity())
+        SlidingWindow(roi_size=ROI, overlap=OVERLAP)(image, torch.nn.Identity())
 
 
 def test_refuses_a_slice():
     with pytest.raises(ValueError, match=r"\(B, C, D, H, W\)"):
-        SlidingWindow(roi_size=ROI, stride=STRIDE)(torch.zeros(1, 1, 4, 4), torch.nn.Identity())
+        SlidingWindow(roi_size=ROI, overlap=OVERLAP)(torch.zeros(1, 1, 4, 4), torch.nn.Identity())

@@ -7,7 +7,7 @@ from ignite.engine import Engine
 from custom.errors import DataError
 from custom.handlers import LoadWeights
 from custom.inferers import SliceVolumeInferer, SlidingWindow
-from custom.networks.ensemble import Ensemble, with_weights_of
+from custom.networks.ensemble import Ensemble, build_ensemble
 
 
 def network(channels=3):
@@ -37,8 +37,10 @@ def load(network, paths):
 @torch.no_grad()
 def test_inferers_return_the_mean_of_what_the_members_give(checkpoints, activation):
     volume = torch.rand(1, 1, 9, 8, 11)
-    inferer = SlidingWindow(roi_size=(6, 6, 6), stride=(3, 4, 6), activation=activation, tta=[0], amp=None)
-    ensemble = load(with_weights_of(network(), checkpoint=checkpoints, activation=activation), checkpoints)
+    inferer = SlidingWindow(
+        roi_size=(6, 6, 6), overlap=(0.5, 0.3, 0), activation=activation, tta=["depth"], precision="float32"
+    )
+    ensemble = load(build_ensemble(network(), checkpoint=checkpoints, activation=activation), checkpoints)
     expected = torch.stack([inferer(volume, load(network(), [path])) for path in checkpoints]).mean(0)
     assert expected.std() > 0.05
     torch.testing.assert_close(inferer(volume, ensemble), expected, atol=1e-6, rtol=1e-5)
@@ -50,7 +52,7 @@ def test_slices_too():
     ensemble = Ensemble(torch.nn.Conv2d(1, 2, 3, padding=1), count=2, activation="sigmoid")
     torch.nn.init.normal_(ensemble.members[1].weight)
     volume = torch.rand(1, 1, 4, 32, 32)
-    inferer = SliceVolumeInferer(batch_size=2, amp=None)
+    inferer = SliceVolumeInferer(sw_batch_size=2, precision="float32")
     expected = torch.stack([inferer(volume, member) for member in ensemble.members]).mean(0)
     torch.testing.assert_close(inferer(volume, ensemble), expected, atol=1e-6, rtol=1e-5)
 
@@ -67,15 +69,15 @@ def test_certain_members_stay_finite(activation):
 
 def test_one_file_is_the_network_itself(checkpoints):
     alone = network()
-    assert with_weights_of(alone, checkpoint=checkpoints[0], activation="softmax") is alone
-    assert with_weights_of(alone, checkpoint=checkpoints[:1], activation="softmax") is alone
+    assert build_ensemble(alone, checkpoint=checkpoints[0], activation="softmax") is alone
+    assert build_ensemble(alone, checkpoint=checkpoints[:1], activation="softmax") is alone
     load(alone, checkpoints[0])
     assert torch.equal(alone.weight, torch.load(checkpoints[0])["weight"])
 
 
 def test_a_bad_file_among_several_is_named(checkpoints):
     torch.save(network(2).state_dict(), checkpoints[1])
-    ensemble = with_weights_of(network(), checkpoint=checkpoints, activation="softmax")
+    ensemble = build_ensemble(network(), checkpoint=checkpoints, activation="softmax")
     with pytest.raises(DataError, match=r"1\.pt: found weights of another network"):
         load(ensemble, checkpoints)
 

@@ -51,10 +51,12 @@ def test_inferers_use_it_as_they_use_any_network(tmp_path):
         return 2 * x + 1
 
     volume = torch.rand(1, 1, 10, 20, 18)
-    windows = SlidingWindow(roi_size=(4, 8, 8), stride=(3, 6, 6), activation="sigmoid", tta="flips")
+    windows = SlidingWindow(
+        roi_size=(4, 8, 8), overlap=0.25, activation="sigmoid", tta=["depth", "vertical", "horizontal"]
+    )
     network = OnnxNetwork(path=write_network(tmp_path / "windows.onnx", rank=5))
     torch.testing.assert_close(windows(volume, network), windows(volume, plain))
-    slices = SliceVolumeInferer(batch_size=4, divisor=16, flips=["horizontal"])
+    slices = SliceVolumeInferer(sw_batch_size=4, divisor=16, tta=["horizontal"])
     network = OnnxNetwork(path=write_network(tmp_path / "slices.onnx"))
     torch.testing.assert_close(slices(volume, network), slices(volume, plain))
 

@@ -48,7 +48,7 @@ def test_the_handlers_are_those_of_the_bundles(tmp_path):
     named = {handler["_target_"].split(".")[-1] for handler in config}
     once_an_epoch = {"ValidationHandler", "EarlyStop", "SaveFinalWeights", RunRecord.__name__, "ProgressBar"}
     attached = {"Attach"}  # of the loader, the history and the checkpoints
-    beside = {"Mirror"}  # a thread, where there is a bucket
+    beside = {"RemoteCopy"}  # a thread, where there is a bucket
     assert named - once_an_epoch - attached - beside == made - {"History"}
 
 

@@ -9,7 +9,7 @@ from scripts.benchmarks import inference
 TINY = inference.Sizes(
     filters=8,
     roi=(16, 32, 32),
-    stride=(8, 24, 24),
+    overlap=(0.5, 0.25, 0.25),
     volume=(24, 32, 40),
     steps=2,
     patch=16,

@@ -157,7 +157,7 @@ def test_a_bundle_predicts_from_its_own_folder(exported, tmp_path):
         [
             *(sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"),
             *("--dataset_dir", str(images), "--output_dir", str(tmp_path / "out")),
-            *("--patch_size", "[16,32,32]", "--stride", "[16,32,32]"),
+            *("--patch_size", "[16,32,32]", "--overlap", "0"),
         ],
         cwd=exported["vesuvius_surface_3d"],
         env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"PYTHONDONTWRITEBYTECODE": "1"},

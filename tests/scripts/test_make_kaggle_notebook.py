@@ -38,7 +38,7 @@ POINTWISE = {
     "liver": ("torch.nn.Conv2d", [40.0, 40.0], [-20.1, -24.1]),  # liver from 51 HU on, tumour from 81 HU on
 }
 TRAINING = {
-    "vesuvius": {"patch_size": [16, 32, 32], "stride": [8, 24, 24]},
+    "vesuvius": {"patch_size": [16, 32, 32]},
     "liver": {"slice_size": [48, 48], "batch_size": 2},
 }
 
@@ -186,7 +186,7 @@ def test_surfaces_are_predicted_and_submitted(made, scrolls, tmp_path):
     add_wheel(kaggle.input / "my-bundle" / "wheels")
     data = kaggle.input / "competitions" / "vesuvius-challenge-surface-detection"
     shutil.copytree(scrolls / "test_images", data / "test_images")
-    options = {"tta": "flips", "patch_size": [16, 32, 32], "stride": [8, 24, 24], "inferer#amp": None}
+    options = {"tta": ["depth", "vertical", "horizontal"], "patch_size": [16, 32, 32], "inferer#precision": "float32"}
     text, pictures = kaggle.run(
         made / "vesuvius-inference" / "vesuvius-inference.ipynb",
         {"HOURS": 0.5, "RESERVE_MINUTES": 0, "OPTIONS": options},
@@ -240,7 +240,7 @@ def test_livers_are_predicted_and_submitted(made, abdomens, tmp_path):
     (kaggle.input / "warm-up" / "sample_submission.csv").write_text("id,rle\n" + "".join(f"{i},\n" for i in ids))
     text, pictures = kaggle.run(
         made / "liver-inference" / "liver-inference.ipynb",
-        {"HOURS": 0.5, "RESERVE_MINUTES": 0, "OPTIONS": {"clean_liver": False, "inferer#amp": None}},
+        {"HOURS": 0.5, "RESERVE_MINUTES": 0, "OPTIONS": {"clean_liver": False, "inferer#precision": "float32"}},
     )
     with (kaggle.working / "submission.csv").open(newline="") as stream:
         rows = list(csv.reader(stream))
@@ -288,11 +288,11 @@ def interrupt_after_a_checkpoint(client, kaggle):
 
 @pytest.mark.slow
 def test_livers_are_trained_over_two_sessions(made, abdomens, tmp_path):
-    options = {"steps_per_epoch": 100}
+    options, often = {"steps_per_epoch": 100}, {"train#handlers#3#checkpoint_minutes": 0}
     kaggle = Kaggle(tmp_path)
     shutil.copytree(made / "liver-dataset", kaggle.input / "my-bundle")
     shutil.copytree(abdomens, kaggle.input / "lits", ignore=shutil.ignore_patterns("held_out.json"))
-    text, _ = train(kaggle, made, "liver", interrupt_after_a_checkpoint, checkpoint_minutes=0, **options)
+    text, _ = train(kaggle, made, "liver", interrupt_after_a_checkpoint, **often, **options)
     done = int(re.search(r"steps done: (\d+)", text)[1])
     assert 0 < done < 200 and f"after {done} of 200 steps" in text
 

@@ -47,7 +47,9 @@ def folders(tmp_path):
 def test_the_best_setting_is_found_and_written(folders, tmp_path, capsys):
     output = tmp_path / "configs" / "postprocessing.json"
     tune(*folders, output=str(output), grid=GRID_HERE, parts=CHEAP)
-    knobs = json.loads(output.read_text())
+    written = json.loads(output.read_text())
+    assert {key.partition("#")[0] for key in written} == {"surface_postprocessing"}
+    knobs = {key.partition("#")[2]: value for key, value in written.items()}
     assert knobs == {**START, "threshold_low": 0.65, "min_component_voxels": 10}
     mask = PostprocessSurfaced("pred", **knobs)({"pred": probability(0)[None]})["pred"][0]
     assert score_volume(mask, label(), parts=CHEAP)["score"] == 1
@@ -62,7 +64,8 @@ def test_where_nothing_helps_the_start_stays(folders, tmp_path):
     output = tmp_path / "post.json"
     start = {"threshold_low": 0.65, "min_component_voxels": 10}
     tune(*folders, output=str(output), grid=GRID_HERE, start=start, parts=CHEAP)
-    assert json.loads(output.read_text()) == {**START, **start}
+    expected = {f"surface_postprocessing#{knob}": value for knob, value in {**START, **start}.items()}
+    assert json.loads(output.read_text()) == expected
 
 
 def test_the_search_is_made_anew(folders, tmp_path):

@@ -200,9 +200,9 @@ def other_bundle(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"inferer": {"stride": (4, 9, 8)}}, "windows stride"),
-        ({"inferer": {"tta": [0]}}, "windows views"),
-        ({"inferer": {"amp": "bfloat16"}}, "amp"),
+        ({"inferer": {"overlap": (0.5, 0.25, 0.3)}}, "windows stride"),
+        ({"inferer": {"tta": ["depth"]}}, "windows views"),
+        ({"inferer": {"precision": "bfloat16"}}, "precision"),
         ({"inferer": {"activation": "sigmoid"}}, "windows activation"),
         ({"network_def": {"padding_mode": "@mode"}, "mode": "reflect"}, "model network"),
     ],
@@ -360,7 +360,7 @@ def test_grey_values_of_other_types_are_refused(tmp_path, values):
     steps = {"_target_": "Compose", "transforms": [load, channel, scaling | values]}
     with pytest.raises(DataError, match="expected 0 to 255, the uint8 of a scroll"):
         other_bundle(tmp_path / "a", preprocessing=steps).intensity()
-    check = {"_target_": "custom.transforms.CheckFiled", "keys": "image", "grey_values": [0, 200]}
+    check = {"_target_": "custom.transforms.CheckValuesd", "keys": "image", "grey_values": [0, 200]}
     steps = {"_target_": "Compose", "transforms": [load, channel, check, scaling]}
     with pytest.raises(DataError, match="found grey values from 0 to 200"):
         other_bundle(tmp_path / "b", preprocessing=steps).intensity()

@@ -23,9 +23,9 @@ CONFIG = {
     "inferer": {
         "_target_": "custom.inferers.SlidingWindow",
         "roi_size": ROI,
-        "stride": STRIDE,
+        "overlap": [0.5, 0.25, 0.25],
         "activation": "softmax",
-        "amp": None,
+        "precision": "float32",
     },
 }
 

@@ -29,7 +29,9 @@ RESERVE_MINUTES = 20  # of these, for writing and checking the submission
 IMAGES = None  # folder of the volumes; None: test_images of the competition
 WEIGHTS = None  # None: those in the bundle, or else the only models/model.pt among the inputs
 CONFIGS = ["inference"]  # files in configs/, later ones over earlier ones
-OPTIONS = {"tta": "flips"}  # up to 8 views of each volume, as many as its share of the time allows
+OPTIONS = {
+    "tta": ["depth", "vertical", "horizontal"]
+}  # up to 8 views of each volume, as many as its share of the time allows
 
 # %% tags=parameters only=liver
 BUNDLE = "liver_tumor_2d"

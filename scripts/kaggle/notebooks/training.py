@@ -80,7 +80,6 @@ if GPUS:  # one that this torch has no code for is found out by a computation al
         print(f"TRAINING ON THE CPU, choose another accelerator: {answer}")
         GPUS, os.environ["CUDA_VISIBLE_DEVICES"] = [], ""
 configs = [*CONFIGS, "multi_gpu_train"] if len(GPUS) > 1 else CONFIGS
-precision = "fp32" if not GPUS else "bf16" if min(float(gpu[2]) for gpu in GPUS) >= 8 else "fp16"
 options = {
     "config_file": [str(ROOT / "configs" / f"{name}.json") for name in configs],
     "bundle_root": ROOT,
@@ -90,7 +89,6 @@ options = {
     "output_dir": WORKING / "training",
     "resume": True,
     "budget_hours": round(0.99 * HOURS - (time.monotonic() - STARTED) / 3600, 5),  # the rest is for what follows
-    "precision": precision,
     **OPTIONS,
 }
 launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(GPUS)}"] if len(GPUS) > 1 else []

@@ -8,7 +8,7 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 
 from custom.errors import DataError
-from custom.handlers.case_by_case import CaseByCase
+from custom.handlers.per_case import PerCaseUpdate
 
 IMAGE = {"image": torch.zeros(1, 2, 2, 2)}
 
@@ -33,7 +33,7 @@ def run(*items):
         device=torch.device("cpu"),
         val_data_loader=DataLoader(Dataset(list(items)), batch_size=1),
         network=network,
-        iteration_update=CaseByCase(output_dir="there"),
+        iteration_update=PerCaseUpdate(output_dir="there"),
     )
     try:
         evaluator.run()

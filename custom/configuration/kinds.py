@@ -95,3 +95,12 @@ def is_code(value: Any) -> bool:
 def is_component(value: Any) -> bool:
     """Whether the value is a mapping with ``_target_``."""
     return isinstance(value, Mapping) and "_target_" in value
+
+
+def is_plain(value: Any) -> bool:
+    """Whether JSON holds the value without loss."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(is_plain(item) for item in value)
+    return value is None or type(value) in (bool, int, float, str)

@@ -8,13 +8,15 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 
+from ..configuration import without_effect
 from ..data.predictions import PredictionRecord
 from ..errors import DataError, find_data_error, one_line
 
 logger = logging.getLogger(__name__)
 
 
-class CaseByCase:
+@without_effect()
+class PerCaseUpdate:
     """The step of an evaluator that goes on after a case that fails, and raises when all others are done.
 
     It is the evaluator's ``iteration_update``, and listens to its end by itself. The items come, one in a batch, from

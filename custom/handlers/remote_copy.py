@@ -9,17 +9,18 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from ..configuration import differences, without_effect
 from ..data.remote import filesystem
 from ..errors import DataError
 from ..files import write_whole
-from ..run_config import differences
+from ..system.distributed import gather, rank
 from .checkpoints import WEIGHTS, made_from
-from .ranks import gather, rank
 
 logger = logging.getLogger(__name__)
 
 
-class Mirror:
+@without_effect()
+class RemoteCopy:
     """Keeps copies of a run's folders at a URL: ``<url>/<name>/...`` for each folder.
 
     When training starts, files that are there and not here are fetched, and all of them if the newest checkpoint is
@@ -28,11 +29,11 @@ class Mirror:
     time are there too. Files whose name begins with a dot, which are being written, stay here. A lost connection is
     reported, and the files go with a later round.
 
-    List it as the first of the trainer's handlers.
+    It has to be attached before :class:`Checkpoints`, which looks for files when training starts.
 
     Args:
         folders: local folders by name, such as those of weights and results.
-        url: an fsspec URL such as ``gs://bucket/run1``; None mirrors nothing.
+        url: an fsspec URL such as ``gs://bucket/run1``; None copies nothing.
         interval_s: seconds between two rounds.
 
     Raises:
@@ -57,7 +58,7 @@ class Mirror:
         if rank() == 0:
             self.download()
             self._ended.clear()
-            self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="remote copy", daemon=True)
             self._thread.start()
             # added now, so that they come after those of all other handlers, which still write
             for end in (Events.TERMINATE, Events.COMPLETED):

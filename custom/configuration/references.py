@@ -6,7 +6,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
 
-from ..kinds import is_code
+from .kinds import is_code
 
 SEPARATOR = ReferenceResolver.sep
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..kinds import is_component
+from .kinds import is_component
 from .references import SEPARATOR, References
 
 if TYPE_CHECKING:

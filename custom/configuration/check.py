@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, nearest
-from ..kinds import fits, hint_of, hints, is_component, words
-from ..run_config import running_parser, running_workflow
 from .declared import Declared, settings, values
+from .kinds import fits, hint_of, hints, is_component, words
 from .references import SEPARATOR, References, join, shown, target_of
+from .renamed import RENAMED
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser, ConfigWorkflow
@@ -27,7 +27,9 @@ Problem = tuple[str, str, str]
 """An id, what was found, what was expected."""
 
 
-def check_options(parser: "ConfigParser | None" = None, *, strict: bool | None = None) -> bool:
+def check_options(
+    parser: "ConfigParser", workflow: "ConfigWorkflow | None" = None, *, strict: bool | None = None
+) -> None:
     """Refuse a configuration with entries that nothing reads or with values of a wrong kind, in one line.
 
     MONAI takes any key, so that a mistyped option would change nothing. An entry is read if another one refers to it
@@ -36,36 +38,32 @@ def check_options(parser: "ConfigParser | None" = None, *, strict: bool | None =
     of an override file in the bundle may have no use in one of its workflows: ``quickstart.json`` is for all of them.
     One whose reader an override has replaced gets a warning.
 
-    Name it in ``initialize``, and by ``_requires_`` in what is made first, for runs that have an ``initialize`` of
-    their own.
-
     Args:
-        parser: of the configuration; by default the one that is making this component.
+        parser: of the configuration.
+        workflow: that runs it, if any.
         strict: whether a key that resembles no known one is refused too. By default it is if a workflow runs:
             applications that read a configuration by themselves may add keys of their own.
-
-    Returns:
-        True, so that MONAI has a value to keep.
 
     Raises:
         DataError: names the ids and the nearest known ones.
     """
-    workflow = running_workflow() if parser is None else None
-    parser = running_parser() if parser is None else parser
-    if parser is None:
-        return True
-    checked = _Configuration(parser, workflow)
+    checked = _Checked(parser, workflow)
     strict = workflow is not None if strict is None else strict
     problems: dict[str, Problem] = {}
-    for problem in (*checked.runs(), *checked.unread(strict), *checked.arguments(), *checked.kinds()):
+    for problem in (
+        *checked.renamed(),
+        *checked.runs(),
+        *checked.unread(strict),
+        *checked.arguments(),
+        *checked.kinds(),
+    ):
         problems.setdefault(problem[0], problem)
     if problems:
         lines = [f"{shown(id)}: found {found}, expected {expected}" for id, found, expected in problems.values()]
         raise DataError("; ".join(lines))
-    return True
 
 
-class _Configuration:
+class _Checked:
     def __init__(self, parser: "ConfigParser", workflow: "ConfigWorkflow | None") -> None:
         self.parser, self.workflow = parser, workflow
         self.config: dict[str, Any] = parser.get()
@@ -79,6 +77,12 @@ class _Configuration:
             self.asked |= {id.split(SEPARATOR)[0] for id in _properties()}
         else:
             self.asked |= {workflow.init_id, workflow.run_id, workflow.final_id}
+
+    def renamed(self) -> Iterator[Problem]:
+        """Options that have another name now."""
+        for old, new in RENAMED.items():
+            if old in self.parser and not self.declared.defaults(old):  # in one bundle, the old name may be in use
+                yield old.replace("#", SEPARATOR), "the name that this option had in version 0.1.0", new
 
     def runs(self) -> Iterator[Problem]:
         """What is to be run, and is not there; MONAI passes over a missing initialize and finalize."""

@@ -8,10 +8,12 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from ..configuration import without_effect
 from ..data.plausibility import Values, check_values, warn_of_identity
 
 
-class CheckFiled(MapTransform):
+@without_effect()
+class CheckValuesd(MapTransform):
     """Judge the values and the affine of an image that was just loaded; its voxels are left as they are.
 
     The rules are those of the cache that trainings read from, :mod:`custom.data.plausibility`. Comes right after

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from custom.handlers.ranks import any_rank, gather, rank, unwrapped, world_size
+from custom.system.distributed import any_rank, gather, rank, unwrapped, world_size
 
 OPTIONS = {"epochs": 2, "steps": 5, "resume": True}
 

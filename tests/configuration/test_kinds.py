@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from custom.kinds import fits, hint_of, words
+from custom.configuration.kinds import fits, hint_of, words
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import fire
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 
+from custom.configuration import check_options
+from custom.configuration.check import _Checked
+from custom.configuration.references import References
+from custom.configuration.renamed import RENAMED
 from custom.errors import DataError, find_data_error
-from custom.options import check_options
-from custom.options.check import _Configuration
-from custom.options.references import References
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIVER, SURFACE = "liver_tumor_2d", "vesuvius_surface_3d"
@@ -52,12 +53,11 @@ def refusal(bundle, names, *files, **options) -> str:
         (LIVER, "train", "network_def#backbon", "resnet18", "network_def#backbone"),
         (LIVER, "train", "train#trainr", 1, "train#trainer"),
         (LIVER, "train", "train#trainer#max_epoch", 1, "train#trainer#max_epochs"),
-        (LIVER, "train", "train#handlers#3#max_nrm", 1.0, "train#handlers#3#max_norm"),
+        (LIVER, "train", "train#dataset#shars", 1.0, "train#dataset#shares"),
         (LIVER, "train", "cases#_requirs_", "@seed", "cases#_requires_"),
         (LIVER, "train", "sampling#tumour", 0.5, "sampling#tumor"),
         (LIVER, "train", "sampling", {"tumour": 0.5, "any": 0.5}, "sampling#tumor"),
-        (SURFACE, "train", "augmentation#noise_probb", 0.5, "augmentation#noise_prob"),
-        (SURFACE, "train", "augmentation", {"noise_probb": 0.5}, "augmentation#noise_prob"),
+        (SURFACE, "train", "augmentation#noise#probb", 0.5, "augmentation#noise#prob"),
         (SURFACE, "train", "loss_weights#betty", 0.5, "loss_weights#betti"),
         (LIVER, "inference", "checkpont", "model.pt", "checkpoint"),
         (LIVER, "inference", "treshold", 0.4, "threshold"),
@@ -82,7 +82,6 @@ def test_what_resembles_nothing_is_refused_too(option):
 @pytest.mark.parametrize(
     ("names", "option", "value"),
     [
-        ("inference", "precision", "fp32"),
         ("inference", "batch_size", 4),  # as quickstart.json has it, which is not given
         ("inference", "num_workers", 4),  # as train.json has it
         ("inference quickstart", "epochs", 3),
@@ -148,7 +147,7 @@ def test_the_value_of_an_option_is_of_the_right_kind():
         ("tta", "horizontal", "a list such as ['horizontal']"),
         ("slice_size", ["a", 3], "a list such as [512, 512]"),
         ("dataset_dir", 2024, "a text such as"),
-        ("budget_hours", "8h", "a number (hours of custom.handlers.Budget)"),  # null by default
+        ("budget_hours", "8h", "a number (budget_hours of custom.handlers.RunHandlers)"),  # null by default
         ("early_stop_epochs", 1.5, "a whole number (patience of custom.handlers.EarlyStop)"),
         ("sampling#tumor", "much", "a number such as 0.34"),
         ("network_def#in_channels", "one", "a whole number such as 1"),
@@ -162,11 +161,12 @@ def test_the_value_of_an_option_is_of_the_right_kind():
     ("bundle", "options"),
     [
         (LIVER, {"epochs": "$2 + 1", "steps_per_epoch": "@epochs", "max_gradient_norm": None}),
-        (LIVER, {"elastic_magnitude": [4, 12], "rotate_range": (0.1, 0.2), "elastic_spacing": 6.5}),
-        (LIVER, {"window": [-99.5, 200], "threshold": [0.5, 0.3], "learning_rate": 1, "checkpoint_minutes": 0.5}),
+        (LIVER, {"elastic_magnitude": [4, 12], "augmentation#warp#rotate_range": (0.1, 0.2)}),
+        (LIVER, {"window": [-99.5, 200], "threshold": [0.5, 0.3], "learning_rate": 1}),
         (LIVER, {"budget_hours": 8, "context_mm": 5, "n_context": 1, "max_cache_gb": 1.5, "resume": 1}),
-        (LIVER, {"dataset_dir": Path("x"), "device": "cpu", "precision": "fp32", "tta": []}),
-        (SURFACE, {"grey_values": [0.0, 1.0], "elastic_magnitude": [2, 6], "closing_radius": 1.5, "tta": "flips"}),
+        (LIVER, {"dataset_dir": Path("x"), "device": "cpu", "precision": "float32", "tta": []}),
+        (SURFACE, {"grey_values": [0.0, 1.0], "surface_postprocessing#closing_radius": 1.5, "overlap": 0.5}),
+        (SURFACE, {"augmentation#warp#elastic_magnitude": [2, 6], "tta": ["depth", "rotate90"]}),
     ],
 )
 def test_values_that_can_be_meant_are_taken(bundle, options):
@@ -176,11 +176,11 @@ def test_values_that_can_be_meant_are_taken(bundle, options):
 @pytest.mark.parametrize("bundle", [LIVER, SURFACE])
 def test_a_default_says_whether_fractions_are_allowed(bundle):
     """A whole number stands for whole numbers alone, so it is none where the argument's annotation has a float."""
-    from custom.kinds import fits, hints
+    from custom.configuration.kinds import fits, hints
 
     for name in ("train", "inference"):
         path = REPOSITORY / "bundles" / bundle / "configs" / f"{name}.json"
-        checked = _Configuration(ConfigParser(ConfigParser.load_config_file(path)), None)
+        checked = _Checked(ConfigParser(ConfigParser.load_config_file(path)), None)
         for id, component, target in checked._components():
             for key, hint in hints(target).items() if target.__module__.startswith("custom") else ():
                 source, value = checked._source(f"{id}::{key}", component.get(key))
@@ -223,8 +223,20 @@ def test_an_application_may_add_keys_of_its_own():
         check_options(parser, strict=False)
 
 
-def test_outside_of_a_bundle_there_is_nothing_to_check():
-    assert check_options() is True
+def test_every_new_name_of_an_option_is_there():
+    surface, liver = (
+        ConfigParser(ConfigParser.load_config_file(REPOSITORY / "bundles" / bundle / "configs" / "train.json"))
+        for bundle in (SURFACE, LIVER)
+    )
+    for old, new in RENAMED.items():
+        first = re.match(r"[\w#]+", new)[0]
+        assert old not in surface
+        assert first == "configs" or "#handlers#" in first or first in surface or first in liver, new
+
+
+def test_an_old_option_is_refused():
+    expected = "stride: found the name that this option had in version 0.1.0, expected overlap"
+    assert refusal(SURFACE, ["train"], stride=[1, 1, 1]).startswith(expected)
 
 
 def combinations():

@@ -9,7 +9,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from custom.errors import DataError
-from custom.handlers import Mirror
+from custom.handlers import RemoteCopy
 
 SHORT = {"epochs": 2, "steps": 5}
 
@@ -47,7 +47,7 @@ def names(url):
 
 def mirrored(tiny_run, folder, url, **options):
     """A tiny run with a mirror before its other handlers, as in a list of handlers."""
-    trainer = tiny_run.build(folder, handlers_before=[Mirror(folders={"run": str(folder)}, url=url)], **options)
+    trainer = tiny_run.build(folder, handlers_before=[RemoteCopy(folders={"run": str(folder)}, url=url)], **options)
     return trainer
 
 
@@ -93,7 +93,7 @@ def test_only_what_changed_is_uploaded_and_checkpoints_last(tmp_path, bucket, mo
         "put_file",
         lambda _, local, remote, **k: (sent.append(remote.split("/run/")[1]), put(local, remote)),
     )
-    mirror = Mirror(folders={"a": str(tmp_path)}, url=bucket)
+    mirror = RemoteCopy(folders={"a": str(tmp_path)}, url=bucket)
     for name in ("step_00000001.pt", "zz.csv", ".1.step_00000002.pt", "aa.csv"):
         (tmp_path / name).write_text("1")
     mirror.upload()
@@ -111,8 +111,8 @@ def test_what_is_here_is_not_fetched(tmp_path, bucket):
         (tmp_path / folder / "both").write_text(text)
     (tmp_path / "there" / "sub").mkdir()
     (tmp_path / "there" / "sub" / "one").write_text("old")
-    Mirror(folders={"a": str(tmp_path / "there")}, url=bucket).upload()
-    Mirror(folders={"a": str(tmp_path / "here")}, url=bucket).download()
+    RemoteCopy(folders={"a": str(tmp_path / "there")}, url=bucket).upload()
+    RemoteCopy(folders={"a": str(tmp_path / "here")}, url=bucket).download()
     assert (tmp_path / "here" / "both").read_text() == "new"
     assert (tmp_path / "here" / "sub" / "one").read_text() == "old"
 
@@ -123,8 +123,8 @@ def test_all_is_fetched_where_the_run_has_gone_further(tmp_path, bucket):
         (tmp_path / folder / "checkpoints").mkdir(parents=True)
         (tmp_path / folder / "checkpoints" / f"step_{step:08d}.pt").write_text(folder)
         (tmp_path / folder / "model.pt").write_text(folder)
-    Mirror(folders={"a": str(tmp_path / "there")}, url=bucket).upload()
-    mirror = Mirror(folders={"a": str(tmp_path / "here")}, url=bucket)
+    RemoteCopy(folders={"a": str(tmp_path / "there")}, url=bucket).upload()
+    mirror = RemoteCopy(folders={"a": str(tmp_path / "here")}, url=bucket)
     mirror.download()
     assert (tmp_path / "here" / "model.pt").read_text() == "there"
     mirror.upload()
@@ -154,7 +154,7 @@ def test_weights_of_a_run_that_was_replaced_do_not_stay_there(tmp_path, bucket):
     (tmp_path / "checkpoints").mkdir()
     for name in ("checkpoints/step_00000009.pt", "model.pt", "model_final.pt", "notes.txt"):
         (tmp_path / name).write_text("first run")
-    mirror = Mirror(folders={"a": str(tmp_path)}, url=bucket)
+    mirror = RemoteCopy(folders={"a": str(tmp_path)}, url=bucket)
     mirror.upload()
     for path in [*tmp_path.glob("*"), *tmp_path.glob("checkpoints/*")]:  # as with --overwrite True
         path.unlink() if path.is_file() else None
@@ -171,7 +171,7 @@ def run(mirror, step=lambda *_: None):
 
 def test_a_lost_connection_does_not_end_the_run(tmp_path, bucket, monkeypatch, caplog):
     (tmp_path / "file").write_text("1")
-    mirror = Mirror(folders={"a": str(tmp_path)}, url=bucket)
+    mirror = RemoteCopy(folders={"a": str(tmp_path)}, url=bucket)
 
     def lost(*_, **__):
         raise OSError("connection lost")
@@ -190,7 +190,7 @@ def test_a_failed_run_is_uploaded_too(tmp_path, bucket):
         raise ArithmeticError("not finite")
 
     with pytest.raises(ArithmeticError, match="not finite"):
-        run(Mirror(folders={"a": str(tmp_path)}, url=bucket), step)
+        run(RemoteCopy(folders={"a": str(tmp_path)}, url=bucket), step)
     assert names(bucket) == ["a/non_finite.json"]
 
 
@@ -200,9 +200,9 @@ def test_uploads_while_training_runs(tmp_path, bucket):
         while not fsspec.filesystem("memory").exists("/bucket/run/a/file"):
             pass
 
-    run(Mirror(folders={"a": str(tmp_path)}, url=bucket, interval_s=0.01), step)
+    run(RemoteCopy(folders={"a": str(tmp_path)}, url=bucket, interval_s=0.01), step)
     assert names(bucket) == ["a/file"]
 
 
 def test_without_a_url_nothing_happens(tmp_path):
-    run(Mirror(folders={"a": str(tmp_path)}))
+    run(RemoteCopy(folders={"a": str(tmp_path)}))

@@ -8,7 +8,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
 from custom.data import VolumeReader
 from custom.errors import DataError
-from custom.transforms import CheckFiled
+from custom.transforms import CheckValuesd
 
 
 def said(caplog):
@@ -18,7 +18,7 @@ def said(caplog):
 
 def loaded(path, **options):
     """As inference loads it."""
-    steps = [LoadImaged("image", VolumeReader()), EnsureChannelFirstd("image"), CheckFiled("image", **options)]
+    steps = [LoadImaged("image", VolumeReader()), EnsureChannelFirstd("image"), CheckValuesd("image", **options)]
     return Compose(steps)({"image": str(path), "id": "a"})
 
 
@@ -50,5 +50,5 @@ def test_what_is_wrong_is_refused():
     item = {"image": torch.linspace(0, 1, 60).reshape(1, 3, 4, 5), "id": "a"}
     for options in ({}, {"grey_values": [0, 255]}):
         with pytest.raises(DataError, match=r"^a: found values from 0 to 1, expected "):
-            CheckFiled("image", **options)(item)
-        assert CheckFiled("image", **options, trust_values=True)(item) == item
+            CheckValuesd("image", **options)(item)
+        assert CheckValuesd("image", **options, trust_values=True)(item) == item

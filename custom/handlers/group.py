@@ -1,0 +1,37 @@
+"""Several handlers behind one entry of a configuration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ignite.engine import Engine
+
+from ..errors import DataError, nearest
+
+
+class HandlerGroup:
+    """Attaches handlers in a fixed order; each can be switched off or replaced by its name.
+
+    In a configuration ``"tensorboard": false`` switches a handler of a group off, and ``"tensorboard": {"_target_":
+    ...}`` puts another one in its place.
+
+    Example: ``--train#handlers#3#tensorboard False``
+
+    Args:
+        handlers: by name, in the order in which they are attached; None where there is none by default.
+        changes: by name: False or None switches a handler off, True keeps it, anything else replaces it.
+
+    Raises:
+        DataError: a change of a handler that the group does not have.
+    """
+
+    def __init__(self, handlers: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+        for name in changes.keys() - handlers.keys():
+            expected = nearest(name, list(handlers)) or f"one of {', '.join(handlers)}"
+            raise DataError.of(name, f"no such handler of {type(self).__name__}", expected)
+        chosen = {name: own if changes.get(name, True) is True else changes[name] for name, own in handlers.items()}
+        self.handlers = {name: handler for name, handler in chosen.items() if handler not in (None, False)}
+
+    def attach(self, engine: Engine) -> None:
+        """Register all of them with the engine."""
+        for handler in self.handlers.values():
+            handler.attach(engine)

@@ -1,0 +1,1 @@
+"""What runs beneath everything: files, processes, memory."""
