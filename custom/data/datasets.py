@@ -7,7 +7,7 @@ has no end, does not depend on the worker that makes an item nor on what was dra
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ MakeCache = Callable[..., Volumes]
 
 def _cached(data: Sequence[Mapping[str, Any]] | Volumes, cache: MakeCache | None) -> Volumes:
     """The volumes of a dataset's arguments ``data`` and ``cache``."""
-    return data if cache is None else cache(cases=data)
+    return cast(Volumes, data) if cache is None else cache(cases=data)
 
 
 class _Stream(Dataset, ABC):

@@ -261,9 +261,11 @@ class _Batches(Dataset):
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """Number of this process and of all, torch.distributed's where they are not given."""
-    if (rank is None) != (world_size is None):
+    if rank is None and world_size is None:
+        return distributed.rank(), distributed.world_size()
+    if rank is None or world_size is None:
         raise ValueError(f"rank {rank} with world_size {world_size}: expected both or neither")
-    return (distributed.rank(), distributed.world_size()) if rank is None else (rank, world_size)
+    return rank, world_size
 
 
 def _unchanged(batch: Any) -> Any:

@@ -7,6 +7,7 @@ all of them only if both are the image's (https://nifti.nimh.nih.gov/pub/dist/sr
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -41,7 +42,7 @@ def header_for(affine: np.ndarray, shape: Sequence[int], like: str | os.PathLike
             nothing. A qform cannot hold shear; its code is 0 then.
     """
     if like is not None:
-        source = nibabel.load(like)
+        source: Any = nibabel.load(like)
         header = (nibabel.Nifti2Header if isinstance(source.header, nibabel.Nifti2Header) else nibabel.Nifti1Header)()
         if (*source.shape, 1, 1)[:3] == tuple(shape) and _in_same_place(nifti_affine(source), affine, shape):
             for field in _FIELDS:

@@ -26,7 +26,8 @@ _SOURCE = Path(__file__).parent
 class RunRecord:
     """Writes ``run.json`` when training starts: configuration, cases, versions, commit, machine and command line.
 
-    The configuration is complete, with all overrides and with the values of the knobs at its top, and can be run again.
+    The configuration is complete, with all overrides and with the values of the knobs at its top, and can be run again;
+    ``settings`` are those of it that can change results.
     List it after :class:`Checkpoints`: a run that is refused there leaves the record of the one before.
 
     Args:
@@ -61,6 +62,7 @@ class RunRecord:
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
             "ranks": world_size(),
             "configuration": {} if self.configuration is None else self.configuration.plain(),
+            "settings": {} if self.configuration is None else self.configuration.effective(),
             "cases": self.cases,
         }
         text = json.dumps(record, indent=1, default=str)

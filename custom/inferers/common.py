@@ -88,13 +88,13 @@ def check_finite(output: torch.Tensor) -> None:
         )
 
 
-class WithAmp(Protocol):
+class WithPrecision(Protocol):
     """An inferer that chooses its precision."""
 
-    amp: str | None
+    precision: str
 
 
-Narrow = TypeVar("Narrow", bound=WithAmp)
+Narrow = TypeVar("Narrow", bound=WithPrecision)
 
 
 def predict_finite(inferer: Narrow, predict: Callable[[Narrow], torch.Tensor]) -> torch.Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .pictures import colour, learning_curves
-from .runs import Run, comparable, differing, duration, settings, spread
+from .runs import Run, comparable, differing, duration, spread
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 0 auto; padding: 1.5rem; color: #1f2933; }
@@ -97,7 +97,7 @@ def _hypotheses(runs: list[Run]) -> str:
 
 
 def _settings(runs: list[Run]) -> list[str]:
-    known = [settings(run.configuration) for run in runs]
+    known = [run.settings for run in runs]
     if sum(map(bool, known)) < 2:
         return []
     rows = differing([column for column in known if column])

@@ -10,13 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from custom.handlers.checkpoints import MAY_DIFFER
 from custom.handlers.history import NOT_METRICS, TABLE
 from custom.handlers.run_record import RECORD
 from custom.metrics.case_metric import CASES_CSV
-
-NO_SETTING = {*MAY_DIFFER, "hypothesis"}
-"""Entries of a configuration that change nothing of what is computed."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,12 @@ class Run:
     cases: dict[str, dict[str, float]]
     """``cases.csv``: the scores of each volume that are defined."""
     panels: dict[str, Path]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What can change the results, by id; of a run of version 0.1.0, all knobs."""
+        knobs = {key: value for key, value in self.configuration.items() if not isinstance(value, dict)}
+        return self.record.get("settings", knobs)
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -116,30 +118,11 @@ def comparable(runs: Sequence[Run]) -> list[list[Run]]:
     return [members for _, members in groups]
 
 
-def settings(configuration: dict[str, Any]) -> dict[str, Any]:
-    """What decides about the result, by id."""
-    return leaves({key: value for key, value in configuration.items() if key not in NO_SETTING})
-
-
 def differing(columns: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     """The entries that are not the same in all dictionaries, with the value in each; None where it has none."""
     keys = dict.fromkeys(key for column in columns for key in column)
     rows = {key: [column.get(key) for column in columns] for key in keys}
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
-
-
-def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Entries by id, lists of plain values as they are: ``{"network_def#norm": "BATCH", "regions": [[1], [2]]}``."""
-    if isinstance(config, dict) and config:
-        items = config.items()
-    elif isinstance(config, list) and any(isinstance(value, dict) for value in config):
-        items = enumerate(config)
-    else:
-        return {prefix: config}
-    found: dict[str, Any] = {}
-    for key, value in items:
-        found |= leaves(value, f"{prefix}#{key}" if prefix else str(key))
-    return found
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
