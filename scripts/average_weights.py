@@ -8,8 +8,8 @@ import torch
 from scripts.command_line import command_line
 
 from custom.errors import DataError, show_data_errors_as_one_line
-from custom.files import write_whole
-from custom.weights import misfit, read_state_dict
+from custom.networks.state_dict import misfit, read_state_dict
+from custom.system.files import write_whole
 
 
 def average_weights(*paths: str, output: str) -> None:

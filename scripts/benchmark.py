@@ -14,8 +14,8 @@ from scripts import benchmarks
 from scripts.benchmarks.measure import Row, attempt, machine
 from scripts.command_line import command_line
 
-from custom.files import write_whole
 from custom.handlers.run_record import commit, versions
+from custom.system.files import write_whole
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
 SECTIONS = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - {"measure"})

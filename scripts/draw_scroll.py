@@ -10,10 +10,10 @@ import numpy as np
 from scripts.command_line import command_line
 
 from custom.errors import DataError
-from custom.files import write_whole
 from custom.metrics.vesuvius_score import TOLERANCE, without_ignored
 from custom.ops.surface_distance import surface_dice
-from custom.ops.targets import IGNORE_LABEL
+from custom.ops.target_layout import IGNORE_LABEL
+from custom.system.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

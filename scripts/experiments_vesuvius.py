@@ -13,8 +13,8 @@ from scripts.experiments.commands import ROOT, chosen, run_bundle, run_python
 from custom.data import find_cases, fold_cases
 from custom.data.volumes import read_volume
 from custom.errors import show_data_errors_as_one_line
-from custom.files import write_whole
 from custom.metrics.vesuvius_score import PARTS, score_volume
+from custom.system.files import write_whole
 from custom.transforms.postprocessing import PostprocessSurfaced
 
 BUNDLE = ROOT / "bundles" / "vesuvius_surface_3d"

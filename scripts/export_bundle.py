@@ -12,7 +12,7 @@ from scripts.bundles.configs import check_version, export_configs, read_json
 from scripts.command_line import command_line
 
 from custom.errors import DataError
-from custom.identity import sha256
+from custom.system.identity import sha256
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 LARGE = 25 * 10**6

@@ -11,7 +11,7 @@ from typing import Any
 from scripts.command_line import command_line
 
 from custom.errors import DataError, show_data_errors_as_one_line
-from custom.files import write_whole
+from custom.system.files import write_whole
 
 BUNDLES = {"vesuvius": "vesuvius_surface_3d", "liver": "liver_tumor_2d"}
 COMPETITIONS = {"vesuvius": "vesuvius-challenge-surface-detection"}
@@ -75,7 +75,7 @@ def make_kaggle_notebook(
 
 
 def _write_dataset(folder: Path, archive: str, pins: list[str], slug: str, title: str) -> None:
-    from custom.identity import sha256
+    from custom.system.identity import sha256
 
     (folder / "wheels").mkdir()
     (folder / "wheels" / "requirements.txt").write_text("\n".join(pins) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 from scripts.command_line import command_line
 
 from custom.errors import DataError
-from custom.files import write_whole
+from custom.system.files import write_whole
 
 KINDS = ("probability", "mask")
 

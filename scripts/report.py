@@ -7,7 +7,7 @@ from scripts.command_line import command_line
 from scripts.reports.page import page
 from scripts.reports.runs import Run, load_runs, spread
 
-from custom.files import write_whole
+from custom.system.files import write_whole
 
 
 def report(*runs: str, output: str = "report.html", goals: dict[str, float] | None = None) -> None:

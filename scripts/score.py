@@ -8,7 +8,7 @@ from typing import Any
 from scripts.command_line import command_line
 
 from custom.errors import show_data_errors_as_one_line
-from custom.files import write_whole
+from custom.system.files import write_whole
 
 
 def vesuvius(predictions: str, labels: str, json: str | None = None, processes: int | None = None) -> None:
@@ -25,7 +25,7 @@ def vesuvius(predictions: str, labels: str, json: str | None = None, processes: 
         json: also write {"cases": {id: {"score", "toposcore", "surface_dice", "voi_score"}}, "mean": {...}} here.
         processes: octants scored at the same time; by default as many as cores and free memory allow.
     """
-    from custom.metrics.vesuvius import score_folders
+    from custom.metrics.vesuvius_metric import score_folders
 
     _show(*score_folders(str(predictions), str(labels), processes=processes), json)
 

@@ -15,9 +15,9 @@ from scripts.command_line import command_line
 from custom.data.labels import as_labels
 from custom.data.volumes import TIFF_SUFFIXES, read_volume
 from custom.errors import DataError, show_data_errors_as_one_line
-from custom.files import write_whole
 from custom.metrics.vesuvius_score import PARTS, check_parts, score_volume
-from custom.ops.targets import IGNORE_LABEL
+from custom.ops.target_layout import IGNORE_LABEL
+from custom.system.files import write_whole
 from custom.transforms.postprocessing import PostprocessSurfaced
 
 COMPONENT = "surface_postprocessing"

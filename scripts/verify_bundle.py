@@ -77,7 +77,7 @@ def _opened(path: Path, temporary: Path) -> tuple[Path, dict[str, str]]:
     from scripts.bundles.archive import SUMS, read_sums
     from scripts.bundles.unpacking import unpack
 
-    from custom.identity import sha256
+    from custom.system.identity import sha256
 
     sums = read_sums(path.absolute().parent / SUMS)
     if path.is_dir():

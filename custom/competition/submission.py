@@ -17,9 +17,9 @@ from ..data.nifti_geometry import nifti_affine
 from ..data.volumes import NIFTI_SUFFIXES, TIFF_SUFFIXES, read_shape, read_volume, suffix
 from ..data.writing import write_volume
 from ..errors import DataError
-from ..files import write_whole
 from ..metrics.pairs import volumes_in
 from ..ops.run_length import decode, encode
+from ..system.files import write_whole
 
 HEADER = ["id", "rle"]
 

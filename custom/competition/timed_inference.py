@@ -18,7 +18,7 @@ import numpy as np
 from ..data.cases import Case, find_images
 from ..data.volumes import read_shape, read_volume
 from ..errors import DataError
-from ..memory import free_bytes
+from ..system.memory import free_bytes
 from . import timed_worker
 
 BYTES_PER_VOXEL = 64

@@ -20,8 +20,8 @@ from monai.bundle import ConfigParser
 from ..configuration import check_options
 from ..data.cases import Case
 from ..errors import find_data_error
-from ..handlers.weights import load_weights
-from ..memory import usable_cores
+from ..handlers.load_weights import load_weights
+from ..system.memory import usable_cores
 
 
 class OutOfTimeError(RuntimeError):

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from ..configuration import without_effect
 from ..errors import DataError
-from ..identity import sha256
+from ..system.identity import sha256
 from .cached_volume import FORMAT, MODALITIES, CachedVolume, Source, build_volume, why_outdated
 from .cases import Case
 from .plausibility import check_values, warn_of_identity

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..identity import sha256
+from ..system.identity import sha256
 from .labels import as_labels
 from .plausibility import Values
 from .volumes import (

@@ -15,9 +15,9 @@ from monai.data import MetaTensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
-from ..ops.labels import LIVER, TUMOR
+from ..ops.liver_labels import LIVER, TUMOR
 from ..ops.randomness import item_generator
-from ..ops.slices import context_offsets, slice_neighbours
+from ..ops.slice_context import context_offsets, slice_neighbours
 from .cached_volume import CachedVolume
 
 logger = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ class SliceDataset(_Stream):
         seed: of the run, 0 to 2**64 - 1.
         transform: a MONAI transform; a random one is seeded for each item anew, through its ``set_random_state``.
         n_context: neighbouring slices on either side.
-        context_mm: millimetres between them; ``None`` takes adjacent slices (see :mod:`custom.ops.slices`).
+        context_mm: millimetres between them; ``None`` takes adjacent slices (see :mod:`custom.ops.slice_context`).
         shares: probability of each kind of slice; they are scaled to a sum of 1.
         near_mm: how far the surroundings of the organ reach along the first axis.
 

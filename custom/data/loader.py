@@ -156,9 +156,9 @@ class VolumeLoader:
     Args:
         dataset: such as :class:`VolumeDataset`.
         timeout_s: seconds to wait for an item before it is an error.
-        rank, world_size: by default torch.distributed's. Rank r takes items r, r + world_size, ...; the last ones begin
-            anew where they run out, so that all ranks take part in what an evaluator does together
-            (:class:`custom.metrics.case_metric.CaseMetric` counts a volume once).
+        rank, world_size: by default torch.distributed's. They share the items as
+            :func:`custom.system.distributed.shared_indices` says; :class:`custom.metrics.case_metric.CaseMetric` counts
+            a volume once.
 
     Raises:
         DataError: as raised by the dataset.
@@ -176,8 +176,7 @@ class VolumeLoader:
         rank, world_size = _place(rank, world_size)
         self.dataset = dataset
         self.timeout_s = timeout_s
-        rounds = -(-len(dataset) // world_size)
-        self.indices = [(rank + k * world_size) % len(dataset) for k in range(rounds)]
+        self.indices = distributed.shared_indices(len(dataset), rank, world_size)
 
     def __len__(self) -> int:
         return len(self.indices)

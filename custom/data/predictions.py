@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..configuration import Configuration, differences, without_effect
-from ..files import write_whole
-from ..identity import file_identity, sha256, weights_identity
+from ..system.files import write_whole
+from ..system.identity import file_identity, sha256, weights_identity
 
 RECORD = "predictions.json"
 MADE_FROM = {"image", "weights", "settings"}

@@ -9,20 +9,16 @@ import hashlib
 import logging
 import os
 import posixpath
-import random
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import DataError
-from ..identity import file_identity
+from ..system.identity import file_identity
+from ..system.retry import retry
 
 _READERS = 8
-_TRIES = 6
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds. The pause doubles from try to try."""
 _BLOCK = 1 << 24
 """Bytes asked for at once: what a download holds in memory, and what a dropped connection costs."""
 
@@ -69,7 +65,7 @@ def read_text(path: str) -> str:
     """The whole of a small text file, UTF-8."""
     if is_url(path):
         system = filesystem(path)
-        return _patiently(lambda: system.cat_file(path), path).decode()
+        return retry(lambda: system.cat_file(path), path).decode()
     return Path(path).read_text(encoding="utf-8")
 
 
@@ -77,7 +73,7 @@ def exists(path: str) -> bool:
     """Whether a file, folder or object is there."""
     if is_url(path):
         system = filesystem(path)
-        return _patiently(lambda: system.exists(path), path)
+        return retry(lambda: system.exists(path), path)
     return os.path.exists(path)
 
 
@@ -85,8 +81,8 @@ def identities(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
     """What tells one version of a source from another, by path.
 
     Returns:
-        for a local file or folder ``path`` and what :func:`custom.identity.file_identity` tells; for a URL ``path``,
-        ``size`` and ``version`` (its etag, generation or time of change), and ``md5`` where the server tells it.
+        for a local file or folder ``path`` and what :func:`custom.system.identity.file_identity` gives; for a URL
+        ``path``, ``size`` and ``version`` (its etag, generation or time of change), and its ``md5`` if known.
 
     Raises:
         DataError: a source is missing or cannot be reached.
@@ -181,7 +177,7 @@ def _list_url(folder: str) -> list[str]:
     system = filesystem(folder)
     root = system._strip_protocol(folder).rstrip("/")
     system.invalidate_cache()  # a listing from earlier in this process may be old
-    found = _patiently(lambda: system.find(root), folder)
+    found = retry(lambda: system.find(root), folder)
     names = [name[len(root) :].lstrip("/") for name in found]
     names = [name for name in names if name]
     if not names:
@@ -203,11 +199,11 @@ def _url_identities(parent: str, urls: list[str]) -> dict[str, dict[str, Any]]:
     system.invalidate_cache()
     entries: dict[str, dict[str, Any]] = {}
     if len(urls) > 2:  # one listing instead of a request per file
-        listed = _patiently(lambda: system.ls(parent, detail=True), parent)
+        listed = retry(lambda: system.ls(parent, detail=True), parent)
         entries = {entry["name"]: entry for entry in listed if _version(entry)}  # a web server's pages tell names alone
     found = {}
     for url in urls:
-        entry = entries.get(system._strip_protocol(url)) or _patiently(lambda url=url: system.info(url), url)
+        entry = entries.get(system._strip_protocol(url)) or retry(lambda url=url: system.info(url), url)
         size = entry.get("size")
         identity = {"path": url, "size": size, "version": _version(entry) or _sampled(system, url, size)}
         if entry.get("md5Hash"):
@@ -225,7 +221,7 @@ def _sampled(system: Any, url: str, size: int | None) -> str:
     if size is None:
         return ""
     spans = {(start, min(start + _SAMPLE, size)) for start in (0, max(0, size - _SAMPLE))}
-    ends = [_patiently(lambda span=span: _block(system, url, *span), url) for span in sorted(spans)]
+    ends = [retry(lambda span=span: _block(system, url, *span), url) for span in sorted(spans)]
     return hashlib.sha256(b"".join(ends)).hexdigest()
 
 
@@ -236,7 +232,7 @@ def _append_blocks(url: str, partial: Path, size: int) -> None:
             file.truncate(0)
         while (start := file.seek(0, os.SEEK_END)) < size:
             stop = min(start + _BLOCK, size)
-            block = _patiently(lambda start=start, stop=stop: _block(system, url, start, stop), url)
+            block = retry(lambda start=start, stop=stop: _block(system, url, start, stop), url)
             file.write(block)
 
 
@@ -245,45 +241,6 @@ def _block(system: Any, url: str, start: int, stop: int) -> bytes:
     if len(block) != stop - start:
         raise OSError(f"{len(block)} bytes for the range from {start} to {stop}")
     return block
-
-
-def _patiently(request: Callable[[], Result], url: str) -> Result:
-    """The request's result; failures that may pass are repeated, others become a :class:`DataError` at once."""
-    number = 1
-    while True:
-        try:
-            return request()
-        except FileNotFoundError:
-            raise DataError.of(url, "no such object", "a readable object") from None
-        except Exception as error:  # every fsspec package has errors of its own
-            if number == _TRIES or not may_pass(error):
-                message = f"no usable answer at try {number} ({type(error).__name__}: {error})".replace("\n", " ")
-                raise DataError.of(url, message, "a readable object") from error
-            pause = pause_after(number)
-            logger.info("%s: %s: %s; again in %.1f s", url, type(error).__name__, error, pause)
-            time.sleep(pause)
-        number += 1
-
-
-def pause_after(number: int) -> float:
-    """Seconds to wait after the try of this number, from 1 on; random, so that processes do not come back together."""
-    return min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0)
-
-
-def may_pass(error: Exception) -> bool:
-    """Whether a request may succeed when it is made again; whoever asks raises the error if not.
-
-    Errors of a status tell by that. Of the others, those last that say what is wrong with the request, or that the
-    fsspec package cannot make it.
-    """
-    code = getattr(error, "code", None) or getattr(error, "status", None)
-    if isinstance(code, int):
-        return code >= 500 or code in (408, 429)
-    lasting = (
-        *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
-        *(NotImplementedError, TypeError, ValueError, KeyError),
-    )
-    return not isinstance(error, lasting) and "Forbidden" not in str(error)
 
 
 def _md5(path: Path) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import write_whole
+from ..system.files import write_whole
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")

@@ -8,19 +8,19 @@ from .ema import EMA
 from .evaluation import EvaluationHandlers
 from .gradients import GradientGuard
 from .history import History
+from .load_weights import LoadWeights
 from .panels import Panels
 from .per_case import PerCaseUpdate
 from .progress import ProgressBar
 from .remote_copy import RemoteCopy
 from .resources import Resources
 from .run_record import RunRecord
-from .saving import SaveBestWeights, SaveFinalWeights
-from .schedule import StepSchedule
+from .save_weights import SaveBestWeights, SaveFinalWeights
 from .seed import SeedSteps
+from .step_schedule import StepSchedule
 from .tensorboard import TensorBoard
 from .tracking import support_mlflow
 from .training import RunHandlers, StepHandlers
-from .weights import LoadWeights
 
 __all__ = [
     "EMA",

@@ -7,7 +7,7 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from monai.metrics import CumulativeIterationMetric
 
 from ..configuration import without_effect
-from ..files import dispensable
+from ..system.files import dispensable
 
 
 @without_effect("output_dir")

@@ -15,8 +15,8 @@ from ignite.engine import Engine, Events
 from ..configuration import Configuration, differences, without_effect
 from ..data.cached_volume import CachedVolume
 from ..errors import DataError
-from ..files import CANNOT_WRITE, why_unwritten, write_whole
 from ..system.distributed import gather, rank, unwrapped, world_size
+from ..system.files import CANNOT_WRITE, why_unwritten, write_whole
 from .accumulation import ends_step
 
 WEIGHTS = ("model.pt", "model_final.pt", "model.ts", "model.onnx")

@@ -8,10 +8,10 @@ from monai.handlers import StatsHandler
 from ..configuration import without_effect
 from ..system.distributed import rank
 from .group import HandlerGroup
+from .load_weights import LoadWeights
 from .panels import Panels
 from .progress import ProgressBar
-from .saving import SaveBestWeights
-from .weights import LoadWeights
+from .save_weights import SaveBestWeights
 
 
 @without_effect("output_dir", "load_from", "save_to", "title", "progress", "stats", "panels")

@@ -12,8 +12,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..configuration import without_effect
 from ..errors import DataError
-from ..files import write_whole
 from ..system.distributed import any_rank, gather, rank
+from ..system.files import write_whole
 from .accumulation import begins_step, ends_step
 
 RECORD = "non_finite.json"

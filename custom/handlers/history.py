@@ -9,8 +9,8 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..configuration import without_effect
-from ..files import dispensable, write_whole
 from ..system.distributed import rank
+from ..system.files import dispensable, write_whole
 
 TABLE = "metrics.csv"
 PICTURE = "curves.png"

@@ -8,7 +8,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..configuration import without_effect
-from ..files import dispensable, write_whole
+from ..system.files import dispensable, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,8 +12,8 @@ from ignite.engine import Engine, Events
 from ..configuration import differences, without_effect
 from ..data.remote import filesystem
 from ..errors import DataError
-from ..files import write_whole
 from ..system.distributed import gather, rank
+from ..system.files import write_whole
 from .checkpoints import WEIGHTS, made_from
 
 logger = logging.getLogger(__name__)

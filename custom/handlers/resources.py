@@ -6,7 +6,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..configuration import without_effect
-from ..memory import resident_bytes
+from ..system.memory import resident_bytes
 
 GIB = 2**30
 

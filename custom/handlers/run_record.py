@@ -14,8 +14,8 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..configuration import Configuration, without_effect
-from ..files import write_whole
 from ..system.distributed import rank, world_size
+from ..system.files import write_whole
 
 RECORD = "run.json"
 _PACKAGES = ("torch", "monai", "numpy", "scipy", "scikit-image", "nibabel", "itk", "pytorch-ignite")

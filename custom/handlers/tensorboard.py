@@ -8,7 +8,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..configuration import without_effect
-from ..files import dispensable
+from ..system.files import dispensable
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -19,9 +19,9 @@ from .progress import ProgressBar
 from .remote_copy import RemoteCopy
 from .resources import Resources
 from .run_record import RunRecord
-from .saving import SaveFinalWeights
-from .schedule import StepSchedule
+from .save_weights import SaveFinalWeights
 from .seed import SeedSteps
+from .step_schedule import StepSchedule
 from .tensorboard import TensorBoard
 
 
@@ -42,7 +42,7 @@ class StepHandlers(HandlerGroup):
         loader: the trainer's :class:`custom.data.StreamLoader`.
         network: the network that is trained.
         optimizer: its optimizer.
-        lr_scheduler: from :func:`custom.schedules.build_schedule`, or any of torch's.
+        lr_scheduler: from :func:`custom.training.lr_schedules.build_schedule`, or any of torch's.
         output_dir: the run's folder.
         evaluator: the validation engine, for a schedule that depends on its metric.
         max_gradient_norm: the L2 norm of all gradients together above which they are clipped; None clips nothing.

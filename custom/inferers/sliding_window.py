@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..configuration import without_effect
 from ..ops.windows import Part, WindowGrid, gaussian_weights
 from .common import ACTIVATIONS, autocast_to, check_option, check_precision, device_of, predict_finite, with_metadata_of
-from .halving import predict_in_halves
+from .out_of_memory import predict_in_halves
 from .views import ROTATE90, views
 
 logger = logging.getLogger(__name__)

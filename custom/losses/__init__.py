@@ -2,6 +2,7 @@
 
 from .bce_dice import BCEDiceLoss
 from .betti_matching import BettiMatchingLoss
+from .boundary import SurfaceDistanceLoss
 from .cldice import SoftClDiceLoss
 from .compound import CompoundLoss
 from .dice_ce import MaskedDiceCELoss
@@ -10,7 +11,6 @@ from .focal_tversky import FocalTverskyLoss
 from .log_cosh_dice import LogCoshDiceLoss
 from .lovasz import LovaszHingeLoss
 from .medial_recall import MedialRecallLoss
-from .surface_distance import SurfaceDistanceLoss
 
 __all__ = [
     "BCEDiceLoss",

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..ops.betti import Bars, BettiUnavailableError, betti_extension, match_betti
-from ..ops.targets import IGNORE_LABEL
+from ..ops.target_layout import IGNORE_LABEL
 from .masked import MaskedLoss, surface_probability
 
 LEVELS = 32

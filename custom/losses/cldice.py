@@ -3,7 +3,7 @@
 import torch
 
 from ..ops.skeleton import soft_skeleton
-from ..ops.targets import IGNORE_LABEL
+from ..ops.target_layout import IGNORE_LABEL
 from .masked import MaskedLoss, surface_probability
 
 

@@ -63,7 +63,7 @@ class CompoundLoss(_Loss):
 
         Args:
             input: logits ``(B, 2, D, H, W)``, or a list of them from the finest level to the coarsest.
-            target: ``(B, K, D, H, W)``, see :data:`custom.ops.targets.TARGET_CHANNELS`.
+            target: ``(B, K, D, H, W)``, see :data:`custom.ops.target_layout.TARGET_CHANNELS`.
 
         Returns:
             the weighted sum, a float32 scalar.

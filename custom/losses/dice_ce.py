@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from monai.losses import DiceLoss
 
-from ..ops.targets import IGNORE_LABEL
+from ..ops.target_layout import IGNORE_LABEL
 from .masked import MaskedLoss
 
 

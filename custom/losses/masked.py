@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch.nn.modules.loss import _Loss
 
-from ..ops.targets import IGNORE_LABEL, TARGET_CHANNELS
+from ..ops.target_layout import IGNORE_LABEL, TARGET_CHANNELS
 from .float32 import in_float32
 
 
@@ -31,8 +31,9 @@ class MaskedLoss(_Loss, ABC):
         Args:
             input: logits ``(B, 2, D, H, W)`` of any float dtype; channel 1 is the surface.
             target: ``(B, K, D, H, W)`` of any dtype, the channels in the order of
-                :data:`custom.ops.targets.TARGET_CHANNELS`: the label (0 background, 1 surface, ignore), then whatever
-                the loss reads beside it. The plain label, ``K = 1``, is enough for losses that read nothing else.
+                :data:`custom.ops.target_layout.TARGET_CHANNELS`: the label (0 background, 1 surface, ignore), then
+                whatever the loss reads beside it. The plain label, ``K = 1``, is enough for losses that read nothing
+                else.
 
         Returns:
             the loss, a float32 scalar; finite and with zero gradients where every voxel is ignored.

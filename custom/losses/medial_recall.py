@@ -2,7 +2,7 @@
 
 import torch
 
-from ..ops.targets import IGNORE_LABEL
+from ..ops.target_layout import IGNORE_LABEL
 from .masked import MaskedLoss, surface_probability
 
 

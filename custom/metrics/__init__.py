@@ -1,6 +1,6 @@
 """Scores per volume."""
 
 from .liver import LiverMetrics
-from .vesuvius import VesuviusScore
+from .vesuvius_metric import VesuviusScore
 
 __all__ = ["LiverMetrics", "VesuviusScore"]

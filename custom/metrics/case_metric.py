@@ -15,7 +15,7 @@ from monai.metrics import CumulativeIterationMetric
 from monai.utils import string_list_all_gather
 
 from ..data.volumes import stem
-from ..files import write_whole
+from ..system.files import write_whole
 
 CASES_CSV = "cases.csv"
 

@@ -29,7 +29,7 @@ from monai.metrics.utils import get_mask_edges, get_surface_distance
 
 from ..ops.boxes import bounding_box
 from ..ops.components import component_sizes, label_components
-from ..ops.labels import LIVER, TUMOR
+from ..ops.liver_labels import LIVER, TUMOR
 
 REGIONS = {"liver": LIVER, "tumor": TUMOR}
 """The least label that belongs to each region."""

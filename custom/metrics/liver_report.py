@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_whole
+from ..system.files import write_whole
 from .case_metric import CASES_CSV, Cases, write_csv
 from .liver_case import COLUMNS, LESIONS, REGIONS, SCORES, VOXELS
 

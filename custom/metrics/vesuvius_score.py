@@ -23,7 +23,7 @@ from ..ops.betti import betti_extension
 from ..ops.betti_counts import match_counts_of_all
 from ..ops.components import label_components
 from ..ops.surface_distance import surface_dice
-from ..ops.targets import IGNORE_LABEL
+from ..ops.target_layout import IGNORE_LABEL
 
 WEIGHTS = {"toposcore": 0.30, "surface_dice": 0.35, "voi_score": 0.35}
 DIMENSION_WEIGHTS = (0.34, 0.33, 0.33)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..memory import free_bytes, usable_cores
+from ..system.memory import free_bytes, usable_cores
 from .betti import betti_extension, match_betti
 from .components import betti_numbers
 

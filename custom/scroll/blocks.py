@@ -20,7 +20,7 @@ LARGEST_BLOCK = (8, 4, 4)
 
 
 @dataclass(frozen=True)
-class Plan:
+class BlockPlan:
     """The tasks of a run.
 
     A task is a block of whole shards. It goes through its block from the first plane to the last, with the windows of
@@ -135,7 +135,7 @@ def choose_block(
     most = [min(-(-size // shard), limit) for size, limit in zip(shape, LARGEST_BLOCK, strict=True)]
     plans = []
     for shards in product(*(range(1, count + 1) for count in most)):
-        plan = Plan(grid, region, input_chunk, shard, tuple(count * shard for count in shards))
+        plan = BlockPlan(grid, region, input_chunk, shard, tuple(count * shard for count in shards))
         if plan.memory <= memory or shards[1:] == (1, 1):
             plans.append(plan)
     frugal = [plan for plan in plans if plan.reads <= MOST_READS and plan.count >= workers]

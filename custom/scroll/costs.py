@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from ..ops.windows import WindowGrid
-from .blocks import CHUNK, Plan, choose_block, choose_shard, parse_region
+from .blocks import CHUNK, BlockPlan, choose_block, choose_shard, parse_region
 from .model import Bundle
 from .pyramid import Pyramid
 
@@ -30,7 +30,7 @@ class Layout:
     chunk: int = CHUNK
     shard: int | None = None
 
-    def plan(self, grid: WindowGrid, input_chunk: Sequence[int]) -> Plan:
+    def plan(self, grid: WindowGrid, input_chunk: Sequence[int]) -> BlockPlan:
         """The tasks, blocks of one shard if not given.
 
         Args:
@@ -44,10 +44,10 @@ class Layout:
         shard = self.shard or choose_shard([stop - start for start, stop in box], self.chunk)
         if shard % self.chunk or (shard // self.chunk).bit_count() != 1:
             raise ValueError(f"shard: found {shard}, expected the chunk, {self.chunk}, times a power of two")
-        return Plan(grid, box, tuple(input_chunk), shard, tuple(self.block or (shard,) * 3))
+        return BlockPlan(grid, box, tuple(input_chunk), shard, tuple(self.block or (shard,) * 3))
 
 
-def fit(plan: Plan, *, workers: int, memory: float) -> Plan:
+def fit(plan: BlockPlan, *, workers: int, memory: float) -> BlockPlan:
     """The same in the blocks with which workers of ``memory`` bytes each are done first."""
     block = choose_block(
         plan.grid, plan.region, plan.input_chunk, plan.shard, workers=workers, memory=MEMORY_SHARE * memory
@@ -93,7 +93,7 @@ def plan_scroll(
     return found | {"workers": workers}
 
 
-def cost(plan: Plan, *, chunk: int = CHUNK, views: int = 1) -> dict[str, Any]:
+def cost(plan: BlockPlan, *, chunk: int = CHUNK, views: int = 1) -> dict[str, Any]:
     """What a plan amounts to, if nothing in the volume is empty. Bytes are those of voxels before compression.
 
     Args:

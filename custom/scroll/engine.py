@@ -25,8 +25,9 @@ from ..ops.windows import Box, WindowGrid
 from .costs import Layout, fit
 from .model import Bundle
 from .ome_zarr import Image, Output, open_image
+from .scan_mask import EMPTY
 from .survey import Survey, survey, warn_of_missing
-from .worker import EMPTY, Job, Result, predict_block, write_coarse
+from .worker import Job, Result, predict_block, write_coarse
 
 CORES = 4
 """Of a processor, for each worker: windows are spread over them."""

@@ -15,11 +15,11 @@ from torch import nn
 
 from ..configuration import check_options
 from ..errors import DataError
-from ..handlers.weights import load_weights
-from ..identity import sha256, weights_identity
+from ..handlers.load_weights import load_weights
 from ..inferers import SlidingWindow
 from ..inferers.common import ACTIVATIONS
 from ..networks.ensemble import build_ensemble
+from ..system.identity import sha256, weights_identity
 from ..transforms import CheckValuesd
 
 FOREGROUND = -1

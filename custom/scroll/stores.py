@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from stat import S_ISDIR
 from typing import TypeVar
@@ -13,8 +13,9 @@ from zarr.buffer import cpu, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
-from ..data.remote import VERSION_KEYS, is_url, may_pass, pause_after
+from ..data.remote import VERSION_KEYS, is_url
 from ..errors import DataError
+from ..system.retry import is_temporary, retry_async
 
 TRIES = 8
 """With the pauses between them they bridge up to a minute."""
@@ -50,7 +51,7 @@ class PatientStore(WrapperStore):
         Raises:
             ValueError: a chunk of no bytes, which zarr would take for one that is absent.
         """
-        value = await _patiently(lambda: self._store.get(key, prototype, byte_range), key)
+        value = await retry_async(lambda: self._store.get(key, prototype, byte_range), key, TRIES)
         if not key.endswith(METADATA):
             if value is None:
                 self.missing.add(key)
@@ -64,7 +65,7 @@ class PatientStore(WrapperStore):
     async def get_partial_values(self, prototype, key_ranges):
         """As the store's, patiently."""
         ranges = list(key_ranges)
-        values = await _patiently(lambda: self._store.get_partial_values(prototype, ranges), "several objects")
+        values = await retry_async(lambda: self._store.get_partial_values(prototype, ranges), "several objects", TRIES)
         found = [value for value in values if value is not None]
         self.fetched += len(found)
         self.bytes += sum(map(len, found))
@@ -72,15 +73,15 @@ class PatientStore(WrapperStore):
 
     async def set(self, key, value):
         """As the store's, patiently."""
-        await _patiently(lambda: self._store.set(key, value), key)
+        await retry_async(lambda: self._store.set(key, value), key, TRIES)
 
     async def set_if_not_exists(self, key, value):
         """As the store's, patiently."""
-        await _patiently(lambda: self._store.set_if_not_exists(key, value), key)
+        await retry_async(lambda: self._store.set_if_not_exists(key, value), key, TRIES)
 
     async def exists(self, key):
         """As the store's, patiently."""
-        return await _patiently(lambda: self._store.exists(key), key)
+        return await retry_async(lambda: self._store.exists(key), key, TRIES)
 
     def names(self, prefix: str) -> list[str]:
         """Keys below a prefix, without it."""
@@ -88,7 +89,7 @@ class PatientStore(WrapperStore):
         async def listed() -> list[str]:
             return [key async for key in self._store.list_prefix(prefix)]
 
-        return [key.removeprefix(prefix) for key in sync(_patiently(listed, prefix))]
+        return [key.removeprefix(prefix) for key in sync(retry_async(listed, prefix, TRIES))]
 
     def children(self) -> list[str]:
         """Names at the top: of objects, and of what holds others."""
@@ -96,7 +97,7 @@ class PatientStore(WrapperStore):
         async def listed() -> list[str]:
             return [name async for name in self._store.list_dir("")]
 
-        return sync(_patiently(listed, str(self)))
+        return sync(retry_async(listed, str(self), TRIES))
 
     def read(self, key: str) -> bytes:
         """The whole of one object; FileNotFoundError if there is none."""
@@ -108,7 +109,7 @@ class PatientStore(WrapperStore):
     def head(self, key: str, size: int) -> bytes:
         """The first bytes of an object, ``size`` at most; none if it is not there."""
         value = sync(
-            _patiently(lambda: self._store.get(key, default_buffer_prototype(), RangeByteRequest(0, size)), key)
+            retry_async(lambda: self._store.get(key, default_buffer_prototype(), RangeByteRequest(0, size)), key, TRIES)
         )
         return b"" if value is None else value.to_bytes()
 
@@ -118,11 +119,11 @@ class PatientStore(WrapperStore):
 
     def remove(self, key: str) -> None:
         """Remove one object."""
-        sync(_patiently(lambda: self._store.delete(key), key))
+        sync(retry_async(lambda: self._store.delete(key), key, TRIES))
 
     def remove_all(self) -> None:
         """Remove everything."""
-        sync(_patiently(lambda: self._store.delete_dir(""), str(self)))
+        sync(retry_async(lambda: self._store.delete_dir(""), str(self), TRIES))
 
     def versions(self, keys: Iterable[str]) -> dict[str, str]:
         """Of those objects that are there, what tells one version from another: size, and time of change or etag."""
@@ -132,7 +133,7 @@ class PatientStore(WrapperStore):
 
             async def one(key: str) -> tuple[str, str | None]:
                 async with free:
-                    return key, await _patiently(lambda: self._version(key), key)
+                    return key, await retry_async(lambda: self._version(key), key, TRIES)
 
             return dict(await asyncio.gather(*map(one, keys)))
 
@@ -148,7 +149,7 @@ class PatientStore(WrapperStore):
         try:
             info = await self._store.fs._info(f"{self._store.path.rstrip('/')}/{key}")
         except (FileNotFoundError, NotADirectoryError) as error:  # what HTTP's file system makes of every failure
-            if error.__cause__ is not None and may_pass(error.__cause__):
+            if error.__cause__ is not None and is_temporary(error.__cause__):
                 raise error.__cause__ from None
             return None
         version = next((info[name] for name in VERSION_KEYS if info.get(name)), "")
@@ -170,16 +171,3 @@ def open_store(url: str, *, read_only: bool) -> PatientStore:
     except (ImportError, ValueError) as error:
         raise DataError.of(url, f"a URL that cannot be opened ({error})", "an installed fsspec file system") from None
     return PatientStore(store)
-
-
-async def _patiently(request: Callable[[], Awaitable[Result]], key: str) -> Result:
-    for number in range(1, TRIES):
-        try:
-            return await request()
-        except Exception as error:  # every fsspec package has errors of its own
-            if not may_pass(error):
-                raise
-            pause = pause_after(number)
-            logger.warning("%s: %s: %s; again in %.1f s", key, type(error).__name__, error, pause)
-            await asyncio.sleep(pause)
-    return await request()

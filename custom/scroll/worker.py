@@ -10,15 +10,13 @@ import numpy as np
 import torch
 
 from ..inferers import SlidingWindow
-from ..memory import peak_bytes
 from ..ops.windows import Box
-from .blocks import Plan
+from ..system.memory import peak_bytes
+from .blocks import BlockPlan
 from .model import Bundle, ScrollNetwork
 from .ome_zarr import Image, Output, open_image
 from .planes import Planes
-
-EMPTY = 0
-"""Grey value outside the scanned object."""
+from .scan_mask import EMPTY, scanned
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Job:
     input: str
     output: str
     bundle: Bundle
-    plan: Plan
+    plan: BlockPlan
     chunk: int
     threshold: float | None
     threads: int
@@ -167,20 +165,13 @@ class _Run:
                 yield values.size
 
     def _scanned(self, planes: Planes, at: int, count: int) -> np.ndarray:
-        """Where something was scanned: voxels that are not empty, and those that touch one, also at a corner.
-
-        Elsewhere there is no surface; but a dark voxel of the CT punctures none. An axis whose windows do not overlap
-        is not looked along: a block may not know the voxels beside it.
-        """
+        """Which voxels were scanned. Neighbours count along axes with overlapping windows: others may be unknown."""
         if self.before is None:
             self.before = planes(at - 1, at + 1)[:1]
         grey = np.concatenate([self.before, planes(at, at + count + 1)])
         self.before = grey[-2:-1]
         self.largest = max(self.largest, int(grey.max()))
-        for axis, overlaps in enumerate(self.overlaps):
-            if overlaps:
-                grey = _largest_of_three(grey, axis)
-        return grey[1:-1] != EMPTY
+        return scanned(grey, [axis for axis, overlaps in enumerate(self.overlaps) if overlaps])
 
     def _as_bytes(self, probability: torch.Tensor) -> np.ndarray:
         if self.threshold is None:
@@ -206,15 +197,6 @@ class _Run:
             if position in self.missing:
                 y, x = position[1] * edge - first_y, position[2] * edge - first_x
                 self.output.write(position, self.layer[: top - bottom, y : y + edge, x : x + edge])
-
-
-def _largest_of_three(values: np.ndarray, axis: int) -> np.ndarray:
-    """Each voxel's largest value among itself and its two neighbours along an axis."""
-    values = np.moveaxis(values, axis, 0)
-    largest = values.copy()
-    np.maximum(largest[1:], values[:-1], out=largest[1:])
-    np.maximum(largest[:-1], values[1:], out=largest[:-1])
-    return np.moveaxis(largest, 0, axis)
 
 
 def write_coarse(job: Job, level: int, position: tuple[int, ...]) -> None:

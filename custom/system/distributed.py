@@ -41,6 +41,16 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def shared_indices(count: int, rank: int, world_size: int) -> list[int]:
+    """The items of one rank, out of ``count`` that are shared by all.
+
+    Where they do not divide evenly, the last ranks begin anew with the first items: all ranks get equally many, so that
+    none waits for another in what they do together. Who adds up the results has to count an item once.
+    """
+    rounds = -(-count // world_size)
+    return [(rank + k * world_size) % count for k in range(rounds)]
+
+
 def share_buffers(network: torch.nn.Module) -> None:
     """Give every rank the first one's buffers of a network; every rank has to call this."""
     if _several():

@@ -4,11 +4,11 @@ from .augmentation import RandPatchDropoutd, RandSheetCompressiond
 from .check_values import CheckValuesd
 from .liver_postprocessing import CleanLiverd
 from .postprocessing import PostprocessSurfaced
+from .rand_warp import RandWarpd
 from .regions import LabelToRegionsd, RegionsToLabeld
 from .save import SaveVolumed
+from .surface_targets import SurfaceTargetsd
 from .symmetry import RandSymmetriesd
-from .targets import SurfaceTargetsd
-from .warp import RandWarpd
 
 __all__ = [
     "CheckValuesd",

@@ -12,7 +12,7 @@ from monai.utils import convert_data_type, convert_to_dst_type
 from scipy import ndimage
 
 from ..ops import compression
-from ..ops.targets import IGNORE_LABEL
+from ..ops.target_layout import IGNORE_LABEL
 
 
 class RandPatchDropoutd(RandCoarseDropoutd):

@@ -13,7 +13,7 @@ from monai.utils import convert_to_dst_type, convert_to_numpy
 
 from ..ops.boxes import bounding_box
 from ..ops.components import SIX, component_sizes, fill_cavities, label_components, remove_small
-from ..ops.labels import LIVER, TUMOR
+from ..ops.liver_labels import LIVER, TUMOR
 
 
 class CleanLiverd(MapTransform):

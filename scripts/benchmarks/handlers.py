@@ -27,7 +27,7 @@ from custom.handlers import (
     TensorBoard,
 )
 from custom.inferers import AutocastInferer
-from custom.schedules import build_schedule
+from custom.training.lr_schedules import build_schedule
 
 from .measure import SURFACE, Row, by, once, read_config, show_seconds, wait
 

@@ -19,7 +19,7 @@ from scripts.phantoms import scroll_phantom
 
 from custom.inferers import SlidingWindow
 from custom.losses import MaskedDiceCELoss
-from custom.memory import peak_bytes
+from custom.system.memory import peak_bytes
 
 from .measure import (
     SURFACE,

@@ -14,7 +14,7 @@ from scipy import ndimage
 from scripts.phantoms import scroll_phantom
 
 from custom.losses import SoftClDiceLoss
-from custom.ops.targets import surface_target
+from custom.ops.target_layout import surface_target
 
 from .measure import Row, by, interleaved, show_seconds
 

@@ -5,8 +5,8 @@ import stat
 import zipfile
 from pathlib import Path
 
-from custom.files import write_whole
-from custom.identity import sha256
+from custom.system.files import write_whole
+from custom.system.identity import sha256
 
 SUMS = "SHA256SUMS"
 _DATE = (1980, 1, 1, 0, 0, 0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from custom.errors import DataError
-from custom.files import write_whole
+from custom.system.files import write_whole
 
 from .process import last_line, run_python
 

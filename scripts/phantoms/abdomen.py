@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from custom.ops.labels import LIVER, TUMOR
+from custom.ops.liver_labels import LIVER, TUMOR
 
 from .anatomy import Canvas, Lesion, Tissue, draw_abdomen
 

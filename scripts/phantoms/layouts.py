@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from custom.data.writing import write_volume
 from custom.errors import DataError
-from custom.files import write_whole
+from custom.system.files import write_whole
 
 from .abdomen import abdomen_phantom, check_abdomen
 from .scroll import check_scroll, scroll_id, scroll_phantom

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from custom.ops.targets import IGNORE_LABEL
+from custom.ops.target_layout import IGNORE_LABEL
 
 SCROLL_IDS = (101, 102, 103)
 BORDER = 3

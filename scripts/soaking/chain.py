@@ -8,7 +8,7 @@ from monai.transforms import RandGaussianNoised, ResizeWithPadOrCropd, ScaleInte
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from custom.ops.targets import TARGET_CHANNELS
+from custom.ops.target_layout import TARGET_CHANNELS
 
 LABELS = torch.tensor([0.0, 1.0, 2.0])
 MONAIS_ROUNDING = 1e-5

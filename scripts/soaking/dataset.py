@@ -9,7 +9,7 @@ import numpy as np
 from scripts.phantoms import abdomen_phantom, scroll_phantom
 
 from custom.data import write_volume
-from custom.ops.targets import IGNORE_LABEL
+from custom.ops.target_layout import IGNORE_LABEL
 
 AFFINE = np.diag([0.8, 0.8, 3.0, 1.0])
 

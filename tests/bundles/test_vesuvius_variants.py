@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from custom.ops.targets import TARGET_CHANNELS
+from custom.ops.target_layout import TARGET_CHANNELS
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "vesuvius_surface_3d" / "configs"
 NETWORKS = {

@@ -24,7 +24,7 @@ from monai.transforms import (
 from custom.data.cache import VolumeCache
 from custom.data.datasets import FAR_WEIGHT, PatchDataset, SliceDataset, VolumeDataset
 from custom.errors import DataError
-from custom.transforms.warp import RandWarpd
+from custom.transforms.rand_warp import RandWarpd
 
 
 def volume(name="a", shape=(20, 24, 28), seed=0, label=None, spacing=(1.0, 1.0, 1.0), dtype=np.uint8):

@@ -18,7 +18,7 @@ from custom.data.cache import VolumeCache
 from custom.data.cases import find_cases, find_images
 from custom.data.remote import fetch, identities, is_url, join
 from custom.errors import DataError
-from custom.identity import file_identity
+from custom.system.identity import file_identity
 
 DATA = np.random.default_rng(0).integers(0, 256, 1_000_000, np.uint8).tobytes()
 
@@ -123,7 +123,7 @@ def storage(server, monkeypatch):
         pass
 
     monkeypatch.setattr(gcsfs.retry, "asyncio", SimpleNamespace(sleep=no_pause))
-    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr("custom.system.retry.time", SimpleNamespace(sleep=lambda _: None))
     server.faults.__init__()
     return server
 
@@ -266,27 +266,6 @@ def test_server_that_stays_busy_is_given_up(storage, tmp_path):
     with pytest.raises(DataError, match=r"gs://bucket/down/a\.tif: found no usable answer at try 6 .*busy") as refusal:
         download(url, tmp_path)
     assert "\n" not in str(refusal.value)
-
-
-def test_pauses_grow(monkeypatch):
-    pauses = []
-    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=pauses.append))
-
-    def fail():
-        raise OSError("reset")
-
-    with pytest.raises(DataError, match="x://y: found no usable answer at try 6"):
-        remote._patiently(fail, "x://y")
-    for pause, longest in zip(pauses, (0.5, 1, 2, 4, 8), strict=True):
-        assert longest / 2 <= pause <= longest
-    pauses.clear()
-
-    def forbid():
-        raise PermissionError("no")
-
-    with pytest.raises(DataError, match="at try 1"):
-        remote._patiently(forbid, "x://y")
-    assert pauses == []
 
 
 def test_header_with_data_elsewhere_and_server_without_sizes(tmp_path):

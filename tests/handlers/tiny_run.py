@@ -28,7 +28,7 @@ from custom.handlers import (
     StepSchedule,
 )
 from custom.ops.randomness import item_generator
-from custom.schedules import build_schedule
+from custom.training.lr_schedules import build_schedule
 
 
 class Items(torch.utils.data.Dataset):

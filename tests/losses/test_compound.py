@@ -6,13 +6,13 @@ from monai.losses import DeepSupervisionLoss
 from monai.networks.nets import SegResNetDS
 
 from custom.losses.betti_matching import BettiMatchingLoss
+from custom.losses.boundary import SurfaceDistanceLoss
 from custom.losses.cldice import SoftClDiceLoss
 from custom.losses.compound import CompoundLoss
 from custom.losses.dice_ce import MaskedDiceCELoss
 from custom.losses.medial_recall import MedialRecallLoss
-from custom.losses.surface_distance import SurfaceDistanceLoss
 from custom.ops.betti import betti_available
-from custom.ops.targets import surface_target
+from custom.ops.target_layout import surface_target
 
 
 class Value(torch.nn.Module):

@@ -9,7 +9,7 @@ import pytest
 
 from custom.data.writing import write_volume
 from custom.errors import DataError
-from custom.metrics.vesuvius import score_folders, score_volume
+from custom.metrics.vesuvius_metric import score_folders, score_volume
 from custom.ops.betti import INSTALL, betti_available
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "score.py"

@@ -9,7 +9,7 @@ from scripts.tune_postprocessing import GRID, START, tune
 
 from custom.data.writing import write_volume
 from custom.errors import DataError
-from custom.metrics.vesuvius import score_volume
+from custom.metrics.vesuvius_metric import score_volume
 from custom.transforms.postprocessing import PostprocessSurfaced
 
 CHEAP = ("surface_dice", "voi_score")

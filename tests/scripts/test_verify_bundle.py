@@ -23,7 +23,7 @@ from scripts.export_bundle import export_bundle
 from scripts.verify_bundle import verify_bundle
 
 from custom.errors import DataError
-from custom.identity import sha256
+from custom.system.identity import sha256
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {

@@ -7,7 +7,7 @@ import pytest
 from monai.data.utils import dense_patch_slices
 
 from custom.ops.windows import WindowGrid
-from custom.scroll.blocks import MOST_READS, Plan, choose_block, choose_shard, halve, parse_region
+from custom.scroll.blocks import MOST_READS, BlockPlan, choose_block, choose_shard, halve, parse_region
 
 GRID = WindowGrid((50, 61, 43), (8, 12, 10), (4, 9, 10))
 REGION = ((3, 47), (0, 61), (5, 40))
@@ -15,7 +15,7 @@ REGION = ((3, 47), (0, 61), (5, 40))
 
 def plan(block=(16, 32, 16), **changes):
     arguments = {"grid": GRID, "region": REGION, "input_chunk": (7, 16, 5), "shard": 16, "block": block} | changes
-    return Plan(**arguments)
+    return BlockPlan(**arguments)
 
 
 def whole(shape):
@@ -73,7 +73,7 @@ def test_a_scroll_is_hardly_read_twice(shape, workers):
     shard = choose_shard(shape)
     assert shard == 512
     block = choose_block(grid, whole(shape), chunk, shard, workers=workers, memory=0.6 * 24e9)
-    cut = Plan(grid, whole(shape), chunk, shard, block)
+    cut = BlockPlan(grid, whole(shape), chunk, shard, block)
     assert cut.reads <= MOST_READS == 1.35
     assert cut.count >= workers
     assert cut.windows < 1.2 * grid.part().count
@@ -85,7 +85,7 @@ def test_less_memory_makes_smaller_blocks():
     sizes = []
     for memory in (10e9, 5e9, 2.5e9):
         block = choose_block(grid, whole(shape), chunk, 512, workers=4, memory=memory)
-        cut = Plan(grid, whole(shape), chunk, 512, block)
+        cut = BlockPlan(grid, whole(shape), chunk, 512, block)
         assert cut.memory <= memory
         sizes.append(block[1] * block[2])
     assert sizes[0] > sizes[1] > sizes[2]

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import pytest
 import zarr
 
-from custom.data import remote
 from custom.scroll.stores import open_store
 
 from .tiny_scroll import tree
@@ -47,7 +46,7 @@ def refuse(handler):
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch):
-    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("custom.system.retry.FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture

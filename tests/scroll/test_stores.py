@@ -9,11 +9,10 @@ from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from custom.data import remote
-from custom.data.remote import may_pass
 from custom.errors import DataError
 from custom.scroll import stores
 from custom.scroll.stores import PatientStore, open_store
+from custom.system.retry import is_temporary
 
 
 class Answer(Exception):
@@ -52,7 +51,7 @@ class BusyStore(MemoryStore):
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("custom.system.retry.FIRST_PAUSE", 0.0)
 
 
 def read(store, key):
@@ -80,7 +79,7 @@ def test_patience_ends():
     "error", [Answer(403), Answer(404), PermissionError(), FileNotFoundError(), ValueError(), OSError("Forbidden")]
 )
 def test_a_refusal_is_final(error):
-    assert not may_pass(error)
+    assert not is_temporary(error)
     store = BusyStore(1, error)
     with pytest.raises(type(error)):
         read(PatientStore(store), "a")

@@ -76,7 +76,7 @@ def test_final_weights_of_a_complete_run_only(tmp_path):
 
 
 def test_only_the_first_rank_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr("custom.handlers.saving.rank", lambda: 1)
+    monkeypatch.setattr("custom.handlers.save_weights.rank", lambda: 1)
     assert scores_to_saved(tmp_path, [0.5]) == [None]
 
 

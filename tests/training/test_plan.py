@@ -8,10 +8,10 @@ import torch
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.inferers import SlidingWindowInferer
 
-from custom import plan as module
 from custom.errors import DataError
 from custom.handlers import Checkpoints
-from custom.plan import FirstWindows, Plan, _duration
+from custom.training import plan as module
+from custom.training.plan import FirstWindows, Plan, _duration
 
 STEP_S, WAIT_S, WINDOW_S, SCORE_S, SET_UP_S = 3.0, 1.0, 5.0, 20.0, 60.0
 

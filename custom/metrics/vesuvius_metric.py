@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from .case_metric import CaseMetric
-from .vesuvius_folders import score_folders
+from .score_folders import score_folders
 from .vesuvius_score import PARTS, check_parts, column_names, score_volume, topo_score, voi_score
 
 __all__ = ["VesuviusScore", "score_folders", "score_volume", "topo_score", "voi_score"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from custom.ops.slices import context_offsets, slice_neighbours
+from custom.ops.slice_context import context_offsets, slice_neighbours
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import torch
 from monai.data import MetaTensor
 from scipy import ndimage
 
-from custom.ops.targets import TARGET_CHANNELS
-from custom.transforms.targets import SurfaceTargetsd
+from custom.ops.target_layout import TARGET_CHANNELS
+from custom.transforms.surface_targets import SurfaceTargetsd
 
 PLATE = np.zeros((1, 12, 16, 16), dtype=np.uint8)
 PLATE[:, 4:8] = 1

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from custom.losses.surface_distance import SurfaceDistanceLoss
-from custom.ops.targets import surface_target
+from custom.losses.boundary import SurfaceDistanceLoss
+from custom.ops.target_layout import surface_target
 
 
 def target_of(label: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:

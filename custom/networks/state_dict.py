@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from .errors import DataError
+from ..errors import DataError
 
 
 def read_state_dict(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from custom.files import dispensable, write_whole
+from custom.system.files import dispensable, write_whole
 
 
 def test_makes_the_folder_and_leaves_nothing_else(tmp_path):

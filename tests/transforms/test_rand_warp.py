@@ -4,7 +4,7 @@ import torch
 from monai.transforms import Compose
 
 from custom.ops.warp import cut_surface, sample_linear, sample_nearest, surface_amount, warp_coordinates
-from custom.transforms.warp import RandWarpd
+from custom.transforms.rand_warp import RandWarpd
 
 EVERYTHING = {
     "keys": ["image", "label"],

@@ -10,7 +10,7 @@ import numpy as np
 from ..data.labels import as_labels, whole_numbers
 from ..data.volumes import read_shape, read_volume
 from ..errors import DataError
-from ..ops.targets import IGNORE_LABEL
+from ..ops.target_layout import IGNORE_LABEL
 from .pairs import pair_files
 from .vesuvius_score import PARTS, check_parts, score_volume
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from custom.identity import WHOLE, file_identity, sha256, weights_identity
+from custom.system.identity import WHOLE, file_identity, sha256, weights_identity
 
 
 def test_a_small_file_is_hashed_whole(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from custom.memory import free_bytes, peak_bytes, resident_bytes
+from custom.system.memory import free_bytes, peak_bytes, resident_bytes
 
 MIB = 2**20
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -49,13 +49,13 @@ def test_the_peak_is_this_programs_own():
     held = np.ones(400 * MIB, np.uint8)
     code = """
 import sys
-from custom.memory import peak_bytes
+from custom.system.memory import peak_bytes
 before = peak_bytes()
 data = bytearray(b'1') * 100 * 2**20
 del data
 print(before, peak_bytes())
 """
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

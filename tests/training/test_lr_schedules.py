@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from custom.schedules import build_schedule
+from custom.training.lr_schedules import build_schedule
 
 
 def rates(steps, lr=2.0, **options):

@@ -9,7 +9,7 @@ from skimage.metrics import variation_of_information
 
 from custom.handlers import CaseMetrics
 from custom.metrics import vesuvius_score
-from custom.metrics.vesuvius import VesuviusScore, score_volume, topo_score, voi_score
+from custom.metrics.vesuvius_metric import VesuviusScore, score_volume, topo_score, voi_score
 from custom.metrics.vesuvius_score import dimension_f1, octants
 from custom.ops.betti import INSTALL, BettiUnavailableError, betti_available
 

@@ -250,7 +250,7 @@ def test_automatic_precision_without_the_question(network, volume, monkeypatch):
 
 def test_batches_go_to_the_network_and_the_result_to_the_output_device(volume, monkeypatch):
     """The meta device stands for an accelerator, whose values cannot be asked for."""
-    monkeypatch.setattr("custom.inferers.slices.predict_finite", lambda inferer, predict: predict(inferer))
+    monkeypatch.setattr("custom.inferers.slice_volume.predict_finite", lambda inferer, predict: predict(inferer))
 
     class OnMeta(torch.nn.Module):
         def __init__(self):

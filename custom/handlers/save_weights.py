@@ -8,8 +8,8 @@ from ignite.engine import Engine, Events
 
 from ..configuration import without_effect
 from ..errors import DataError
-from ..files import CANNOT_WRITE, why_unwritten, write_whole
 from ..system.distributed import rank, share_buffers, unwrapped
+from ..system.files import CANNOT_WRITE, why_unwritten, write_whole
 
 
 @without_effect("path")

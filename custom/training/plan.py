@@ -13,11 +13,11 @@ import torch
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.networks.utils import eval_mode
 
-from .configuration import without_effect
-from .errors import DataError
-from .handlers import RunHandlers
-from .handlers.budget import process_age
-from .memory import resident_bytes
+from ..configuration import without_effect
+from ..errors import DataError
+from ..handlers import RunHandlers
+from ..handlers.budget import process_age
+from ..system.memory import resident_bytes
 
 GIB = 2**30
 WARM_UP = 2

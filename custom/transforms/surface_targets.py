@@ -8,7 +8,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_data_type, convert_to_dst_type
 
-from ..ops.targets import surface_target
+from ..ops.target_layout import surface_target
 
 
 class SurfaceTargetsd(MapTransform):
@@ -16,7 +16,7 @@ class SurfaceTargetsd(MapTransform):
 
     Comes after the last transform that moves voxels, so that both are those of the label as it is shown to the
     network: a warped skeleton is no skeleton of the warped label. ``(1, D, H, W)`` with values {0, 1, 2} becomes
-    ``(3, D, H, W)`` float32, see :data:`custom.ops.targets.TARGET_CHANNELS`.
+    ``(3, D, H, W)`` float32, see :data:`custom.ops.target_layout.TARGET_CHANNELS`.
 
     Args:
         keys: keys of the labels.

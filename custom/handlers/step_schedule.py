@@ -15,7 +15,7 @@ class StepSchedule:
     accumulated. Steps that were left out because a gradient overflowed count too: the run is as long as planned.
 
     Args:
-        scheduler: from :func:`custom.schedules.build_schedule`, or any of torch's.
+        scheduler: from :func:`custom.training.lr_schedules.build_schedule`, or any of torch's.
         evaluator: the validation engine, whose key metric ``ReduceLROnPlateau`` looks at.
     """
 

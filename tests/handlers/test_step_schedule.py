@@ -5,7 +5,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from custom.handlers import StepSchedule
-from custom.schedules import build_schedule
+from custom.training.lr_schedules import build_schedule
 
 
 def test_one_step_per_optimizer_step(make_trainer, batches):

@@ -10,9 +10,9 @@ from monai.inferers import Inferer
 from tqdm import tqdm
 
 from ..configuration import without_effect
-from ..ops.slices import context_offsets, slice_neighbours
+from ..ops.slice_context import context_offsets, slice_neighbours
 from .common import ACTIVATIONS, autocast_to, check_option, check_precision, device_of, predict_finite, with_metadata_of
-from .halving import predict_in_halves
+from .out_of_memory import predict_in_halves
 from .views import views
 
 FLIPS = ("vertical", "horizontal")
@@ -24,7 +24,7 @@ class SliceVolumeInferer(Inferer):
 
     The slices lie along the first spatial axis (in this package's canonical orientation, "SPL", from inferior to
     superior); rows and columns are the second and the third. Channels of context are built by the same function as
-    in training, :func:`custom.ops.slices.slice_neighbours`.
+    in training, :func:`custom.ops.slice_context.slice_neighbours`.
 
     Memory beside the volume and its output: one batch. The volume stays where it is, batches go to the network's
     device and predictions to the output's.
@@ -35,7 +35,7 @@ class SliceVolumeInferer(Inferer):
             ``"vertical"`` (rows reversed), in all combinations, whose predictions are averaged.
         n_context: neighbouring slices on each side that the network sees as channels, the lowest first. With C
             channels in the volume, channel ``k * C + c`` of the network's input is channel c of the k-th slice.
-        context_mm: distance between these slices in mm, see :func:`custom.ops.slices.context_offsets`; needs a
+        context_mm: distance between these slices in mm, see :func:`custom.ops.slice_context.context_offsets`; needs a
             ``MetaTensor``, whose affine knows the distance. ``None``: adjacent slices.
         divisor: rows and columns are padded to a multiple of it, at their ends and by the edge's values, and the
             prediction is cropped back. MONAI's ``FlexibleUNet`` needs 32: at other sizes it answers with another size.
