@@ -81,8 +81,10 @@ class _Checked:
     def renamed(self) -> Iterator[Problem]:
         """Options that have another name now."""
         for old, new in RENAMED.items():
-            if old in self.parser and not self.declared.defaults(old):  # in one bundle, the old name may be in use
-                yield old.replace("#", SEPARATOR), "the name that this option had in version 0.1.0", new
+            id = old.replace("#", SEPARATOR)
+            # One bundle may have an option by the name of another's old one.
+            if id in self.parser and not self.references.reach(id) and not self.declared.readers(id):
+                yield id, "the name that this option had in version 0.1.0", new
 
     def runs(self) -> Iterator[Problem]:
         """What is to be run, and is not there; MONAI passes over a missing initialize and finalize."""

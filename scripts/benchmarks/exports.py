@@ -69,12 +69,15 @@ def _network(name: str, shape: tuple[int, ...], overrides: dict[str, Any], folde
     where = f"{name}, {by(shape)}"
 
     def against_eager(kind: str, what: str) -> Row:
-        shown = f"{show_seconds(times['eager'])} (eager, fp32)"
+        shown = f"{show_seconds(times['eager'])} (eager, float32)"
         return Row(f"{where}: {what}", show_seconds(times[kind]), shown, times["eager"] / times[kind], "")
 
-    rows = [against_eager("TorchScript", "TorchScript, fp32"), against_eager("ONNX Runtime", "ONNX Runtime, fp32")]
+    rows = [
+        against_eager("TorchScript", "TorchScript, float32"),
+        against_eager("ONNX Runtime", "ONNX Runtime, float32"),
+    ]
     if "bfloat16" in times:  # where the processor has instructions for it
-        rows.append(against_eager("bfloat16", "eager, bfloat16 (amp: auto)"))
+        rows.append(against_eager("bfloat16", "eager, bfloat16 (precision: auto)"))
     for kind in exported:
         difference = (outputs[kind] - outputs["eager"]).abs().max().item()
         what = f"{where}: largest difference of {kind}'s logits"

@@ -80,7 +80,7 @@ def cpu(sizes: Sizes) -> list[Row]:
     what = f"voxels a second ({sizes.filters} filters, {by(sizes.volume)}, windows of {by(sizes.roi)})"
     alike = dice(masks["ours"], masks["theirs"])
     return [
-        _faster(what, sizes.volume, times, "MONAI, fp32", ">= 2.3"),
+        _faster(what, sizes.volume, times, "MONAI, float32", ">= 2.3"),
         Row("its mask: Dice with MONAI's", f"{alike:.5f}", "1", alike, ">= 0.999"),
         Row("its time outside the network", f"{outside:.2%}", "all of its time", outside, "<= 0.03"),
     ]
@@ -114,13 +114,13 @@ def memory(sizes: Sizes) -> list[Row]:
     roi = sizes.memory_roi
     cases = {
         "a network that needs none": (*_bundle_windows(), 0, sizes.long),
-        f"{sizes.filters} filters": (roi, roi, sizes.filters, (8 * roi[0], *roi[1:])),
+        f"{sizes.filters} filters": (roi, (0, 0, 0), sizes.filters, (8 * roi[0], *roi[1:])),
     }
     rows = []
     for network, case in cases.items():
         pair = [in_a_process(_extra_memory, kind, *case) for kind in ("ours", "theirs")]
         what = f"resident memory that {by(case[-1])} adds, result included (windows of {by(case[0])}, {network})"
-        rows.append(Row(what, _mib(pair[0]), f"{_mib(pair[1])} (MONAI, fp32)", pair[0] / pair[1], "<= 0.5"))
+        rows.append(Row(what, _mib(pair[0]), f"{_mib(pair[1])} (MONAI, float32)", pair[0] / pair[1], "<= 0.5"))
     return rows
 
 
@@ -175,12 +175,10 @@ def _on_gpu(work: Callable[[int], None], batch: int) -> tuple[float, int]:
 
 def _inferer(roi: Sequence[int], overlap: Sequence[float], batch: int = 1) -> Inferer:
     """As the bundle has it."""
-    overlap = overlap
     return SlidingWindow(roi_size=roi, overlap=overlap, sw_batch_size=batch, activation="softmax", channels=[1])
 
 
 def _monai(roi: Sequence[int], overlap: Sequence[float], batch: int = 1) -> Callable[..., torch.Tensor]:
-    overlap = overlap
     return torch.no_grad()(SlidingWindowInferer(roi, batch, overlap, mode="gaussian"))
 
 

@@ -1,8 +1,11 @@
 """The section on exports at sizes where timings say nothing."""
 
 import pytest
+import torch
 
 from scripts.benchmarks import exports
+
+from custom.inferers.common import fast_dtype
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -20,12 +23,13 @@ TINY = exports.Sizes(
 @pytest.mark.slow
 def test_every_way_is_timed_and_answers_as_eager():
     rows = exports.run("cpu", TINY)
-    assert len(rows) == 10
+    times = 3 if fast_dtype(torch.device("cpu")) else 2  # in bfloat16 only where the processor has instructions for it
+    assert len(rows) == 2 * (times + 2)
     for name in TINY.shapes:
         own = [row for row in rows if row.what.startswith(name)]
-        assert [row.goal for row in own] == ["", "", "", "<= 0.0001", "<= 0.0001"]
+        assert [row.goal for row in own] == [""] * times + ["<= 0.0001"] * 2
         assert all(row.ratio > 0 for row in own[:2])
-        assert all(row.met for row in own[3:])
+        assert all(row.met for row in own[times:])
 
 
 def test_a_gpu_is_no_place_for_it():

@@ -1,5 +1,7 @@
 """The section on handlers at a size where its timings say nothing."""
 
+import re
+
 import pytest
 import torch
 from ignite.engine import Events
@@ -8,6 +10,7 @@ from scripts.benchmarks import handlers
 from scripts.benchmarks.handlers import Sizes, make_trainer, run, seconds_per_step
 from scripts.benchmarks.measure import SURFACE, read_config
 
+import custom.handlers
 from custom.handlers import RunRecord
 
 TINY = Sizes(patch=(1, 8, 16, 16), filters=8, steps=3, repeats=1)
@@ -45,11 +48,11 @@ def test_the_handlers_are_those_of_the_bundles(tmp_path):
     optimizer = torch.optim.SGD(network.parameters())
     made = {type(handler).__name__ for handler in handlers.all_handlers(network, optimizer, network, tmp_path)}
     config = read_config(SURFACE, "train")["train"]["handlers"]
-    named = {handler["_target_"].split(".")[-1] for handler in config}
-    once_an_epoch = {"ValidationHandler", "EarlyStop", "SaveFinalWeights", RunRecord.__name__, "ProgressBar"}
-    attached = {"Attach"}  # of the loader, the history and the checkpoints
-    beside = {"RemoteCopy"}  # a thread, where there is a bucket
-    assert named - once_an_epoch - attached - beside == made - {"History"}
+    groups = [getattr(custom.handlers, name) for name in ("StepHandlers", "RunHandlers")]
+    assert {f"custom.handlers.{group.__name__}" for group in groups} <= {handler["_target_"] for handler in config}
+    members = {name for group in groups for name in re.findall(r"^    \w+ +:class:`(\w+)`", group.__doc__, re.M)}
+    not_in_a_step = {"Checkpoints", "SaveFinalWeights", RunRecord.__name__, "ProgressBar", "RemoteCopy"}
+    assert members - not_in_a_step == made
 
 
 @pytest.mark.parametrize("with_handlers", [False, True])

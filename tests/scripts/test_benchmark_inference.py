@@ -22,7 +22,7 @@ TINY = inference.Sizes(
 def test_windows():
     fast, dice, outside = inference.cpu(TINY)
     assert [row.goal for row in (fast, dice, outside)] == [">= 2.3", ">= 0.999", "<= 0.03"]
-    assert fast.ratio > 0 and fast.theirs.endswith("(MONAI, fp32)")
+    assert fast.ratio > 0 and fast.theirs.endswith("(MONAI, float32)")
     assert 0.9 < dice.ratio <= 1
     assert 0 <= outside.ratio < 1
 

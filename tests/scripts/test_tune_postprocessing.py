@@ -77,7 +77,7 @@ def test_the_search_is_made_anew(folders, tmp_path):
             os.utime(path, (1e9, 1e9))
             (tmp_path / "probabilities" / "0.npy").unlink(missing_ok=True)
         tune(*folders, output=str(output), grid=grid, start={"threshold_low": 0.3}, parts=CHEAP)
-        assert (json.loads(output.read_text())["threshold_low"] == 0.65) == (values.max() > 0.65)
+        assert (json.loads(output.read_text())["surface_postprocessing#threshold_low"] == 0.65) == (values.max() > 0.65)
 
 
 def test_the_grid_has_the_knobs_of_the_transform():

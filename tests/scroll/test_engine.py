@@ -88,7 +88,7 @@ def with_batches_of_two(seen):
 
     def init(self, *args):
         original(self, *args)
-        self.inferer.batch_size = 2
+        self.inferer.sw_batch_size = 2
         self.network.register_forward_hook(lambda module, args, output: seen.add(len(args[0])))
 
     return init
