@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make phantoms, then train, evaluate and run both bundles on them, and write quickstart/report.html.
-# Does its own set-up. About 8 minutes on 2 CPU cores; nothing but the requirements is downloaded.
+# Installs what it needs; downloads nothing but Python packages. How long it takes: see "Quickstart" in README.md.
 set -euo pipefail
 [ $# -eq 0 ] || { echo "error: found $1, expected no arguments" >&2; exit 1; }
 . "$(dirname "$0")/environment.sh"
