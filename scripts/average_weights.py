@@ -8,8 +8,8 @@ import torch
 from scripts.command_line import command_line
 
 from custom.errors import DataError, show_data_errors_as_one_line
-from custom.networks.state_dict import misfit, read_state_dict
 from custom.system.files import write_whole
+from custom.system.state_dict import misfit, read_state_dict
 
 
 def average_weights(*paths: str, output: str) -> None:

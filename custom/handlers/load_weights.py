@@ -8,7 +8,7 @@ from ignite.engine import Engine, Events
 
 from ..configuration import without_effect
 from ..errors import DataError
-from ..networks.state_dict import read_state_dict
+from ..system.state_dict import read_state_dict
 
 
 @without_effect()

@@ -10,7 +10,7 @@ from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from torch import nn
 
 from ..errors import DataError
-from .state_dict import misfit, read_state_dict
+from ..system.state_dict import misfit, read_state_dict
 
 __all__ = ["imagenet_state_dict", "load_encoder_weights", "read_encoder_weights", "stem_for_channels"]
 
@@ -25,7 +25,7 @@ def read_encoder_weights(path: str | Path) -> dict[str, torch.Tensor]:
     of a checkpoint of this package's network only the entries under ``encoder.`` are kept, without that prefix.
 
     Raises:
-        DataError: see :func:`custom.networks.state_dict.read_state_dict`.
+        DataError: see :func:`custom.system.state_dict.read_state_dict`.
     """
     state = read_state_dict(path, missing="a state dict of an encoder", below="state_dict")
     weights = {key.removeprefix("module."): value for key, value in state.items()}

@@ -15,8 +15,8 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from custom.errors import DataError
-from custom.networks.state_dict import read_state_dict
 from custom.system.identity import sha256
+from custom.system.state_dict import read_state_dict
 
 from .archive import SUMS, files_of
 from .configs import check_version, read_json

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from custom.errors import DataError
-from custom.networks.state_dict import read_state_dict
+from custom.system.state_dict import read_state_dict
 
 State = dict[str, torch.Tensor]
 
