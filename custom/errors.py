@@ -1,4 +1,4 @@
-"""The one error a user's data can cause, and how it is shown."""
+"""The error for unusable input, and how it is shown."""
 
 import difflib
 import sys
@@ -6,50 +6,52 @@ from collections.abc import Iterable
 from types import TracebackType
 
 _LONGEST = 1000
-"""Letters of what was found."""
+"""Number of characters of ``found`` that are shown."""
 
 
 class DataError(ValueError):
-    """A file cannot be used as it is.
+    """A file or setting cannot be used.
 
-    The message is one line that names the file, what was found in it and what was expected.
+    The message is one line that names the file, what was found and what was expected.
+
+    Example: ``raise DataError.of("scan.nii.gz", "an empty file", "a volume")``
     """
 
     @classmethod
     def of(cls, path: object, found: str, expected: str) -> "DataError":
-        """Build the message every refusal has: ``path: found ..., expected ...``.
+        """Build an error with the message ``path: found ..., expected ...``.
 
-        What was found may be quoted from a damaged file: it is shown on one line, and not at any length.
+        ``found`` may quote a damaged file: it is shown on one line, and truncated.
         """
         shown = "".join(letter if letter.isprintable() else " " for letter in found[:_LONGEST])
         return cls(f"{path}: found {shown}{'...' * (len(found) > _LONGEST)}, expected {expected}")
 
 
 def find_data_error(error: BaseException | None) -> DataError | None:
-    """The :class:`DataError` in a chain of exceptions; MONAI's config parser wraps errors in its own."""
+    """Return the :class:`DataError` in a chain of exceptions, in which MONAI's parser may have wrapped it."""
     while error is not None and not isinstance(error, DataError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def one_line(error: BaseException, what: object) -> str:
-    """What went wrong with ``what``, a file or a case: the :class:`DataError` that names it, or the first cause."""
+    """Describe an error of a file or case ``what`` in one line: the :class:`DataError`, or else the first cause."""
     data_error = find_data_error(error)
-    while error.__cause__ is not None:  # MONAI wraps what happens in a transform
+    while error.__cause__ is not None:  # MONAI wraps errors of transforms
         error = error.__cause__
     message = f"{what}: {type(error).__name__}: {error}" if data_error is None else str(data_error)
     return " ".join(message.split())
 
 
 def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str | None:
-    """The known name that a mistyped one resembles most, by at least ``least`` of 1; None if none does."""
+    """Return the known name most similar to a misspelt one; None if no similarity reaches ``least``, from 0 to 1."""
     return next(iter(difflib.get_close_matches(name, list(known), 1, least)), None)
 
 
 def show_data_errors_as_one_line() -> None:
-    """Print an uncaught :class:`DataError` without its traceback; every other error is shown as usual.
+    """Print an uncaught :class:`DataError` without traceback; other errors are shown as usual.
 
-    The interpreter still ends with exit code 1. Code that catches exceptions notices no difference.
+    The exit code is 1 as before, and code that catches exceptions is not affected.
     """
     previous = sys.excepthook
 

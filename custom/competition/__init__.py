@@ -1,1 +1,1 @@
-"""What a competition asks for: predictions by a deadline, and a submission that decodes to them."""
+"""Kaggle competitions: predictions within a time limit, and verified submissions."""

@@ -1,4 +1,4 @@
-"""Turn folders of predictions into what the competitions accept, and check it by decoding it again."""
+"""Writes predictions in the competitions' submission formats, and verifies them by decoding."""
 
 import csv
 import re
@@ -25,20 +25,20 @@ HEADER = ["id", "rle"]
 
 
 def fill_missing(cases: Iterable[Case], predictions: str | Path, ending: str) -> list[str]:
-    """Write a prediction of nothing, zeros of the image's shape and place, for each case that has none.
+    """Write an empty prediction, with the image's shape and geometry, for each case without one.
 
-    A submission with an entry that is missing or of another shape is refused as a whole.
+    Competitions reject submissions with missing entries or wrong shapes.
 
     Args:
         cases: as from :func:`custom.data.find_images`.
-        predictions: their folder.
-        ending: of the predictions' file names, ``".tif"`` or ``".nii.gz"``.
+        predictions: folder of the predictions.
+        ending: suffix of the predictions, ``".tif"`` or ``".nii.gz"``.
 
     Returns:
-        ids of the cases that had none.
+        ids of the cases without prediction.
 
     Raises:
-        DataError: the header of an image that has no prediction cannot be read; a prediction has another shape than its
+        DataError: the header of an image without prediction cannot be read; a prediction has another shape than its
             image.
     """
     filled = []
@@ -54,10 +54,10 @@ def fill_missing(cases: Iterable[Case], predictions: str | Path, ending: str) ->
 
 
 def check_ids(submission: str | Path, sample: str | Path) -> int:
-    """Compare the ids of a CSV with those of the competition's ``sample_submission.csv``, their order aside.
+    """Compare the ids of a CSV with those of the competition's ``sample_submission.csv``, in any order.
 
     Returns:
-        how many there are.
+        the number of ids.
 
     Raises:
         DataError: they differ.
@@ -82,22 +82,22 @@ def write_liver(
     first_slice: int = 0,
     transpose: bool = False,
 ) -> None:
-    """Write ``id,rle``: a run-length code for each slice of each predicted volume; decode it and compare.
+    """Write ``id,rle``, a run-length code for each slice of each predicted volume, and verify it by decoding.
 
-    The mask is liver and tumour together (label > 0). Slices are those along the last axis of the file as it is stored;
-    their rows are the first axis and their columns the second, and pixels are counted down the columns from 1
-    (competition "AIO2025 warm-up liver tumor segmentation").
+    The mask is liver and tumour together (label > 0). Slices are those along the last axis of the file as stored; rows
+    are the first axis, columns the second, and pixels are numbered column by column from 1 (competition "AIO2025
+    warm-up liver tumor segmentation").
 
     Args:
-        predictions: folder of label maps (I, J, K), one a volume.
+        predictions: folder of label maps (I, J, K), one per volume.
         output: the CSV.
-        id_template: ``{volume}`` is the file's name without ending, ``{number}`` the number it ends in, ``{slice}`` the
+        id_template: ``{volume}`` is the file name without suffix, ``{number}`` its trailing number, ``{slice}`` the
             slice.
         first_slice: number of the first slice.
-        transpose: take the second axis for the rows instead.
+        transpose: whether rows are the second axis instead.
 
     Raises:
-        DataError: no predictions, or not of labels; a template that does not tell slices apart.
+        DataError: no predictions, or no label maps; a template without unique ids.
     """
     volumes = volumes_in(Path(predictions))
 
@@ -121,16 +121,16 @@ def write_liver(
 
 
 def write_vesuvius(predictions: str | Path, output: str | Path = "submission.zip") -> None:
-    """Write a zip of ``<id>.tif``, uint8, 0 or 1; unpack it and compare.
+    """Write a zip of ``<id>.tif``, uint8 masks of 0 and 1, and verify it by unpacking.
 
-    The stacks are written anew, plain and LZW: a mask may come from a program whose TIFF not every reader understands.
+    Stacks are rewritten as plain LZW TIFF, since not every reader supports every program's files.
 
     Args:
-        predictions: folder of masks (D, H, W), one multi-page TIFF a volume.
-        output: the zip; the same predictions give the same bytes.
+        predictions: folder of masks (D, H, W), one multi-page TIFF per volume.
+        output: the zip; equal predictions give identical bytes.
 
     Raises:
-        DataError: no predictions, or not of masks.
+        DataError: no predictions, or no masks.
     """
     volumes = volumes_in(Path(predictions))
     for path in volumes.values():
@@ -141,7 +141,7 @@ def write_vesuvius(predictions: str | Path, output: str | Path = "submission.zip
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, tempfile.TemporaryDirectory() as folder:
             for name, path in tqdm(volumes.items(), desc="writing", unit="volume", disable=None):
                 content = write_volume(Path(folder, "mask.tif"), _mask(path)).read_bytes()
-                # A fixed date: the same predictions give the same zip.
+                # ZipInfo has a fixed date, so that equal predictions give an identical zip.
                 archive.writestr(zipfile.ZipInfo(f"{name}.tif"), content, zipfile.ZIP_DEFLATED)
         _check_zip(file, volumes, output)
 
@@ -160,7 +160,7 @@ def _fill(template: str, name: str, index: int) -> str:
 
 
 def _shape(path: str | Path) -> tuple[int, ...]:
-    """Of three axes, from the header where that is possible."""
+    """Return the shape with three axes, from the header if possible."""
     header = read_shape(path)
     return (*header[0], 1, 1)[:3] if header else read_volume(path).array.shape
 
@@ -181,7 +181,7 @@ def _mask(path: Path) -> np.ndarray:
 
 
 def _check_csv(file: Path, expected: Iterator[tuple[str, np.ndarray]], output: str | Path) -> list[bool]:
-    """Decode every row and compare it with the prediction, which is read anew; whether each slice has any liver."""
+    """Decode every row and compare it with the prediction, read anew; returns whether each slice contains liver."""
     filled, seen = [], set()
     with file.open(newline="", encoding="utf-8") as stream:
         reader = csv.reader(stream)
@@ -198,7 +198,7 @@ def _check_csv(file: Path, expected: Iterator[tuple[str, np.ndarray]], output: s
 
 
 def _check_zip(file: Path, volumes: dict[str, Path], output: str | Path) -> None:
-    """Unpack every member and compare it with the prediction."""
+    """Unpack every file and compare it with the prediction."""
     with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory() as folder:
         names = [f"{name}.tif" for name in volumes]
         if archive.namelist() != names:

@@ -1,4 +1,4 @@
-"""Predict many volumes by a deadline, with one process for each GPU, so that no volume costs another its prediction."""
+"""Predicts many volumes within a time limit, with one process per GPU."""
 
 import json
 import os
@@ -22,21 +22,21 @@ from ..system.memory import free_bytes
 from . import timed_worker
 
 BYTES_PER_VOXEL = 64
-"""Main memory that a process takes for a volume: image, mean and view, masks and their parts.
+"""Main memory of a process per voxel of its volume: image, mean and view, masks.
 
 Measured on a CPU: 43 for a surface of 256^3 with all of the post-processing, 49 for a CT of 200 slices of 256 x 256.
 """
 PROCESS_BYTES = 3e9
-"""Main memory of a process without a volume: torch, CUDA and the network."""
+"""Main memory of a process without volume: torch, CUDA and the network."""
 GRACE = 60.0
-"""Seconds that a process may take to write the last case once the time is up, before it is stopped."""
+"""Seconds that a process has for writing its last case after the deadline, before it is stopped."""
 
 PREDICTED, NO_TIME, FAILED = "predicted", "no time", "failed"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case: ``status`` is :data:`PREDICTED`, :data:`NO_TIME` or :data:`FAILED`."""
+    """Result of a case: ``status`` is :data:`PREDICTED`, :data:`NO_TIME` or :data:`FAILED`."""
 
     id: str
     image: str
@@ -60,22 +60,22 @@ def predict_in_time(
 ) -> list[Outcome]:
     """Predict all images of a folder, or as many as the time allows, smallest first.
 
-    Each case has an equal share of the time that is left when it starts. The plain view of the volume comes first, and
-    further views of the configured test-time augmentation as long as they fit into the share. What is at work when the
-    time is up is cut off, and counts with the views that are complete. A case that fails, or takes its process with it,
-    is left out, and the others are predicted. A prediction of all views that is there already is kept if it is of the
-    same image, weights and settings; one of other ones is removed at the start, so that it is never handed in.
+    When a case starts, it gets an equal share of the remaining time. The volume is predicted without augmentation
+    first, then with further views of the configured test-time augmentation as long as they fit into the share. At the
+    deadline, running predictions are stopped, and use the views that are complete. A case that fails, or crashes its
+    process, does not affect others. Existing predictions with all views are kept if image, weights and settings are the
+    same; others are deleted at the start.
 
     Args:
         bundle_root: folder of the bundle, with weights.
         dataset_dir: see :func:`custom.data.find_images`.
-        output_dir: where the predictions go; what a process says is in ``process_<n>.log`` beside it.
-        seconds: from now until the last prediction is written.
-        configs: names in ``configs`` without their ending, later ones over earlier ones.
-        options: entries of the configuration that differ.
-        devices: one process each: numbers of GPUs, or ``"cpu"``. By default every GPU that works and that main memory
-            suffices for, or else one process on the CPU.
-        log: is given a line for each case.
+        output_dir: folder of the predictions; logs are in ``process_<n>.log`` in its parent folder.
+        seconds: time until the last prediction must be written.
+        configs: names in ``configs`` without suffix; later ones override earlier ones.
+        options: overrides of configuration entries.
+        devices: GPU numbers or ``"cpu"``, one process each. By default every usable GPU for which main memory suffices,
+            or else one process on the CPU.
+        log: called with a line for each case.
 
     Returns:
         an outcome for each case, in the order of :func:`custom.data.find_images`.
@@ -103,7 +103,7 @@ def predict_in_time(
     queue = _Queue(deque(sorted(cases, key=lambda case: sizes[case["id"]])), deadline, log)
     try:
         useful = _ready(processes, chosen=devices is not None, log=log)
-        queue.leave_out(_kept(useful[0], cases, output_dir, log), useful[0].about["views"])
+        queue.leave_out(_keep_current(useful[0], cases, output_dir, log), useful[0].about["views"])
         queue.work_off(useful)
     finally:
         for process in processes:
@@ -112,7 +112,7 @@ def predict_in_time(
 
 
 def gpus() -> list[str]:
-    """Numbers of the GPUs of this machine, without starting CUDA in this process."""
+    """Return the numbers of this machine's GPUs, without initialising CUDA in this process."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [number for number in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if number not in ("", "-1")]
     if shutil.which("nvidia-smi") is None:
@@ -122,7 +122,7 @@ def gpus() -> list[str]:
 
 
 class _Process:
-    """A process of :mod:`custom.competition.timed_worker`, its device and its speed."""
+    """A process of :mod:`custom.competition.timed_worker` for one device."""
 
     def __init__(self, root: Path, settings: dict[str, Any], device: str, log: Path) -> None:
         self.root, self.settings, self.visible, self.log = root, settings, device, log
@@ -161,7 +161,7 @@ class _Process:
         self.about = answer
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer to a request; an ``error`` if the process ended."""
+        """Send a request and return the answer; ``error`` if the process ended."""
         self._write(request)
         answer = self._answer()
         return answer if answer is not None else {"error": f"its process ended with {self.process.wait()}"}
@@ -178,7 +178,7 @@ class _Process:
         try:
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
-        except OSError:  # it ended; reading its answer will tell
+        except OSError:  # the process ended, which reading its answer will report
             pass
 
     def _answer(self) -> dict[str, Any] | None:
@@ -188,13 +188,13 @@ class _Process:
 
 @dataclass
 class _Queue:
-    """Cases that wait, and what became of the others."""
+    """Waiting cases, and the outcomes of the others."""
 
     waiting: deque[Case]
     deadline: float
     log: Callable[[str], None]
     serving: int = 0
-    """Threads that take cases, one for each process."""
+    """Number of threads that take cases, one per process."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -202,13 +202,13 @@ class _Queue:
         self.lock = threading.Lock()
 
     def leave_out(self, ids: Sequence[str], views: int) -> None:
-        """Cases that are predicted already, with so many views."""
+        """Register cases that are already predicted with this number of views."""
         for case in [case for case in self.waiting if case["id"] in ids]:
             self.waiting.remove(case)
             self.outcomes[case["id"]] = Outcome(case["id"], case["image"], PREDICTED, views)
 
     def work_off(self, processes: Sequence[_Process]) -> None:
-        """Let the processes predict, until nothing waits or the time is up; what is left then gets no answer."""
+        """Let the processes predict until no case is left or the time is up."""
         self.serving = len(processes)
         threads = [threading.Thread(target=self.serve, args=(process,), daemon=True) for process in processes]
         for thread in threads:
@@ -218,7 +218,7 @@ class _Queue:
                 thread.join(max(0.0, self.deadline + GRACE - time.monotonic()))
         except BaseException:
             with self.lock:
-                self.waiting.clear()  # the threads would start the processes anew
+                self.waiting.clear()  # otherwise the threads would restart the processes
             raise
         finally:
             for process in processes:
@@ -227,26 +227,26 @@ class _Queue:
             thread.join()
 
     def serve(self, process: _Process) -> None:
-        """Let a process predict until nothing waits, or until it cannot go on and another can."""
+        """Let a process predict until no case is left, or until it is broken and another one can continue."""
         broken = False
-        while (taken := self._take()) is not None:
-            case, share, left = taken
+        while (job := self._next_case()) is not None:
+            case, share, left = job
             if left == 0:
-                self._note(Outcome(case["id"], case["image"], NO_TIME, share=share), process)
+                self._record(Outcome(case["id"], case["image"], NO_TIME, share=share), process)
                 continue
             broken = broken or (process.ended and not self._restarted(process))
             if broken and self._left_to_others(case):
                 return
             if broken:
-                self._note(Outcome(case["id"], case["image"], FAILED, error="no process is left for it"), process)
+                self._record(Outcome(case["id"], case["image"], FAILED, error="no process is left for it"), process)
                 continue
             started = time.monotonic()
             answer = process.ask({"case": case, "share": share, "limit": left})
             for message in answer.get("warnings", ()):
                 self.log(f"warning: {message}")
-            self._note(self._outcome(case, share, answer, time.monotonic() - started), process)
+            self._record(self._outcome(case, share, answer, time.monotonic() - started), process)
 
-    def _take(self) -> tuple[Case, float, float] | None:
+    def _next_case(self) -> tuple[Case, float, float] | None:
         with self.lock:
             if not self.waiting:
                 self.serving -= 1
@@ -256,7 +256,7 @@ class _Queue:
             return self.waiting.popleft(), share, left
 
     def _left_to_others(self, case: Case) -> bool:
-        """Put a case back, if another thread is still there to take it."""
+        """Return a case to the queue if another thread can take it."""
         with self.lock:
             if self.serving == 1:
                 return False
@@ -271,7 +271,7 @@ class _Queue:
             status = NO_TIME
         return Outcome(case["id"], case["image"], status, views, seconds, share, answer.get("error", ""))
 
-    def _note(self, outcome: Outcome, process: _Process) -> None:
+    def _record(self, outcome: Outcome, process: _Process) -> None:
         with self.lock:
             self.outcomes[outcome.id] = outcome
             position = f"{len(self.outcomes)}/{self.total}"
@@ -293,10 +293,10 @@ class _Queue:
 
 
 def _ready(processes: list[_Process], *, chosen: bool, log: Callable[[str], None]) -> list[_Process]:
-    """Wait for the processes; of those that ended up on the CPU for want of a GPU that works, one is enough.
+    """Wait for the processes; of those on the CPU for lack of a usable GPU, one is kept.
 
     Raises:
-        DataError, RuntimeError: none can be used, for the reason of the first.
+        DataError, RuntimeError: none can be used, for the first one's reason.
     """
     ready, errors = [], []
     for process in processes:
@@ -317,11 +317,11 @@ def _ready(processes: list[_Process], *, chosen: bool, log: Callable[[str], None
     return useful
 
 
-def _kept(process: _Process, cases: list[Case], output_dir: Path, log: Callable[[str], None]) -> list[str]:
-    """The cases whose predictions are there and up to date; others are removed.
+def _keep_current(process: _Process, cases: list[Case], output_dir: Path, log: Callable[[str], None]) -> list[str]:
+    """Return the cases whose predictions are up to date; others are deleted.
 
     Raises:
-        RuntimeError: that could not be done, and old predictions would be taken for new ones.
+        RuntimeError: this failed, so that outdated predictions would be submitted.
     """
     if not any(output_dir.iterdir()):
         return []
@@ -333,7 +333,7 @@ def _kept(process: _Process, cases: list[Case], output_dir: Path, log: Callable[
 
 
 def _fitting(devices: list[str], voxels: int, log: Callable[[str], None]) -> list[str]:
-    """As many of the devices as main memory has room for the largest volume, at least one."""
+    """Return as many devices as main memory has room for with the largest volume, at least one."""
     free = free_bytes()
     if free is None or len(devices) == 1:
         return devices
@@ -348,14 +348,14 @@ def _voxels(path: str) -> int:
         header = read_shape(path)
         return int(np.prod(header[0] if header else read_volume(path).array.shape))
     except DataError:
-        return 1  # the process that is to predict it will say what is wrong
+        return 1  # its process will report the error
 
 
 def _checked(outcomes: list[Outcome]) -> list[Outcome]:
-    """The outcomes, unless all of them are failures.
+    """Return the outcomes, unless all cases failed.
 
     Raises:
-        RuntimeError: there are failures, and nothing but failures.
+        RuntimeError: all cases failed.
     """
     if all(outcome.status == FAILED for outcome in outcomes):
         raise RuntimeError(f"no case could be predicted: {outcomes[0].id}: {outcomes[0].error}")

@@ -1,8 +1,8 @@
-"""One process of :mod:`~custom.competition.timed_inference`: predicts what it is told, each case in its share of time.
+"""Process of :mod:`~custom.competition.timed_inference` that predicts cases on request, each within its share of time.
 
-It reads a line of JSON with its settings, then one for each request (a case, or cases to look for what is there of
-them), from its standard input, and answers each with a line on its standard output, which holds this package's warnings
-too; all that is printed goes to the standard error.
+From standard input it reads a line of JSON with its settings, then one for each request (a case to predict, or cases
+whose predictions to check). It answers each with a line of JSON on standard output, including this package's warnings;
+everything printed goes to standard error.
 """
 
 import json
@@ -25,24 +25,24 @@ from ..system.memory import usable_cores
 
 
 class OutOfTimeError(RuntimeError):
-    """The deadline passed while the network was at work."""
+    """The deadline passed during prediction."""
 
 
 class TimedPredictor:
-    """A bundle's ``inference.json``, case by case, with as many views as the time allows.
+    """Predicts single cases with a bundle's ``inference.json``, with as many views as time allows.
 
-    The configured test-time augmentation is taken apart: the volume as it is comes first, and each further view of the
-    whole volume is added to the mean as long as one more is expected to fit into the share.
+    The configured test-time augmentation is applied to whole volumes: the volume without augmentation comes first, and
+    further views are added to the mean as long as another one is expected to fit into the share of time.
 
     Args:
         bundle_root: the bundle's folder.
-        configs: configuration files, later ones over earlier ones.
-        options: entries of the configuration that differ, such as ``{"threshold": 0.4}``.
+        configs: configuration files; later ones override earlier ones.
+        options: overrides of configuration entries, such as ``{"threshold": 0.4}``.
         device: where the network runs.
-        clock: seconds.
+        clock: returns seconds.
 
     Raises:
-        DataError: there are no weights, or those of another network; an option that nothing reads.
+        DataError: there are no weights, or those of another network; an unused option.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class TimedPredictor:
         self._after = 0.0  # seconds of post-processing, per voxel
 
     def keep(self, cases: Sequence[Case]) -> dict[str, Any]:
-        """Look at the predictions that are there, and remove those that are not of these images, weights and settings.
+        """Check existing predictions, and delete those of other images, weights or settings.
 
         Returns:
             ``kept``, the ids of the cases that are predicted with all views.
@@ -93,11 +93,11 @@ class TimedPredictor:
 
         Args:
             case: with ``image``.
-            share: seconds that all views together should keep to; the first is not held to it.
-            limit: seconds after which the network is stopped. Views that are complete by then count.
+            share: seconds for all views together; does not apply to the first view.
+            limit: seconds after which the network is stopped; complete views are used.
 
         Returns:
-            ``views``, how many were averaged, 0 if nothing was written for lack of time, and ``seconds``.
+            ``views``, the number of averaged views, 0 if nothing was written for lack of time, and ``seconds``.
         """
         started = self.clock()
         self.record.prepare(case["image"], case.get("id"))
@@ -131,10 +131,10 @@ class TimedPredictor:
 
 
 def choose_device() -> tuple[torch.device, str]:
-    """The first GPU that works with this torch, else the CPU; and in words.
+    """Return the first GPU that works with this torch, or else the CPU; and its description.
 
-    A GPU can be there and be of no use: builds of torch for CUDA 12.8 have no code for a P100, which shows at the first
-    computation only (https://github.com/Kaggle/docker-python/issues/1546).
+    A GPU may be unusable: builds of torch for CUDA 12.8 do not support a P100, which only a computation reveals
+    (https://github.com/Kaggle/docker-python/issues/1546).
     """
     cpu = f"CPU ({usable_cores()} cores)"
     if not torch.cuda.is_available():
@@ -151,7 +151,7 @@ def choose_device() -> tuple[torch.device, str]:
 
 
 class _Warnings(logging.Handler):
-    """Keeps what this package warns of, for the screen of the process that asks, and prints it here."""
+    """Collects this package's warnings for the requesting process, and prints them here."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -163,13 +163,13 @@ class _Warnings(logging.Handler):
         print(self.messages[-1], file=sys.stderr)
 
     def take(self) -> list[str]:
-        """What was said since the last time."""
+        """Return the warnings since the last call."""
         taken, self.messages = self.messages, []
         return taken
 
 
 def main() -> None:
-    """Answer until the standard input ends."""
+    """Answer requests until standard input ends."""
     warnings = _Warnings()
     channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
@@ -177,7 +177,7 @@ def main() -> None:
     def attempt(work: Callable[[], dict[str, Any]]) -> None:
         try:
             answer = work()
-        except Exception as error:  # whatever it is, the other cases are to be predicted
+        except Exception as error:  # must not affect other cases
             traceback.print_exc()
             found = find_data_error(error)
             answer = {"error": str(found or f"{type(error).__name__}: {error}")}

@@ -1,4 +1,4 @@
-"""What a run is configured to do: options that do nothing are refused, and those that decide results are known."""
+"""Validation of a run's configuration, and the settings that can change its results."""
 
 from .check import check_options
 from .configuration import Configuration, differences

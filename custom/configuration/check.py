@@ -1,4 +1,4 @@
-"""Refuse options that do nothing, and values that cannot be meant."""
+"""Detection of unused options and of values of a wrong type."""
 
 import inspect
 import logging
@@ -16,36 +16,36 @@ if TYPE_CHECKING:
     from monai.bundle import ConfigParser, ConfigWorkflow
 
 _RUNS = ("imports", "initialize", "run", "finalize")
-"""What MONAI looks for by itself."""
+"""Entries that MONAI reads."""
 _ALWAYS = {"_meta_", "_desc_", "bundle_root", "hypothesis"}
-"""Metadata, remarks, what says where the bundle is, and what a report says about the run."""
+"""Entries that are allowed without a reference: metadata, comments, the bundle's folder, a text for reports."""
 _PARTS = {"_target_", "_disabled_", "_requires_", "_desc_", "_mode_"}
-"""Keys of a component that are no arguments."""
+"""Keys of a component that are not arguments."""
 logger = logging.getLogger(__name__)
 
 Problem = tuple[str, str, str]
-"""An id, what was found, what was expected."""
+"""Id, what was found, and what was expected."""
 
 
 def check_options(
     parser: "ConfigParser", workflow: "ConfigWorkflow | None" = None, *, strict: bool | None = None
 ) -> None:
-    """Refuse a configuration with entries that nothing reads or with values of a wrong kind, in one line.
+    """Raise for a configuration with unused entries or values of a wrong type, in one line.
 
-    MONAI takes any key, so that a mistyped option would change nothing. An entry is read if another one refers to it
-    (``@id``, ``%id``) or if MONAI or the run asks for it; an entry of a component, if the component has such an
-    argument; a value can be meant if it is of the kind of the bundle's default or of the argument's annotation. Entries
-    of an override file in the bundle may have no use in one of its workflows: ``quickstart.json`` is for all of them.
-    One whose reader an override has replaced gets a warning.
+    MONAI accepts any key, so a misspelt option would silently have no effect. An entry is used if another one refers to
+    it (``@id``, ``%id``) or if MONAI or the workflow reads it; an entry of a component, if it is an argument of it. A
+    value is valid if it has the type of the bundle's default or of the argument's annotation. Entries of an override
+    file in the bundle may be unused in some workflows (``quickstart.json`` serves all of them). An entry whose reader
+    was replaced by an override gives a warning.
 
     Args:
-        parser: of the configuration.
-        workflow: that runs it, if any.
-        strict: whether a key that resembles no known one is refused too. By default it is if a workflow runs:
-            applications that read a configuration by themselves may add keys of their own.
+        parser: parser of the configuration.
+        workflow: the workflow that runs it, if any.
+        strict: whether unknown keys that do not resemble a known one also raise. By default only with a workflow, since
+            applications that parse a configuration themselves may add keys.
 
     Raises:
-        DataError: names the ids and the nearest known ones.
+        DataError: names the ids and the most similar known ones.
     """
     checked = _Checked(parser, workflow)
     strict = workflow is not None if strict is None else strict
@@ -73,21 +73,21 @@ class _Checked:
         folders += [Path(root, "configs")] if isinstance(root, str) and not root.startswith("$") else []
         self.declared = Declared(folder.resolve() for folder in folders)
         self.asked = {*_RUNS}
-        if workflow is None:  # the application knows what it asks for: some of what MONAI's workflows have
+        if workflow is None:  # applications may read any of the ids of MONAI's workflows
             self.asked |= {id.split(SEPARATOR)[0] for id in _properties()}
         else:
             self.asked |= {workflow.init_id, workflow.run_id, workflow.final_id}
 
     def renamed(self) -> Iterator[Problem]:
-        """Options that have another name now."""
+        """Yield options that have been renamed."""
         for old, new in RENAMED.items():
             id = old.replace("#", SEPARATOR)
-            # One bundle may have an option by the name of another's old one.
+            # an old name of one bundle may be a valid option of the other
             if id in self.parser and not self.references.reach(id) and not self.declared.readers(id):
                 yield id, "the name that this option had in version 0.1.0", new
 
     def runs(self) -> Iterator[Problem]:
-        """What is to be run, and is not there; MONAI passes over a missing initialize and finalize."""
+        """Yield missing entries that are to be run; MONAI ignores a missing initialize and finalize."""
         if self.workflow is None:
             return
         programs = [key for key, value in self.config.items() if _is_program(value)]
@@ -97,7 +97,7 @@ class _Checked:
                 yield id, f"{name!r}, which is not there", nearest(name, programs) or f"one of {', '.join(programs)}"
 
     def unread(self, strict: bool) -> Iterator[Problem]:
-        """Entries that nothing reads; without the bundle's files, one whose reader is replaced looks like a new one."""
+        """Yield entries that nothing reads."""
         if not strict and not self.declared.files:
             return
         read = dict(self._entries())
@@ -114,7 +114,7 @@ class _Checked:
                 yield id, "an option that nothing reads", near or f"a known one, or a reference to it (@{id})"
 
     def _unused(self, id: str, readers: list[str]) -> Iterator[Problem]:
-        """An entry that another of the bundle's files reads, or this one does where its reader is not replaced."""
+        """Check an entry that is read in another of the bundle's files, or whose reader was replaced by an override."""
         if self.declared.gives(id, self.parser):
             return
         if any(self.declared.is_part(name, self.parser) for name in readers):
@@ -123,11 +123,11 @@ class _Checked:
             yield id, "an option that nothing reads in this run", f"one that does ({readers[0]} has a use for it)"
 
     def arguments(self) -> Iterator[Problem]:
-        """Entries of components that have no such argument."""
+        """Yield entries of components that are not arguments."""
         for id, component, target in self._components():
             try:
                 parameters = inspect.signature(target).parameters
-            except (TypeError, ValueError):  # some classes in C do not tell
+            except (TypeError, ValueError):  # some C classes have no signature
                 continue
             if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
                 continue
@@ -137,7 +137,7 @@ class _Checked:
                 yield join(id, key), found, shown(join(id, near)) if near else f"one of {', '.join(parameters)}"
 
     def kinds(self) -> Iterator[Problem]:
-        """Values that cannot be meant, by the defaults and by the annotations of this package's components."""
+        """Yield values of a wrong type, by the defaults and by the annotations of this package's components."""
         for id, value, defaults in values(self.config, self.declared):
             wanted = [hint_of(default, is_knob=id in self.config) for default in defaults]
             if None not in wanted and not any(fits(value, hint) for hint in wanted):
@@ -152,7 +152,7 @@ class _Checked:
                     yield source, _quoted(value), f"{words(annotated[key])} ({key} of {component['_target_']})"
 
     def _entries(self) -> Iterator[tuple[str, bool]]:
-        """Entries of the top and of groups in it, by their id, and whether something reads them."""
+        """Yield the ids of top-level entries and of entries of their groups, and whether they are read."""
         for key, value in self.config.items():
             if key in _ALWAYS:
                 continue
@@ -171,7 +171,7 @@ class _Checked:
                 yield inner, self.references.reach(inner)
                 if self.references.reach(inner):
                     yield from self._group(inner, item)
-        elif settings(value):  # which a component reads whole
+        elif settings(value):  # read as a whole by a component
             defaults = [default for default in self.declared.defaults(id) if isinstance(default, Mapping)]
             declared = {key for default in defaults for key in default}
             for key in value if defaults else ():
@@ -179,7 +179,7 @@ class _Checked:
             yield from ((join(id, key), True) for key in declared - value.keys())
 
     def _is_key_elsewhere(self, key: str, place: str) -> bool:
-        """Whether another mapping has the key, as the losses of which a mapping gives the weights."""
+        """Whether another mapping has this key, such as the losses for a mapping of their weights."""
 
         def search(value: Any, id: str) -> bool:
             if id == place or not isinstance(value, Mapping | list):
@@ -190,14 +190,14 @@ class _Checked:
         return search(self.config, "")
 
     def _components(self) -> list[tuple[str, Mapping[str, Any], Any]]:
-        """Id, entries, and class or function of each component that can be found."""
+        """Id, entries, and class or function of each component that can be located."""
         if not hasattr(self, "_found"):
             found = ((id, value, target_of(value, self.parser)) for id, value in _components_in(self.config))
             self._found = [(id, value, target) for id, value, target in found if target is not None]
         return self._found
 
     def _source(self, id: str, value: Any) -> tuple[str, Any]:
-        """The entry that a value stands for, and what is there."""
+        """Resolve a reference to the id and value of its entry."""
         while isinstance(value, str) and value.startswith("@") and value[1:] in self.parser:
             id, value = value[1:], self.parser[value[1:]]
         return id, value
@@ -212,7 +212,7 @@ def _components_in(value: Any, id: str = "") -> Iterator[tuple[str, Mapping[str,
 
 
 def _is_program(value: Any) -> bool:
-    """Whether the value is a list of expressions, which a run can name."""
+    """Whether the value is a list of expressions that a workflow can run."""
     expressions = [isinstance(item, str) and item.startswith("$") for item in value] if isinstance(value, list) else []
     return any(expressions) and all(
         is_expression or is_component(item) for is_expression, item in zip(expressions, value, strict=True)
@@ -220,14 +220,14 @@ def _is_program(value: Any) -> bool:
 
 
 def _properties() -> set[str]:
-    """The ids by which applications ask a configuration for its parts."""
+    """Ids by which applications access parts of a configuration."""
     from monai.bundle.properties import InferProperties, TrainProperties
 
     return {str(entry["id"]) for entry in (*InferProperties.values(), *TrainProperties.values())}
 
 
 def _arguments_of_monai() -> set[str]:
-    """Options of MONAI's commands, which are no entries: what resembles them is mistyped as well."""
+    """Options of MONAI's commands; keys that resemble them are misspelt options."""
     from monai.bundle import ConfigWorkflow, create_workflow, onnx_export, run
 
     functions = (run, create_workflow, ConfigWorkflow, onnx_export)

@@ -1,4 +1,4 @@
-"""The configuration that a component was made from."""
+"""Access of components to the run's configuration."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,20 +14,22 @@ if TYPE_CHECKING:
 
 @without_effect()
 class Configuration:
-    """The merged configuration of a run, with all overrides; refused if it holds options that nothing reads.
+    """The merged configuration of a run, with all overrides; raises if it contains unused options.
 
-    A bundle makes it once, before anything else, and hands it to the components that have to know it:
-    ``"configuration": {"_target_": "custom.configuration.Configuration"}``. MONAI gives components their arguments and
-    nothing else, so this class looks for the parser among its callers; it is the only one that does.
+    A bundle creates it first, and passes it to the components that need it. Without ``parser``, it finds MONAI's
+    running parser in the call stack, since MONAI passes components nothing but their arguments.
+
+    Example: ``"configuration": {"_target_": "custom.configuration.Configuration"}``
 
     Args:
-        parser: by default the one that is making this object; outside of a bundle the configuration is empty.
+        parser: the parser; by default the one that instantiates this object. Outside of a bundle the configuration is
+            empty.
 
     Raises:
-        DataError: an option that nothing reads, or a value of a wrong kind; see :func:`check_options`.
+        DataError: an unused option, or a value of a wrong type; see :func:`check_options`.
     """
 
-    __slots__ = ("_parser",)  # hides it from MONAI's DataLoader, which looks into all attributes of a dataset
+    __slots__ = ("_parser",)  # hidden from MONAI's DataLoader, which traverses a dataset's attributes
 
     def __init__(self, parser: "ConfigParser | None" = None) -> None:
         workflow = running_workflow() if parser is None else None
@@ -36,10 +38,10 @@ class Configuration:
             check_options(self._parser, workflow)
 
     def plain(self) -> dict[str, Any]:
-        """All of it as plain values, in a form that can be run again.
+        """Return the whole configuration as plain values that can be run again.
 
-        Entries at the top (the knobs) whose ``$`` expression gives a plain value are replaced by that value. Only what
-        has been used so far is known, so ask when training starts.
+        Top-level entries whose ``$`` expression evaluates to a plain value are replaced by that value. Only entries
+        used so far have been evaluated, so call it when training starts.
         """
         if self._parser is None:
             return {}
@@ -51,12 +53,12 @@ class Configuration:
         }
 
     def effective(self) -> dict[str, Any]:
-        """What can change the results, by id, as far as it has been used; see :mod:`custom.configuration.effect`."""
+        """Return the settings used so far that can change results, by id; see :mod:`custom.configuration.effect`."""
         return {} if self._parser is None else settings_with_effect(self._parser)
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], shown: int = 5) -> str:
-    """``threshold: 0.5, now 0.9``: the entries that are not the same, the first of them with both values."""
+    """Describe the entries that differ, such as ``threshold: 0.5, now 0.9``, at most ``shown`` of them with values."""
     keys = [key for key in {**saved, **now} if saved.get(key) != now.get(key)]
     text = "; ".join(f"{key}: {_show(saved, key)}, now {_show(now, key)}" for key in keys[:shown])
     return text + (f" and {len(keys) - shown} more" if len(keys) > shown else "")

@@ -1,4 +1,4 @@
-"""What the configuration files of a bundle declare, to judge by it what a run is given."""
+"""Defaults and known options declared in a bundle's configuration files."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
 _LARGEST = 2**20
-"""Bytes: a longer file is no configuration."""
+"""Largest size of a configuration file in bytes."""
 _MISSING = object()
 
 
 class Declared:
-    """The JSON files in a bundle's folders of configurations.
+    """The JSON files in a bundle's configuration folders.
 
     Args:
-        folders: where they are; one that is missing holds none.
+        folders: the folders; missing ones are ignored.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
@@ -29,13 +29,13 @@ class Declared:
 
     @cached_property
     def files(self) -> dict[str, dict[str, Any]]:
-        """The files' contents by their name."""
+        """Contents of the files by name."""
         paths = [path for folder in self.folders if folder.is_dir() for path in sorted(folder.glob("*.json"))]
         contents = {path.name: _read(path) for path in paths if path.name != "metadata.json"}
         return {name: _normalised(content) for name, content in contents.items() if isinstance(content, dict)}
 
     def readers(self, id: str) -> list[str]:
-        """The files that, by themselves, have the entry and something that reads it."""
+        """Return the files that contain the entry together with something that reads it."""
         return [
             name
             for name, references in self._references.items()
@@ -43,22 +43,22 @@ class Declared:
         ]
 
     def is_part(self, name: str, config: "ConfigParser") -> bool:
-        """Whether all entries of a file are in the configuration, as far as what they belong to is not replaced."""
+        """Whether the configuration contains the top-level ids of all entries of a file."""
         return all(key.split(SEPARATOR)[0] in config for key in self.files[name])
 
     def gives(self, id: str, config: "ConfigParser") -> bool:
-        """Whether an entry has the value of a file that is part of the configuration."""
+        """Whether an entry has its value from a file that is part of the configuration."""
         value = _normalised(config[id])
         return any(_find(content, id) == value and self.is_part(name, config) for name, content in self.files.items())
 
     def defaults(self, id: str) -> list[Any]:
-        """What the complete configurations give an entry; override files may be the user's, and do not count."""
+        """Return the values of an entry in the complete configurations; override files may be the user's."""
         found = [_find(content, id) for content in self.files.values() if "bundle_root" in content]
         return [value for value in found if value is not _MISSING]
 
     @cached_property
     def known(self) -> set[str]:
-        """Entries of the top that a file has and reads."""
+        """Top-level entries that are read within their file."""
         return {
             key for name, references in self._references.items() for key in self.files[name] if references.reach(key)
         }
@@ -69,7 +69,7 @@ class Declared:
 
 
 def values(config: Mapping[str, Any], declared: Declared, place: str = "") -> Iterator[tuple[str, Any, list[Any]]]:
-    """Entries by their id, with value and defaults; within a component only where the defaults are of its kind."""
+    """Yield entries by id, with value and defaults; within a component only if the ``_target_`` is the default's."""
     for key, value in config.items():
         id = f"{place}{SEPARATOR}{key}" if place else str(key)
         defaults = declared.defaults(id)
@@ -91,7 +91,7 @@ def _read(path: Path) -> Any:
 
 
 def _normalised(value: Any) -> Any:
-    """With ids written as MONAI has them after parsing."""
+    """Replace ``#`` in ids by MONAI's separator."""
     if isinstance(value, Mapping):
         return {str(key).replace("#", SEPARATOR): _normalised(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -100,7 +100,7 @@ def _normalised(value: Any) -> Any:
 
 
 def _find(content: Mapping[str, Any], id: str) -> Any:
-    """An entry of a file, which may be written as one long id there."""
+    """Find an entry of a file, also if it is written as one long id."""
     parts = id.split(SEPARATOR)
     for length in range(len(parts), 0, -1):
         value = content.get(SEPARATOR.join(parts[:length]), _MISSING)

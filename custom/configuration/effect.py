@@ -1,8 +1,8 @@
-"""Which settings of a configuration can change its results: the components say so.
+"""Determines which settings of a configuration can change its results.
 
-A setting counts as an argument of the component that it reaches. A component names the arguments that have no effect on
-results (folders, numbers of processes, progress bars) by :func:`without_effect`; all others count, also those of
-components from other libraries. An entry at the top that reaches no component, or only such arguments, does not count.
+A setting counts if it reaches a component as an argument, unless the component declares by :func:`without_effect` that
+the argument does not change results (folders, number of workers, progress bars). Arguments of other libraries'
+components always count. A top-level entry that reaches no component does not count.
 """
 
 import re
@@ -24,7 +24,7 @@ _OF_OTHERS = {
     "DataLoader": frozenset({"num_workers"}),
     **dict.fromkeys(("SupervisedTrainer", "SupervisedEvaluator"), frozenset({"device"})),
 }
-"""What components of other libraries would say; None: all of their arguments."""
+"""The same for components of other libraries; None: all of their arguments."""
 _NO_ARGUMENTS = {"_requires_", "_desc_", "_mode_"}
 _DEVICE = re.compile(r"(cpu|cuda|mps)(:\d+)?")
 
@@ -32,7 +32,7 @@ Component = TypeVar("Component", bound=Callable)
 
 
 def without_effect(*names: str) -> Callable[[Component], Component]:
-    """Declare that arguments of a class or function do not change results; without names, that none of them does.
+    """Declare that arguments of a class or function do not change results; without names, that none does.
 
     Example::
 
@@ -48,10 +48,10 @@ def without_effect(*names: str) -> Callable[[Component], Component]:
 
 
 def settings_with_effect(parser: "ConfigParser") -> dict[str, Any]:
-    """The settings that count, by the id where the user sets them.
+    """Return the settings that can change results, by the id under which the user sets them.
 
-    Expressions count by their text and by the plain values of what they refer to. Devices do not
-    count, nor does an entry at the top that gives a plain value before a component uses it.
+    Expressions count by their text and by the plain values they refer to. Devices do not count, nor do top-level
+    entries that evaluate to a plain value before a component uses it.
     """
     return {shown(id): value for id, value in _Settings(parser).of(parser.get(), "", within=False)}
 
@@ -62,7 +62,7 @@ class _Settings:
         self.made = parser.ref_resolver.resolved_content
 
     def of(self, value: Any, id: str, *, within: bool) -> Iterator[tuple[str, Any]]:
-        """Settings of an entry; ``within`` a component, values count too."""
+        """Yield the settings of an entry; plain values count only ``within`` a component."""
         ignored: frozenset[str] | None = frozenset()
         if is_component(value):
             within, ignored = True, self._ignored(value)
@@ -92,17 +92,17 @@ class _Settings:
             return
         values = dict(self._referred(text))
         yield from values.items()
-        if text[1:] not in values:  # else the value says it all
+        if text[1:] not in values:  # a plain reference is covered by its value
             yield id, shown(text)
 
     def _referred(self, text: str) -> Iterator[tuple[str, Any]]:
-        """The plain values of what an expression refers to; what components give counts by their own arguments."""
+        """Yield the plain values that an expression refers to; components are covered by their own arguments."""
         for id in filter(None, ReferenceResolver.match_refs_pattern(text)):
             entry = self.parser.get(id)
             value = self.made.get(id, entry)
             if is_component(entry) or _is_device(value) or not is_plain(value):
                 continue
-            if is_code(value):  # not needed so far
+            if is_code(value):  # not evaluated so far
                 yield from self._referred(value)
             else:
                 yield id, value
@@ -113,5 +113,5 @@ def _is_device(value: Any) -> bool:
 
 
 def _is_program(value: Any) -> bool:
-    """Whether an entry of the top is a list of expressions to run."""
+    """Whether a top-level entry is a list of expressions to run."""
     return isinstance(value, list) and bool(value) and all(isinstance(v, str) and v.startswith("$") for v in value)

@@ -1,4 +1,4 @@
-"""Whether a value can be what it is declared to be: by the annotation of an argument, or by a default in a file."""
+"""Type checks of configuration values, by annotations and by defaults."""
 
 import types
 import typing
@@ -16,10 +16,10 @@ _WORDS = {
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON or a command line may be meant for a type hint.
+    """Whether a value from JSON or a command line is valid for a type hint.
 
-    None, components, expressions, references and objects that JSON does not have fit all hints; hints of other types
-    than JSON has fit all values. A text is no sequence of texts.
+    None, components, expressions, references and objects other than JSON's fit any hint; any value fits hints of types
+    other than JSON's. A string is not a sequence of strings.
     """
     if value is None or is_code(value) or is_component(value):
         return True
@@ -49,7 +49,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def words(hint: Any) -> str:
-    """What fits a hint: ``a number or a list``."""
+    """Describe a hint: ``a number or a list``."""
     origin, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(words(each) for each in inner if each is not types.NoneType)
@@ -59,17 +59,17 @@ def words(hint: Any) -> str:
 
 
 def hint_of(default: Any, *, is_knob: bool) -> Any:
-    """The hint that a default in a configuration stands for; None if it tells nothing.
+    """Return the hint that a default in a configuration implies; None if it implies nothing.
 
     Args:
-        default: as it stands there; a fraction such as 10.0 takes any number.
-        is_knob: whether it is an entry of the top, where a whole number takes whole numbers alone.
+        default: the default; a float such as 10.0 accepts any number.
+        is_knob: whether it is a top-level entry, where an integer accepts only integers.
     """
     if default is None or is_code(default):
         return None
     if isinstance(default, bool):
         return bool
-    if isinstance(default, int | float):  # a component may take a number for each axis as well
+    if isinstance(default, int | float):  # components may also accept one number per axis
         return (int if is_knob and isinstance(default, int) else float) | list | dict
     if isinstance(default, str):
         return str | list | dict
@@ -80,15 +80,15 @@ def hint_of(default: Any, *, is_knob: bool) -> Any:
 
 
 def hints(target: Any) -> dict[str, Any]:
-    """The hints of a component's arguments by name, as far as they can be told."""
+    """Return the type hints of a component's arguments by name, as far as they can be resolved."""
     try:
         return typing.get_type_hints(target.__init__ if isinstance(target, type) else target)
-    except Exception:  # names that are imported for a type checker only, or anything that an annotation may say
+    except Exception:  # such as names imported for type checking only
         return {}
 
 
 def is_code(value: Any) -> bool:
-    """Whether the value is an expression or stands for another entry, so that it is known only later."""
+    """Whether the value is an expression or a reference, which MONAI resolves later."""
     return isinstance(value, str) and value[:1] in ("$", "@", "%")
 
 
@@ -98,7 +98,7 @@ def is_component(value: Any) -> bool:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether JSON holds the value without loss."""
+    """Whether JSON can represent the value without loss."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
     if isinstance(value, list):

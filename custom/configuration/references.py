@@ -1,4 +1,4 @@
-"""Who reads what in a configuration: its ids and the places that refer to them."""
+"""References between the entries of a configuration."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ class References:
     """The references (``@id`` and ``%id``, also within ``$`` expressions) of a configuration.
 
     Args:
-        config: as in a file, or as MONAI has parsed it: there a macro ``%id`` has been replaced by a copy of the entry.
+        config: as in a file, or as parsed by MONAI, which replaces macros ``%id`` by copies of entries.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -44,10 +44,10 @@ class References:
         )
 
     def is_copied(self, key: str) -> bool:
-        """Whether a macro has copied the entry ``key`` of the top, or a part of it, to another place.
+        """Whether a macro has copied the top-level entry ``key``, or a part of it, to another place.
 
-        A copy shares its texts and fractions with the original, as objects: ``copy.deepcopy`` leaves them as they are,
-        while a file's reader makes new ones. Whole numbers, true and false do not tell, nor do texts of one character.
+        Copies are recognised by the identity of strings and floats, which ``copy.deepcopy`` shares with the original.
+        Integers, booleans and strings of one character cannot be distinguished.
         """
         others = {id(leaf) for other, value in self.config.items() if other != key for leaf in _leaves(value)}
         return any(id(leaf) in others for leaf in _leaves(self.config[key]))
@@ -85,17 +85,17 @@ def _is_within(id: str, whole: str) -> bool:
 
 
 def join(*parts: object) -> str:
-    """``join("train", "trainer", 0)`` is ``train::trainer::0``."""
+    """Join parts to an id: ``join("train", "trainer", 0)`` is ``train::trainer::0``."""
     return SEPARATOR.join(str(part) for part in parts if part != "")
 
 
 def shown(id: str) -> str:
-    """An id as one writes it."""
+    """Return an id as users write it."""
     return id.replace(SEPARATOR, "#")
 
 
 def target_of(component: Mapping[str, Any], parser: ConfigParser) -> Any:
-    """The class or function that a component names, None where it is not found or known only later."""
+    """Return the class or function of a component, None if it cannot be located or is an expression."""
     import pydoc
 
     from monai.bundle.config_item import ConfigComponent
@@ -104,7 +104,7 @@ def target_of(component: Mapping[str, Any], parser: ConfigParser) -> Any:
     if not isinstance(target, str) or is_code(target):
         return target if callable(target) else None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the same name in several modules: MONAI says so when it makes it
+        warnings.simplefilter("ignore")  # on ambiguous names, of which MONAI warns on instantiation
         name = ConfigComponent(dict(component), locator=parser.locator).resolve_module_name()
         try:
             return pydoc.locate(name)

@@ -1,4 +1,4 @@
-"""Options of version 0.1.0 that have another name now, or stand elsewhere."""
+"""Options of version 0.1.0 that have been renamed or moved."""
 
 _SURFACE = ("threshold_low", "threshold_high", "min_component_voxels", "closing_radius")
 _SURFACE += ("pinhole_iterations", "max_hole_area", "max_cavity_voxels")
@@ -6,7 +6,6 @@ _SURFACE += ("pinhole_iterations", "max_hole_area", "max_cavity_voxels")
 RENAMED = {
     "window_batch_size": "sw_batch_size",
     "slice_batch_size": "sw_batch_size",
-    "stride": "overlap, the share of the window that the next one covers",
     **{name: f"surface_postprocessing#{name}" for name in _SURFACE},
     "compile": "train#trainer#compile",
     "checkpoint_minutes": "train#handlers#3#checkpoint_minutes",
@@ -41,4 +40,4 @@ RENAMED = {
     "train#checkpoints": "train#handlers#3",
     "train#history": "train#handlers#3#history",
 }
-"""Old id to what is to be written instead."""
+"""Old id to its replacement."""

@@ -1,4 +1,4 @@
-"""Who is making the calling component: the one place that looks into the call stack."""
+"""Finds the running MONAI parser and workflow in the call stack."""
 
 import sys
 from typing import TYPE_CHECKING, Any
@@ -8,17 +8,17 @@ if TYPE_CHECKING:
 
 
 def running_parser() -> "ConfigParser | None":
-    """The parser that is making the calling component; None outside of a bundle."""
+    """Return the parser that instantiates the calling component; None outside of a bundle."""
     return _caller("ConfigParser")
 
 
 def running_workflow() -> "ConfigWorkflow | None":
-    """The workflow whose step makes the calling component; None where an application uses the parser by itself."""
+    """Return the workflow that instantiates the calling component; None if an application uses the parser directly."""
     return _caller("ConfigWorkflow")
 
 
 def _caller(name: str) -> Any:
-    """The nearest caller that is an object of a class of ``monai.bundle``."""
+    """Return the nearest caller that is an instance of a class of ``monai.bundle``."""
     bundle = sys.modules.get("monai.bundle")  # not imported means not running
     frame = sys._getframe(2)
     while bundle is not None and frame is not None:

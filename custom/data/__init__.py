@@ -1,4 +1,4 @@
-"""From files on disk or in a bucket to batches."""
+"""Reading, caching, sampling and writing volumes."""
 
 from .cache import VolumeCache
 from .cases import find_cases, find_images, fold_cases

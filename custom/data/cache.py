@@ -1,6 +1,6 @@
-"""The cache of volumes both bundles train from: one memory-mapped array per image and label, lossless.
+"""Lossless cache of memory-mapped volumes for training.
 
-It replaces caches in memory: the operating system keeps in memory what is used, and lets it go when memory is short.
+The operating system keeps the parts in use in memory, and frees them when memory runs short.
 """
 
 import concurrent.futures
@@ -36,10 +36,10 @@ from .remote import fetch, identities, is_url
 from .volumes import read_shape, stem
 
 _ONE_PROCESS_BYTES = 5e8
-"""Below this much to write, building in this process is faster than starting others."""
+"""Below this size, building in this process is faster than starting workers."""
 
 _ABANDONED = 24 * 3600.0
-"""Seconds after which an unfinished volume of another machine counts as abandoned."""
+"""Seconds after which another machine's partial volume is considered abandoned."""
 
 _FULL_DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
@@ -48,33 +48,35 @@ logger = logging.getLogger(__name__)
 
 @without_effect("cache_dir", "trust_values", "num_workers", "max_size_gb", "progress")
 class VolumeCache(Sequence[CachedVolume]):
-    """The cases as memory-mapped arrays; missing and outdated ones are built when the object is made.
+    """Sequence of cases as memory-mapped arrays; missing and outdated volumes are built on construction.
 
-    A folder per case, ``<id>-<hash of sources and settings>``, appears in ``cache_dir`` when it is complete. A killed
-    build goes on where it was, a source that changed (size, time, hash or etag) is built anew, alone, and several
-    processes that want the same cache share the work.
+    Each case has a folder ``<id>-<hash of sources and settings>`` in ``cache_dir``, which appears when it is complete.
+    An interrupted build continues with the next case; a volume whose source changed (size, time, hash or etag) is
+    rebuilt; several processes that build the same cache share the work.
+
+    Example: ``volumes = VolumeCache(cases=find_cases("/data/lits"), cache_dir="cache", modality="ct", num_workers=4)``
 
     Args:
-        cases: from :func:`custom.data.cases.find_cases` or :func:`custom.data.cases.fold_cases`; by default a case has
-            no label, the id is its image's file name, and the group its id.
-        cache_dir: a local folder; it is created.
-        modality: "scroll" (uint8 or uint16 kept as they are) or "ct" (int16 HU, axes turned to
+        cases: from :func:`custom.data.find_cases` or :func:`custom.data.fold_cases`. ``id`` defaults to the image's
+            file name, ``group`` to the id, ``label`` to None.
+        cache_dir: a local folder; created if missing.
+        modality: "scroll" (uint8 or uint16, unchanged) or "ct" (int16 HU, reoriented to
             :data:`custom.data.volumes.CANONICAL`; the -3024 outside the field of view is kept). TIFF stacks keep their
-            axis order, files with an affine are oriented by it in both modalities.
-        label_values: the values a label may have; any other is refused.
-        grey_values: of "scroll", the two ends of the range that will be scaled; None judges no values. "ct" is in HU.
-        trust_values: say nothing of values and affines that are not what they are taken for
-            (:mod:`custom.data.plausibility`).
-        ignore_label: if given, cases whose label lacks this value are left out with a warning, provided that most
-            labelled cases have it. So the withdrawn cases of the Vesuvius data are known (competition page "Vesuvius
-            Challenge - Surface Detection": their labels have no unlabelled region).
-        num_workers: processes that build; 0 builds in this one.
-        max_size_gb: refuse to let these cases take more than this on disk (10^9 bytes).
-        progress: show a progress bar while building.
+            axis order; files with an affine are reoriented in both modalities.
+        label_values: the allowed label values.
+        grey_values: for "scroll", the two ends of the intensity range that will be scaled; None skips the check of
+            values. For "ct" values are in HU.
+        trust_values: whether to skip the checks of values and affines (:mod:`custom.data.plausibility`).
+        ignore_label: if most labelled cases have this label value, cases without it are excluded with a warning. This
+            recognises the withdrawn cases of the Kaggle competition "Vesuvius Challenge - Surface Detection", whose
+            labels have no unlabelled region.
+        num_workers: number of processes that build; 0 builds in this process.
+        max_size_gb: largest size of the cached cases on disk (10^9 bytes).
+        progress: whether to show a progress bar while building.
 
     Raises:
-        DataError: a case cannot be used (the first one found ends the build; finished volumes stay), its values are
-            not what they are taken for, or the disk or ``max_size_gb`` is too small.
+        DataError: a case cannot be used (volumes finished before it are kept), its values are implausible, or there is
+            too little space on the disk or within ``max_size_gb``.
     """
 
     def __init__(
@@ -93,22 +95,22 @@ class VolumeCache(Sequence[CachedVolume]):
     ) -> None:
         if modality not in MODALITIES:
             raise ValueError(f"modality is one of {MODALITIES}, got {modality!r}")
-        self.cache_dir = _made(Path(cache_dir).expanduser().absolute())
+        self.cache_dir = _make_folder(Path(cache_dir).expanduser().absolute())
         self.progress = progress
         cases = [_complete(case) for case in cases]
         jobs = _plan(cases, self.cache_dir, modality, label_values)
         _remove_abandoned(self.cache_dir)
         todo = [job for job in jobs if not _is_ready(job)]
         ready = {job.folder for job in jobs} - {job.folder for job in todo}
-        judge = functools.partial(_judge, grey_values=grey_values, trust_values=trust_values)
+        check = functools.partial(_check_plausibility, grey_values=grey_values, trust_values=trust_values)
         for job in jobs:
             if job.folder in ready:
-                judge(job)
+                check(job)
         if todo:
             estimate = sum(_estimate(job) for job in todo)
             downloads = max(_download_bytes(job) for job in todo) * max(num_workers, 1)
             _check_space(self.cache_dir, len(todo), estimate, downloads, sum(map(_bytes_in, ready)), max_size_gb)
-            _build(todo, num_workers if estimate >= _ONE_PROCESS_BYTES else 0, progress, judge)
+            _build(todo, num_workers if estimate >= _ONE_PROCESS_BYTES else 0, progress, check)
         logger.info("%s: %d volumes ready, %d of them built now", self.cache_dir, len(jobs), len(todo))
         volumes = [job.volume for job in jobs]
         self._volumes = volumes if ignore_label is None else _without_withdrawn(volumes, ignore_label)
@@ -120,7 +122,7 @@ class VolumeCache(Sequence[CachedVolume]):
         return self._volumes[index]
 
     def verify(self) -> list[str]:
-        """Hash every file again; returns the paths of those that are damaged, so that their folders can be deleted."""
+        """Hash every file again, and return the paths of damaged ones, so that their folders can be deleted."""
         bar = tqdm(self._volumes, desc="verify", unit="volume", disable=not self.progress)
         files = ((path, entry) for volume in bar for path, entry in volume.files().items())
         return [path for path, entry in files if not os.path.isfile(path) or sha256(path) != entry["sha256"]]
@@ -143,7 +145,7 @@ def _complete(case: Mapping[str, Any]) -> Case:
     return {"id": name, "group": name, "label": None, **case}
 
 
-def _made(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
     try:
         (folder / ".locks").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -174,8 +176,8 @@ def _is_ready(job: _Job) -> bool:
     return reason is None
 
 
-def _judge(job: _Job, *, grey_values: Sequence[float] | None, trust_values: bool) -> None:
-    """Once a start for each file, by what the manifest says: patches of it are never judged."""
+def _check_plausibility(job: _Job, *, grey_values: Sequence[float] | None, trust_values: bool) -> None:
+    """Check values and affine once per start, by the statistics in the manifest."""
     volume = job.volume
     is_ct = job.modality == "ct"
     if trust_values or not (is_ct or grey_values):
@@ -190,19 +192,19 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _estimate(job: _Job) -> int:
-    """Bytes a case will take: from the header where that is cheap, else from the size of the file."""
+    """Estimated bytes of a case, from the header if it is quick to read, otherwise from the file size."""
     path, size = job.case["image"], job.sources["image"]["size"] or 0
     header = None if is_url(path) else read_shape(path)
     if header is None:
         compressed = path.lower().endswith((".gz", ".nrrd", ".mha"))
-        return size * (3 if compressed else 2)  # CT halves at best; a label is half of int16
+        return size * (3 if compressed else 2)  # CT is compressed to half at best; a label takes half of int16
     shape, dtype = header
     itemsize = 4 if dtype.kind == "f" else 2 if job.modality == "ct" else min(dtype.itemsize, 2)
     return math.prod(shape) * (itemsize + bool(job.case["label"]))
 
 
 def _download_bytes(job: _Job) -> int:
-    """What the copies of a remote case take while it is built."""
+    """Bytes of the local copies of a remote case while it is built."""
     return sum(source["size"] or 0 for source in job.sources.values() if is_url(source["path"]))
 
 
@@ -219,9 +221,9 @@ def _check_space(
         raise DataError.of(cache_dir, f"{free / 1e9:.3g} GB free", expected)
 
 
-def _build(todo: list[_Job], num_workers: int, progress: bool, judge: Callable[[_Job], None]) -> None:
+def _build(todo: list[_Job], num_workers: int, progress: bool, check: Callable[[_Job], None]) -> None:
     with tqdm(total=len(todo), desc="cache", unit="volume", disable=not progress) as bar:
-        # First what no other process is building, then what others had begun: by then it is mostly done.
+        # Volumes that other processes are building come last; by then they are mostly finished.
         for wait in (False, True):
             left = []
             for job, notes in _run(todo, num_workers, wait):
@@ -231,16 +233,16 @@ def _build(todo: list[_Job], num_workers: int, progress: bool, judge: Callable[[
                 bar.update()
                 for note in notes:
                     logger.warning(note)
-                judge(job)
+                check(job)
             todo = left
 
 
 def _run(jobs: list[_Job], num_workers: int, wait: bool) -> Iterator[tuple[_Job, list[str] | None]]:
-    """Each job with the remarks on it, or with None if another process is at it; in no particular order."""
+    """Yield each job with its notes, or with None if another process is building it; in no particular order."""
     if num_workers == 0 or len(jobs) < 2:
         yield from ((job, _build_one(job, wait)) for job in jobs)
         return
-    # Not fork: the parent may have threads (ITK, fsspec), whose locks a forked child would inherit taken.
+    # Not fork: locks held by the parent's threads (ITK, fsspec) would never be released in the child.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # import once, not in every process
     workers = min(num_workers, len(jobs))
@@ -257,7 +259,7 @@ def _run(jobs: list[_Job], num_workers: int, wait: bool) -> Iterator[tuple[_Job,
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for work for ever."""
+    """Exit when the parent process is killed, instead of waiting for work forever."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()
@@ -274,7 +276,7 @@ def _build_one(job: _Job, wait: bool) -> list[str] | None:
             return []  # built by another process in the meantime
         downloads = job.folder.parent / ".downloads" / job.folder.name
         try:
-            sources = {kind: _at_hand(identity, downloads / kind) for kind, identity in job.sources.items()}
+            sources = {kind: _local_source(identity, downloads / kind) for kind, identity in job.sources.items()}
             notes = build_volume(
                 job.folder,
                 sources["image"],
@@ -292,17 +294,17 @@ def _build_one(job: _Job, wait: bool) -> list[str] | None:
         return notes
 
 
-def _at_hand(identity: dict[str, Any], folder: Path) -> Source:
+def _local_source(identity: dict[str, Any], folder: Path) -> Source:
     name = identity["path"]
     return Source(name, str(fetch(name, folder, identity)) if is_url(name) else name, identity)
 
 
 @contextlib.contextmanager
 def _lock(folder: Path, *, wait: bool, without_locks: bool) -> Iterator[bool]:
-    """Hold a cached volume for this process; yields whether it does.
+    """Lock a cached volume for this process; yields whether that succeeded.
 
-    The kernel frees the lock when its holder dies, however it dies. ``without_locks`` is the answer on a file system
-    that has none: building goes on there (the final rename decides), cleaning does not.
+    The kernel releases the lock when the process dies. ``without_locks`` is the result on file systems without locks:
+    there building continues (the final rename is atomic), cleaning does not.
     """
     with (folder.parent / ".locks" / folder.name).open("a") as file:
         try:
@@ -317,7 +319,7 @@ def _lock(folder: Path, *, wait: bool, without_locks: bool) -> Iterator[bool]:
 
 
 def _remove_abandoned(cache_dir: Path) -> None:
-    """Delete what killed builds left, except where a living process is at it."""
+    """Delete partial volumes of killed builds, except those that a running process is building."""
     for partial in cache_dir.glob("*.partial-*"):
         folder = partial.with_name(partial.name.split(".partial-", 1)[0])
         with _lock(folder, wait=False, without_locks=False) as mine, contextlib.suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
-"""One volume of the cache: how its folder is written, and how it is read back.
+"""One volume of the cache: writing and reading its folder.
 
-A folder holds ``image.npy``, where there is a label ``label.npy`` and ``foreground.npy``, and ``manifest.json``. It is
-written beside its name and renamed when it is complete, so that a folder without ``.partial`` in its name is whole.
+A folder holds ``image.npy``, ``manifest.json`` and, if there is a label, ``label.npy`` and ``foreground.npy``. It is
+written under a name with ``.partial`` and renamed when complete.
 """
 
 import hashlib
@@ -35,18 +35,18 @@ from .volumes import (
 )
 
 FORMAT = 2
-"""Version of the folder's content; folders of another version are rebuilt."""
+"""Version of the folder's format; folders of another version are rebuilt."""
 
 MODALITIES = ("scroll", "ct")
 
 _SOURCES = ("image", "label")
 
 _SAMPLES = 10_000
-"""Coordinates kept per class. Patch centres are drawn from them."""
+"""Voxel coordinates stored per class, from which patch centres are drawn."""
 
 
 class Source(NamedTuple):
-    """One file to be read: ``name`` is what the user calls it, ``path`` where its bytes are (a copy, if remote)."""
+    """A file to read: ``name`` as the user gave it, ``path`` of the local file (a copy if remote)."""
 
     name: str
     path: str
@@ -54,11 +54,10 @@ class Source(NamedTuple):
 
 
 class CachedVolume:
-    """A volume of the cache: memory-mapped arrays, and what the manifest says of them.
+    """A volume of the cache: memory-mapped arrays and the metadata of its manifest.
 
-    Arrays are mapped anew at each access of :attr:`image` and :attr:`label` (about 30 us) and unmapped when dropped:
-    the resident memory of a process does not grow with the number of volumes it has seen, and an instance is pickled
-    as a few strings.
+    Every access of :attr:`image` and :attr:`label` maps the file anew (about 30 us), so that a process's resident
+    memory does not grow with the number of volumes it has used, and instances are cheap to pickle.
     """
 
     def __init__(self, *, folder: str | os.PathLike, id: str, group: str) -> None:
@@ -76,12 +75,12 @@ class CachedVolume:
     def manifest(self) -> dict[str, Any]:
         """The content of ``manifest.json``, the histogram as an array."""
         manifest = read_manifest(self.folder)
-        manifest["label_histogram"] = np.asarray(manifest["label_histogram"], np.int64)  # a tenth of the lists' memory
+        manifest["label_histogram"] = np.asarray(manifest["label_histogram"], np.int64)  # saves nine tenths of memory
         return manifest
 
     @property
     def image(self) -> np.memmap:
-        """(D, H, W), read-only. Scroll: uint8 or uint16 as in the file; CT: int16 HU, or a wider type if need be.
+        """(D, H, W), read-only. Scroll: uint8 or uint16 as in the file; CT: int16 HU, or a wider type if necessary.
 
         Raises:
             DataError: the cache file is missing or its size has changed.
@@ -104,7 +103,7 @@ class CachedVolume:
 
     @property
     def affine(self) -> np.ndarray:
-        """(4, 4) float64 from an index of the stored arrays to millimetres in RAS; the identity for TIFF stacks."""
+        """(4, 4) float64 from an index of the stored arrays to RAS millimetres; the identity for TIFF stacks."""
         return np.asarray(self.manifest["affine"], np.float64)
 
     @property
@@ -119,9 +118,9 @@ class CachedVolume:
 
     @property
     def foreground(self) -> dict[int, np.ndarray]:
-        """For each label value above 0 that occurs, (N, 3) int32 indices of voxels drawn evenly among all of them.
+        """For each label value above 0 that occurs, (N, 3) int32 indices of voxels drawn uniformly.
 
-        Memory-mapped as the other arrays are. N is at most 10 000.
+        Memory-mapped like the other arrays. N is at most 10 000.
         """
         samples = self.manifest.get("foreground", {})
         if not samples:
@@ -131,7 +130,7 @@ class CachedVolume:
 
     @property
     def values(self) -> Values:
-        """What the manifest keeps of the image's values."""
+        """Statistics of the image's values, from the manifest."""
         return Values(**self.manifest["values"])
 
     @property
@@ -146,13 +145,10 @@ class CachedVolume:
 
     @property
     def content(self) -> dict[str, str]:
-        """What image and label hold as trainings see them, as a hash of each: voxels and, of the image, the affine.
-
-        It is the same wherever the files lie, whatever their times, and whether or not they are packed.
-        """
+        """Hashes of image (voxels and affine) and label, independent of file location and compression."""
         hashes = {kind: entry["sha256"] for kind, entry in self.manifest["arrays"].items() if kind in _SOURCES}
-        place = hashlib.sha256(json.dumps([hashes["image"], self.manifest["affine"]]).encode()).hexdigest()
-        return {**hashes, "image": place}
+        placed_image = hashlib.sha256(json.dumps([hashes["image"], self.manifest["affine"]]).encode()).hexdigest()
+        return {**hashes, "image": placed_image}
 
     @property
     def original_affine(self) -> np.ndarray:
@@ -165,12 +161,12 @@ class CachedVolume:
         return tuple(self.manifest["original"]["shape"])
 
     def to_original(self, array: np.ndarray) -> np.ndarray:
-        """Bring an array of this volume's (D, H, W), such as a prediction, to the axis order of the source image."""
+        """Reorient an array (D, H, W), such as a prediction, to the axis order of the source image."""
         orientation = self.manifest["orientation"]
         return array if orientation is None else from_canonical(array, self.original_affine, orientation)
 
     def files(self) -> dict[str, dict[str, Any]]:
-        """The arrays' files by path, each with ``bytes`` and ``sha256`` as the manifest has them."""
+        """Return the array files by path, each with ``bytes`` and ``sha256`` from the manifest."""
         return {os.path.join(self.folder, entry["file"]): entry for entry in self.manifest["arrays"].values()}
 
     @property
@@ -181,17 +177,17 @@ class CachedVolume:
     def _mapped(self, name: str) -> np.memmap:
         entry = self.manifest["arrays"][name]
         path = os.path.join(self.folder, entry["file"])
-        if _size(path) != entry["bytes"]:  # a mapping beyond the end would kill the process (SIGBUS)
+        if _size(path) != entry["bytes"]:  # reading beyond the end of a mapped file kills the process (SIGBUS)
             expected = f"{entry['bytes']} bytes; start again to rebuild it"
             raise DataError.of(path, f"{_size(path)} bytes", expected)
         return np.memmap(path, entry["dtype"], "r", entry["offset"], tuple(entry["shape"]))
 
 
 def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
-    """The manifest of a cached volume.
+    """Return the manifest of a cached volume.
 
     Raises:
-        DataError: it is missing or no JSON.
+        DataError: it is missing or not valid JSON.
     """
     path = Path(folder, "manifest.json")
     try:
@@ -201,11 +197,11 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def why_outdated(folder: str | os.PathLike, expected: dict[str, Any]) -> str | None:
-    """Why a cached volume cannot be used as it is (one phrase), or None if it can.
+    """Return why a cached volume cannot be used (one phrase), or None if it can.
 
     Args:
-        folder: of the cached volume.
-        expected: ``format`` and ``sources`` that its manifest must have.
+        folder: folder of the cached volume.
+        expected: the required ``format`` and ``sources`` of its manifest.
     """
     try:
         manifest = read_manifest(folder)
@@ -223,18 +219,18 @@ def why_outdated(folder: str | os.PathLike, expected: dict[str, Any]) -> str | N
 def build_volume(
     folder: Path, image: Source, label: Source | None, *, modality: str, label_values: Sequence[int]
 ) -> list[str]:
-    """Read one case and put its folder in place, whole or not at all.
+    """Read one case and create its folder atomically.
 
     Args:
-        folder: the final name. A folder that is there already is replaced.
+        folder: its final name. An existing folder is replaced.
         image: source of the image.
         label: source of the label, or None.
-        modality: "scroll" keeps uint8 and uint16 as they are; "ct" is int16 HU wherever that is exact. Both fall back
-            to the narrowest floating-point type that loses nothing.
-        label_values: the values a label may have.
+        modality: "scroll" keeps uint8 and uint16; "ct" is int16 HU if that is exact. Both otherwise use the narrowest
+            floating-point type that is lossless.
+        label_values: the allowed label values.
 
     Returns:
-        remarks on the case that a user should see; they are kept in the manifest, too.
+        warnings for the user; they are also kept in the manifest.
 
     Raises:
         DataError: the case cannot be used, or the disk is full.
@@ -274,7 +270,7 @@ def build_volume(
             "label_histogram": histogram.tolist(),
         }
         _write_bytes(partial / "manifest.json", _readable_json(manifest).encode())
-        _put_in_place(partial, folder, manifest)
+        _rename_to_final(partial, folder, manifest)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -282,7 +278,7 @@ def build_volume(
 
 
 def as_stored(array: np.ndarray, modality: str) -> np.ndarray:
-    """The array in the narrowest type of its modality that represents every value exactly, C-contiguous."""
+    """Convert to the narrowest type of the modality that represents every value exactly, C-contiguous."""
     kinds = {"scroll": (np.uint8, np.uint16, np.float32), "ct": (np.int16, np.float32)}[modality]
     if modality == "scroll" and array.dtype in kinds[:2]:
         return np.ascontiguousarray(array)
@@ -296,15 +292,15 @@ def as_stored(array: np.ndarray, modality: str) -> np.ndarray:
 
 
 def sample_foreground(label: np.ndarray, histogram: np.ndarray, samples: int = _SAMPLES) -> dict[int, np.ndarray]:
-    """Draw voxels of each class without favour, slice by slice, so that memory stays that of one slice.
+    """Draw voxels of each class uniformly, slice by slice to save memory.
 
     Args:
-        label: (D, H, W) of class numbers.
+        label: (D, H, W) class indices.
         histogram: (D, classes) from :func:`custom.data.volumes.label_histogram`.
-        samples: at most so many per class; a class with fewer voxels is returned whole.
+        samples: maximum number per class; a class with fewer voxels is returned completely.
 
     Returns:
-        (N, 3) int32 indices by class, for classes above 0 that occur, in the order of the array.
+        (N, 3) int32 indices by class, for classes above 0 that occur, in array order.
     """
     drawn = {}
     for value in range(1, histogram.shape[1]):
@@ -329,7 +325,7 @@ def sample_foreground(label: np.ndarray, histogram: np.ndarray, samples: int = _
 def _read_case(
     image: Source, label: Source | None, note: Callable[[str], None]
 ) -> tuple[Volume, np.ndarray | None, dict[str, Any]]:
-    """The image and label as they are stored, and what the manifest says of the original."""
+    """Read image and label as they will be stored, and the manifest's entries on the original."""
     volume = _read(image)
     target = align_label(volume, _read(label), label.name, warn=note) if label else None
     original = {
@@ -353,11 +349,11 @@ def _read(source: Source) -> Volume:
     except DataError as error:
         if source.path == source.name:
             raise
-        raise DataError(str(error).replace(source.path, source.name)) from None  # the user knows the URL, not the copy
+        raise DataError(str(error).replace(source.path, source.name)) from None  # name the URL, not the copy
 
 
 def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
-    """Write a .npy file; plain writes report a full disk, a memory map would crash."""
+    """Write a .npy file without a memory map, which would crash on a full disk."""
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         offset = file.tell()
@@ -381,12 +377,12 @@ def _write_bytes(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _put_in_place(partial: Path, folder: Path, manifest: dict[str, Any]) -> None:
-    """Rename a complete folder to its name; an equal one that another process put there is left, an old one goes."""
+def _rename_to_final(partial: Path, folder: Path, manifest: dict[str, Any]) -> None:
+    """Rename a complete folder to its final name, replacing an outdated one; an equal one is kept."""
     try:
         os.rename(partial, folder)
         return
-    except OSError:  # the name is taken
+    except OSError:  # the folder exists
         if not folder.is_dir():
             raise
     if why_outdated(folder, manifest) is None:
@@ -399,7 +395,7 @@ def _put_in_place(partial: Path, folder: Path, manifest: dict[str, Any]) -> None
 
 
 def _readable_json(manifest: dict[str, Any]) -> str:
-    """Indented JSON with every list of plain values on one line."""
+    """Indented JSON with every list of scalars on one line."""
     text = json.dumps(manifest, indent=1)
     return re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"
 

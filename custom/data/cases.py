@@ -1,7 +1,7 @@
-"""Turn a dataset folder, URL or data list into cases, and cases into folds.
+"""Lists of cases from a dataset folder, URL or data list, and cross-validation folds.
 
-A case is a dict that JSON can carry: ``id`` (the image's file name without its ending), ``image`` (path or URL),
-``label`` (path, URL or None) and ``group`` (scroll or patient; the id where nothing is known).
+A case is a dictionary with ``id`` (the image's file name without its suffix), ``image`` (path or URL), ``label`` (path,
+URL or None) and ``group`` (scroll or patient; the id if unknown).
 """
 
 import csv
@@ -32,7 +32,7 @@ LAYOUTS = (
 )
 
 _KEYS = ("id", "image", "label", "group")
-"""What an entry of a data list may have."""
+"""The allowed keys of an entry of a data list."""
 _LITS = re.compile(r"(^|/)(test-)?(?P<kind>volume|segmentation)-(?P<number>[^/]+)\.nii(\.gz)?$")
 
 logger = logging.getLogger(__name__)
@@ -40,21 +40,21 @@ logger = logging.getLogger(__name__)
 
 @without_effect("dataset_dir")
 def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exclude: Iterable[str] = ()) -> list[Case]:
-    """List the cases of a dataset; the layout is recognised by its file names.
+    """List the cases of a dataset, whose layout is recognised by its file names.
 
     Args:
         dataset_dir: a folder or fsspec URL in one of :data:`LAYOUTS`, or a JSON data list: ``[{"image": ..., "label":
-            ...}, ...]`` with optional ``id`` and ``group``, whichever the section, or such lists under ``"training"``
-            and ``"test"``; its paths are relative to the file.
-        section: "training" (every image has a label) or "test" (labels where there are any).
-        exclude: ids to leave out, for instance cases that the data's owners withdrew.
+            ...}, ...]`` with optional ``id`` and ``group``, used for every section, or such lists under ``"training"``
+            and ``"test"``; paths in it are relative to the file.
+        section: "training" (every image has a label) or "test" (labels are optional).
+        exclude: ids to leave out, for instance of cases that have been withdrawn.
 
     Returns:
-        cases in natural order of their ids ("2" before "10"), not empty.
+        cases in natural order of their ids ("2" before "10"), at least one.
 
     Raises:
-        DataError: the folder is missing, empty, unreadable or of no known layout; an image without its label; a listed
-            file that does not exist, a mistyped key; an id that occurs twice; an excluded id that does not occur.
+        DataError: the folder is missing, empty, unreadable or of unknown layout; an image without its label; a listed
+            file that does not exist; a misspelt key; a duplicate id; an excluded id that does not occur.
     """
     if section not in ("training", "test"):
         raise ValueError(f"section is 'training' or 'test', got {section!r}")
@@ -84,19 +84,19 @@ def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exc
 def find_images(
     path: str | os.PathLike | Sequence[str | os.PathLike], *, output_dir: str | os.PathLike | None = None
 ) -> list[Case]:
-    """List what is to be predicted, as items for a MONAI ``Dataset``: cases without ``label``.
+    """List the images to predict, as items for a MONAI ``Dataset``: cases without ``label``.
 
-    A folder is looked through whole; what is not taken of it is named and counted in one warning. The id of an image in
-    a subfolder is its path with ``_`` for ``/``, so that ids differ where file names do not.
+    Folders are searched recursively; one warning counts and names what is ignored. The id of an image in a subfolder is
+    its relative path with ``_`` for ``/``.
 
     Args:
         path: one file of any supported format, a DICOM folder, a list of those, a folder (or URL) with such files and
-            DICOM folders at any depth, or a dataset folder or data list, whose test section is taken if it has
+            DICOM folders at any depth, or a dataset folder or data list, of which the test section is used if it has
             sections.
-        output_dir: where predictions go; what lies in it is no image.
+        output_dir: folder of the predictions; files in it are ignored.
 
     Raises:
-        DataError: nothing to predict was found.
+        DataError: no image was found.
     """
     if not isinstance(path, (str, os.PathLike)):
         return [case for item in path for case in find_images(item, output_dir=output_dir)]
@@ -108,7 +108,7 @@ def find_images(
             raise DataError.of(root, "no such file", "an image")
         return _unlabelled([_case(root)])
     files = _outside(root, sorted(list_files(root)), output_dir)
-    sections = _layout_of(files) in (_kaggle, _msd)
+    sections = _layout_of(files) in (_kaggle_cases, _msd_cases)
     cases = find_cases(root, section="test") if sections else _images_below(root, files)
     _check_unique(cases, root)
     return sorted(_unlabelled(cases), key=lambda case: natural(case["id"]))
@@ -117,15 +117,16 @@ def find_images(
 def fold_cases(
     cases: Sequence[Case], *, fold: int = 0, n_folds: int = 5, subset: str = "train", by: str = "id", seed: int = 0
 ) -> list[Case]:
-    """The training or validation part of one fold; the parts of all folds together are the whole list.
+    """Return the training or validation cases of one cross-validation fold.
 
     Args:
         cases: from :func:`find_cases`.
-        fold: which fold is held out, from 0.
-        n_folds: number of folds; 1 or less returns all cases for every subset.
+        fold: index of the fold that is held out, from 0.
+        n_folds: number of folds; with 1 or less all cases are returned for every subset.
         subset: "train", "validation", or "all".
-        by: "id" (volumes) or "group" (scrolls, patients): what is never split. Folds are balanced by number of cases.
-        seed: another seed gives other folds.
+        by: "id" (volumes) or "group" (scrolls, patients): the unit that is never split. Folds have similar numbers of
+            cases.
+        seed: determines the assignment to folds.
 
     Raises:
         DataError: fewer volumes or groups than folds.
@@ -141,7 +142,7 @@ def fold_cases(
 
 
 def natural(text: str) -> list[tuple[int, int | str]]:
-    """Sorting key that orders numbers inside names by value."""
+    """Return a sorting key that orders numbers within names by value."""
     parts = re.split(r"(\d+)", text)
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
 
@@ -153,16 +154,16 @@ def _any_layout() -> str:
 def _layout_of(files: list[str]) -> Callable[[str, list[str], str], list[Case]] | None:
     folders = {name.split("/")[0] for name in files if "/" in name}
     if folders & {"train_images", "test_images"}:
-        return _kaggle
+        return _kaggle_cases
     if "dataset.json" in files:
-        return _msd
+        return _msd_cases
     if any(_LITS.search(name) for name in files):
-        return _lits
+        return _lits_cases
     return None
 
 
 def _images_below(root: str, files: list[str]) -> list[Case]:
-    """Every image of a folder that has no sections."""
+    """All images of a folder without training and test sections."""
     found = contents(root, files)
     images, training = found.images, []
     if any(_is_lits_test(name) for name in images):
@@ -173,7 +174,7 @@ def _images_below(root: str, files: list[str]) -> list[Case]:
         raise DataError.of(root, f"{len(files)} files and no image among them", "images, DICOM folders or a dataset")
     ids = [_id_below(root, name) for name in images]
     times = Counter(ids)
-    # The same name twice, as a.nii.gz and a.mha: the endings tell them apart.
+    # Equal names with different suffixes, such as a.nii.gz and a.mha: the suffix becomes part of the id.
     ids = [
         re.sub(r"[/.]", "_", name) if name and times[key] > 1 else key for name, key in zip(images, ids, strict=True)
     ]
@@ -190,7 +191,7 @@ def _id_below(root: str, name: str) -> str:
 
 
 def _outside(root: str, files: list[str], output_dir: str | os.PathLike | None) -> list[str]:
-    """The files that are no predictions of an earlier run."""
+    """The files outside of the folder of predictions."""
     if output_dir is None or is_url(root) or is_url(output_dir):
         return files
     inside = os.path.relpath(os.path.realpath(output_dir), os.path.realpath(root)).replace(os.sep, "/")
@@ -200,7 +201,7 @@ def _outside(root: str, files: list[str], output_dir: str | os.PathLike | None) 
 
 
 def _note_unused(root: str, files: list[str], cases: list[Case], section: str) -> None:
-    """Say which images of a data set are used by no case, apart from those of its other section."""
+    """Log which images of a dataset are used by no case, separately for those of the other section."""
     used = {case[key] for case in cases for key in ("image", "label")}
     unused = [name for name in files if suffix(name) and join(root, name) not in used]
     other = [name for name in unused if _is_test(name) != (section == "test")]
@@ -215,7 +216,7 @@ def _note_unused(root: str, files: list[str], cases: list[Case], section: str) -
 
 
 def _is_test(name: str) -> bool:
-    """Whether the names of a file and its folders place it in the test section (MSD: ``imagesTs``)."""
+    """Whether the path of a file assigns it to the test section (MSD: ``imagesTs``)."""
     return any(part.lower().startswith("test") or part.endswith("Ts") for part in name.split("/"))
 
 
@@ -223,12 +224,12 @@ def _is_lits_test(name: str) -> bool:
     return bool(_LITS.search(name)) and _is_test(name)
 
 
-def _kaggle(root: str, files: list[str], section: str) -> list[Case]:
+def _kaggle_cases(root: str, files: list[str], section: str) -> list[Case]:
     part = "train" if section == "training" else "test"
     volumes = [name for name in files if name.count("/") == 1 and suffix(name)]
     labels = {stem(name): name for name in volumes if name.startswith(f"{part}_labels/")}
     images = [name for name in volumes if name.startswith(f"{part}_images/")]
-    groups = _scrolls(root, f"{part}.csv") if f"{part}.csv" in files else {}
+    groups = _scroll_of_each(root, f"{part}.csv") if f"{part}.csv" in files else {}
     missing = sorted(groups.keys() - {stem(name) for name in images}, key=natural)
     if missing:
         words = "%s: %d ids of %s.csv have no image and are left out: %s"
@@ -239,14 +240,14 @@ def _kaggle(root: str, files: list[str], section: str) -> list[Case]:
     return cases
 
 
-def _scrolls(root: str, name: str) -> dict[str, str]:
+def _scroll_of_each(root: str, name: str) -> dict[str, str]:
     rows = csv.DictReader(io.StringIO(read_text(join(root, name))))
     if not {"id", "scroll_id"} <= set(rows.fieldnames or ()):
         raise DataError.of(join(root, name), f"columns {rows.fieldnames}", "id and scroll_id")
     return {row["id"]: row["scroll_id"] for row in rows}
 
 
-def _lits(root: str, files: list[str], section: str) -> list[Case]:
+def _lits_cases(root: str, files: list[str], section: str) -> list[Case]:
     images, labels = [], {}
     for name in files:
         match = _LITS.search(name)
@@ -264,7 +265,7 @@ def _lits(root: str, files: list[str], section: str) -> list[Case]:
     return [_case(join(root, name), _below(root, labels.get(number))) for number, name in images]
 
 
-def _msd(root: str, files: list[str], section: str) -> list[Case]:
+def _msd_cases(root: str, files: list[str], section: str) -> list[Case]:
     return _from_json(join(root, "dataset.json"), section)
 
 
@@ -308,7 +309,7 @@ def _listed(entry: Any, folder: str, path: str) -> Case:
 
 
 def _check_keys(entries: Iterable[Any], path: str) -> None:
-    """Refuse a mistyped key; others, such as "fold" in MONAI's lists, are named in a warning."""
+    """Raise for a misspelt key; other keys, such as "fold" in MONAI's lists, are named in a warning."""
     unused = {str(key) for entry in entries if isinstance(entry, dict) for key in entry} - {*_KEYS}
     for key in sorted(unused):
         meant = nearest(key, _KEYS)
@@ -364,7 +365,7 @@ def _fold_of_each(cases: Sequence[Case], n_folds: int, by: str, seed: int) -> di
     keys = sorted(sizes, key=natural)
     keys = [keys[k] for k in np.random.default_rng(seed).permutation(len(keys))]
     loads, fold_of = [0] * n_folds, {}
-    for key in sorted(keys, key=lambda key: -sizes[key]):  # largest first into the emptiest fold
+    for key in sorted(keys, key=lambda key: -sizes[key]):  # the largest first, each into the smallest fold
         fold_of[key] = loads.index(min(loads))
         loads[fold_of[key]] += sizes[key]
     return fold_of

@@ -1,6 +1,6 @@
-"""What a folder holds: images, DICOM series, labels, and what is none of these.
+"""Classifies the files of a folder as images, DICOM series, labels or others.
 
-The one place that tells them apart: for what is to be predicted, for data sets, and for folders of predictions.
+Used for images to predict, for datasets, and for folders of predictions.
 """
 
 import logging
@@ -18,10 +18,10 @@ UNREAD_SUFFIXES = (
     *(".zarr", ".hdr", ".nhdr", ".mgz", ".mgh", ".mnc", ".gipl", ".dcm.gz"),
     *(".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip"),
 )
-"""Endings of volumes that are not read. Such a file counts as an image, so that it is refused and not passed over."""
+"""Suffixes of unsupported formats. Such files count as images, so that they raise an error and are not ignored."""
 
 WRITER_SUFFIX = re.compile(r"[-_](pred|prediction|seg|segmentation|mask|label)$")
-"""What programs append to the name of an image for what they made of it."""
+"""Suffixes that programs append to an image's name for predictions and labels."""
 
 _LABEL_WORDS = {"label", "labels", "labelstr", "labelsts", "mask", "masks", "segmentation", "segmentations"}
 _SHOWN = 3
@@ -31,18 +31,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Contents:
-    """Names relative to a folder, ``""`` for the folder itself where it holds a DICOM series."""
+    """Names relative to a folder; ``""`` is the folder itself, if it holds a DICOM series."""
 
     images: list[str] = field(default_factory=list)
-    """Files, and folders of DICOM."""
+    """Files, and folders with a DICOM series."""
     labels: list[str] = field(default_factory=list)
-    """By their names: they lie beside images, or in a folder of labels."""
+    """Labels and predictions, by their names or their folder's."""
     no_volumes: list[str] = field(default_factory=list)
-    """DICOM files of which none in their folder can be a slice: reports, localizers, screenshots."""
+    """DICOM files of folders without any slice: reports, localizers, screenshots."""
     no_images: list[str] = field(default_factory=list)
 
     def note_left_out(self, root: str, taken: int, others: Iterable[tuple[str, Sequence[str]]] = ()) -> None:
-        """Say in one line what is not taken, if anything is."""
+        """Log one warning that counts and names what is ignored, if anything is."""
         kinds = [
             *others,
             ("labels by their names", self.labels),
@@ -55,11 +55,11 @@ class Contents:
 
 
 def contents(root: str, files: Iterable[str]) -> Contents:
-    """Sort the files of a folder.
+    """Classify the files of a folder.
 
     Args:
-        root: a folder or URL. DICOM without a known ending is recognised in local folders only, by its content.
-        files: relative to it, from :func:`custom.data.remote.list_files`.
+        root: a folder or URL. DICOM files without a known suffix are recognised by content, in local folders only.
+        files: relative paths, from :func:`custom.data.remote.list_files`.
     """
     found = Contents()
     series: dict[str, list[str]] = {}
@@ -75,7 +75,7 @@ def contents(root: str, files: Iterable[str]) -> Contents:
     _add_series(found, root, series)
     with_data = {_without_ending(name) for name in found.images if name.lower().endswith((".mhd", ".hdr", ".nhdr"))}
     found.no_images = [name for name in others if _without_ending(name) not in with_data]
-    if not found.images:  # then they are what is meant
+    if not found.images:  # the user means the labels then
         for field_name in ("labels", "no_volumes"):
             if getattr(found, field_name):
                 found.images = _folders_of(getattr(found, field_name), series)
@@ -85,7 +85,7 @@ def contents(root: str, files: Iterable[str]) -> Contents:
 
 
 def is_label(name: str) -> bool:
-    """Whether the name of a file (with its folders, ``/`` between them) says that it is a label or a prediction."""
+    """Whether a path (with ``/``) names a label or a prediction."""
     *folders, stem = _without_ending(name).lower().split("/")
     words = re.split(r"[-_. ]", stem)
     inside = any(_LABEL_WORDS & set(re.split(r"[-_. ]", folder)) for folder in folders)
@@ -93,7 +93,7 @@ def is_label(name: str) -> bool:
 
 
 def shown(names: Sequence[str]) -> str:
-    """The first few of many names."""
+    """Return the first few names as text."""
     return ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)
 
 
@@ -113,7 +113,7 @@ def _add_series(found: Contents, root: str, series: dict[str, list[str]]) -> Non
 
 
 def _folders_of(names: Iterable[str], series: dict[str, list[str]]) -> list[str]:
-    """Names of images for names that were left out: DICOM files lie in a folder each series."""
+    """Replace DICOM files by the folder of their series."""
     folder_of = {name: folder for folder, members in series.items() for name in members}
     return list(dict.fromkeys(folder_of.get(name, name) for name in names))
 
@@ -124,7 +124,7 @@ def _is_dicom(root: str, name: str) -> bool:
     path = join(root, name)
     try:
         return os.path.isfile(path) and is_dicom(path)
-    except OSError:  # it cannot be opened: left out by its name
+    except OSError:  # cannot be opened
         return False
 
 

@@ -1,7 +1,7 @@
-"""Training patches, training slices and whole volumes from memory-mapped arrays.
+"""Datasets of training patches, training slices and whole volumes.
 
-Item k of :class:`PatchDataset` and :class:`SliceDataset` is a pure function of (seed, k) for every k >= 0: the stream
-has no end, does not depend on the worker that makes an item nor on what was drawn before, and can be entered anywhere.
+Item k of :class:`PatchDataset` and :class:`SliceDataset` depends on (seed, k) alone, for every k >= 0: the stream of
+items is endless, the same for any number of workers, and can be resumed anywhere.
 """
 
 import logging
@@ -23,21 +23,21 @@ from .cached_volume import CachedVolume
 logger = logging.getLogger(__name__)
 
 FAR_WEIGHT = 0.25
-"""How much a slice far from the organ counts in the share ``any``, against one near it."""
+"""Weight of a slice far from the organ in the share ``any``, relative to one near it."""
 
 
 Volumes = Sequence[CachedVolume]
 MakeCache = Callable[..., Volumes]
-"""Called as ``cache(cases=...)``: :class:`custom.data.VolumeCache` with its other arguments given."""
+"""Called as ``cache(cases=...)``, such as a partial of :class:`custom.data.VolumeCache`."""
 
 
 def _cached(data: Sequence[Mapping[str, Any]] | Volumes, cache: MakeCache | None) -> Volumes:
-    """The volumes of a dataset's arguments ``data`` and ``cache``."""
+    """Return the volumes for the arguments ``data`` and ``cache`` of a dataset."""
     return cast(Volumes, data) if cache is None else cache(cases=data)
 
 
-class _Stream(Dataset, ABC):
-    """Items drawn from labelled volumes by (seed, k); subclasses say how one is drawn."""
+class _RandomItems(Dataset, ABC):
+    """Items drawn from labelled volumes by (seed, k); subclasses define ``_draw``."""
 
     def __init__(
         self,
@@ -66,36 +66,37 @@ class _Stream(Dataset, ABC):
             if set_random_state := getattr(self.transform, "set_random_state", None):
                 set_random_state(seed=int(rng.integers(2**32)))
             item = self.transform(item)
-        # As MetaTensors they would take every operation of the network through Python; no one reads their metadata.
+        # As plain tensors: operations on MetaTensors are slower, and the metadata is not used in training.
         return {key: value.as_tensor() if isinstance(value, MetaTensor) else value for key, value in item.items()}
 
     @abstractmethod
     def _draw(self, k: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Item k, before the transform."""
+        """Item k before the transform."""
 
 
-class PatchDataset(_Stream):
-    """Random 3-D patches, some of them around foreground.
+class PatchDataset(_RandomItems):
+    """Random 3-D patches, a share of them centred near foreground.
 
-    Every volume comes once in each round of ``len(volumes)`` items, in a new order each round. With probability
-    ``foreground_share`` the patch lies around a voxel of one of ``classes``, which is anywhere in its middle half along
-    each axis; otherwise it lies anywhere in the volume. Patches stay inside the volume; where a volume is smaller than
-    the patch it lies in the middle, as in MONAI's sliding window, with its outer voxels repeated in the image and
-    ``label_padding`` in the label.
+    Every round of ``len(volumes)`` items contains each volume once, in random order. With probability
+    ``foreground_share`` the patch is placed so that a foreground voxel lies in its middle half along each axis;
+    otherwise anywhere in the volume. A volume smaller than the patch is centred in it, as in MONAI's sliding window,
+    and padded with its edge values (the image) or ``label_padding`` (the label).
 
-    An item is a dictionary of plain tensors and plain values: ``image`` (1, D, H, W) in the volume's own dtype,
-    ``label`` (1, D, H, W) uint8, ``id`` and ``position`` (3,) int64, the volume's voxel at the patch's corner.
-    Converting the dtype is left to the transform: the later, the smaller what is copied.
+    An item is a dictionary: ``image`` (1, D, H, W) in the volume's dtype, ``label`` (1, D, H, W) uint8, ``id`` and
+    ``position`` (3,) int64, the volume's voxel at the patch's corner; tensors without metadata.
+
+    Example: ``PatchDataset(data=find_cases("/data/vesuvius"), cache=partial(VolumeCache, cache_dir="cache",
+    modality="scroll"), patch_size=(72, 136, 136), seed=0)``
 
     Args:
         data: labelled cases, as from :func:`custom.data.find_cases`, or volumes if there is no ``cache``.
-        cache: makes volumes of cases, such as a :class:`custom.data.VolumeCache` that lacks only its cases.
+        cache: creates volumes from cases: a :class:`custom.data.VolumeCache` with all arguments but ``cases`` bound.
         patch_size: (D, H, W) in voxels.
-        seed: of the run, 0 to 2**64 - 1.
-        transform: a MONAI transform; a random one is seeded for each item anew, through its ``set_random_state``.
-        foreground_share: probability of a patch around foreground.
-        classes: label values that are foreground. One is picked at random, of those the volume has.
-        label_padding: label value of voxels outside a volume smaller than the patch, such as the ignore label.
+        seed: the run's seed, 0 to 2**64 - 1.
+        transform: a MONAI transform; if random, it is seeded for each item by its ``set_random_state``.
+        foreground_share: probability of a patch near foreground.
+        classes: label values of foreground; one of those present in the volume is chosen at random.
+        label_padding: label value outside of a volume smaller than the patch, such as the ignored label.
 
     Raises:
         DataError: a volume has no label.
@@ -120,12 +121,12 @@ class PatchDataset(_Stream):
         self.label_padding = label_padding
 
     def __len__(self) -> int:
-        """Items in a round; indices may go on beyond."""
+        """Return the number of items in a round; higher indices are allowed."""
         return len(self.volumes)
 
     def _draw(self, k: int, rng: np.random.Generator) -> dict[str, Any]:
-        turn, place = divmod(k, len(self.volumes))
-        order = item_generator(self.seed, turn, stream=1).permutation(len(self.volumes))
+        round_index, place = divmod(k, len(self.volumes))
+        order = item_generator(self.seed, round_index, stream=1).permutation(len(self.volumes))
         volume = self.volumes[int(order[place])]
         image, label = volume.image, volume.label
         start = self._corner(volume, np.array(image.shape), rng)
@@ -151,31 +152,34 @@ class PatchDataset(_Stream):
         return np.where(spare < 0, -(-spare // 2), corner).astype(np.int64)
 
 
-class SliceDataset(_Stream):
-    """Random slices along the first axis with their neighbours, for 2-D and 2.5-D networks.
+class SliceDataset(_RandomItems):
+    """Random slices along the first axis with their neighbours as channels, for 2-D and 2.5-D networks.
 
-    An item first draws one of ``shares``, then one of the volumes that have such slices, then one of these:
+    For each item one of ``shares`` is drawn, then one of the volumes with such slices, then one of these slices:
 
-    - ``tumor``: a slice with label 2;
-    - ``liver``: a slice with any label but 0;
-    - ``any``: every slice of the volume, but one further than ``near_mm`` from the nearest labelled slice counts only a
-      quarter, so that the negatives are mostly those next to the organ.
+    - ``tumor``: slices with label 2;
+    - ``liver``: slices with any label but 0;
+    - ``any``: all slices of the volume, those further than ``near_mm`` from the nearest labelled slice with a quarter
+      of the weight, so that most negatives are close to the organ.
 
-    A share that no slice can fill (no tumour in binary labels) falls to the others, with a warning.
+    The probability of a share without any slice (no tumour in binary labels) goes to the others, with a warning.
 
-    An item is a dictionary of plain tensors and plain values: ``image`` (1 + 2 * n_context, H, W) in the volume's own
-    dtype, ascending along the first axis with the slice itself in the middle, ``label`` (1, H, W) uint8 of that slice,
-    ``id`` and ``slice``. Volumes of different H and W need a transform that makes them equal.
+    An item is a dictionary: ``image`` (1 + 2 * n_context, H, W) in the volume's dtype, ascending along the first axis
+    with the slice itself in the middle, ``label`` (1, H, W) uint8 of that slice, ``id`` and ``slice``; tensors without
+    metadata. If H and W differ between volumes, the transform must make them equal.
+
+    Example: ``SliceDataset(data=find_cases("/data/lits"), cache=partial(VolumeCache, cache_dir="cache", modality="ct"),
+    seed=0, n_context=1)``
 
     Args:
         data: labelled cases, as from :func:`custom.data.find_cases`, or volumes if there is no ``cache``.
-        cache: makes volumes of cases, such as a :class:`custom.data.VolumeCache` that lacks only its cases.
-        seed: of the run, 0 to 2**64 - 1.
-        transform: a MONAI transform; a random one is seeded for each item anew, through its ``set_random_state``.
-        n_context: neighbouring slices on either side.
-        context_mm: millimetres between them; ``None`` takes adjacent slices (see :mod:`custom.ops.slice_context`).
-        shares: probability of each kind of slice; they are scaled to a sum of 1.
-        near_mm: how far the surroundings of the organ reach along the first axis.
+        cache: creates volumes from cases: a :class:`custom.data.VolumeCache` with all arguments but ``cases`` bound.
+        seed: the run's seed, 0 to 2**64 - 1.
+        transform: a MONAI transform; if random, it is seeded for each item by its ``set_random_state``.
+        n_context: number of neighbouring slices on either side.
+        context_mm: their distance in mm; None: adjacent slices (see :mod:`custom.ops.slice_context`).
+        shares: relative probability of each kind of slice.
+        near_mm: distance along the first axis up to which a slice is near the organ.
 
     Raises:
         DataError: a volume has no label.
@@ -200,7 +204,7 @@ class SliceDataset(_Stream):
             raise ValueError(f"shares {shares}: expected numbers of 0 or more for tumor, liver and any")
         self.offsets = [context_offsets(n_context, context_mm, float(v.spacing[0])) for v in self.volumes]
         self._length = sum(len(volume.label_histogram) for volume in self.volumes)
-        # Per share the volumes that have such slices: (index of the volume, slices, cumulative weights).
+        # For each share: (index of the volume, its slices, cumulative weights).
         self._choices: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {}
         for share in shares:
             weights = [_slice_weights(share, volume, near_mm) for volume in self.volumes]
@@ -216,7 +220,7 @@ class SliceDataset(_Stream):
             raise ValueError(f"shares {shares}: no slice of the training volumes is of any of them")
 
     def __len__(self) -> int:
-        """Slices in all volumes; indices may go on beyond."""
+        """Return the number of slices in all volumes; higher indices are allowed."""
         return self._length
 
     def _draw(self, k: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -236,15 +240,16 @@ class SliceDataset(_Stream):
 
 
 class VolumeDataset(Dataset):
-    """Whole volumes in their order, for validation and evaluation.
+    """Whole volumes in order, for validation and evaluation.
 
-    An item is ``id``, ``image`` (1, D, H, W) in the volume's own dtype and, where there is one, ``label`` (1, D, H, W)
-    uint8. Both are MetaTensors with the affine and ``id``, for metrics by case in millimetres, and with
-    ``filename_or_obj`` and ``original_affine``, for writers of files.
+    An item is ``id``, ``image`` (1, D, H, W) in the volume's dtype and, if there is one, ``label`` (1, D, H, W) uint8.
+    Both are MetaTensors with the affine, ``id``, ``filename_or_obj`` and ``original_affine``.
+
+    Example: ``VolumeDataset(data=cases, cache=partial(VolumeCache, cache_dir="cache", modality="ct"))``
 
     Args:
         data: cases, or volumes if there is no ``cache``.
-        cache: makes volumes of cases, such as a :class:`custom.data.VolumeCache` that lacks only its cases.
+        cache: creates volumes from cases: a :class:`custom.data.VolumeCache` with all arguments but ``cases`` bound.
         transform: a MONAI transform.
     """
 
@@ -278,13 +283,13 @@ class VolumeDataset(Dataset):
 
 
 def crop(array: np.ndarray, start: np.ndarray, size: np.ndarray, **padding: Any) -> np.ndarray:
-    """A copy of the box at ``start``; only the box is read of a memory map. Where it reaches out it is padded.
+    """Copy a box out of an array, reading only the box from a memory map; parts outside of the array are padded.
 
     Args:
         array: (D, H, W).
         start: the box's first voxel; may be negative.
-        size: of the box.
-        padding: keywords of ``numpy.pad``.
+        size: (D, H, W) of the box.
+        padding: keyword arguments of ``numpy.pad``.
     """
     low, high = np.maximum(start, 0), np.minimum(start + size, array.shape)
     box = np.array(array[tuple(map(slice, low, high))])
@@ -294,12 +299,12 @@ def crop(array: np.ndarray, start: np.ndarray, size: np.ndarray, **padding: Any)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    """Share the array's memory; uint16, which torch can hold but hardly compute with, becomes int32."""
+    """Convert without a copy; uint16, which few torch operations support, becomes int32."""
     return torch.from_numpy(np.asarray(array, np.int32 if array.dtype == np.uint16 else None))
 
 
 def _slice_weights(share: str, volume: CachedVolume, near_mm: float) -> np.ndarray:
-    """(D,) how often each slice of the volume is drawn for a share, up to a factor."""
+    """Relative probability (D,) of each slice of the volume within a share."""
     counts = np.asarray(volume.label_histogram)
     labelled = counts[:, LIVER:].any(1)
     if share == "tumor":

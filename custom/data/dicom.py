@@ -1,10 +1,10 @@
-"""Read DICOM: one file, or the one series of a folder, placed by what every file's own tags say.
+"""Reads DICOM: one file, or the one series of a folder, with the geometry of every file's own tags.
 
-A series is a volume only if its slices agree in size, orientation and spacing and lie evenly on one straight line. A
-line that is not along their normal, as with a tilted gantry, is kept in the affine. Names of tags are those of the
-standard (DICOM PS3.3); its millimetres are LPS (C.7.6.2.1.1).
+Slices form a volume only if they agree in size, orientation and spacing and are evenly spaced on a straight line. If
+the line is not along their normal (tilted gantry), the affine contains the shear. Tags are named as in the standard
+(DICOM PS3.3); its coordinates are LPS millimetres (C.7.6.2.1.1).
 
-pydicom is imported when the first such file is read: other formats do without it, or with an older one.
+pydicom is imported only when a DICOM file is read.
 """
 
 import logging
@@ -26,31 +26,32 @@ if TYPE_CHECKING:
 DICOM_SUFFIXES = (".dcm", ".ima")
 
 _EVEN = 0.1
-"""Slices may be off an even spacing by this share of it; positions in files are rounded."""
+"""Allowed deviation from even spacing, as a fraction of it; positions in files are rounded."""
 _SAME_COSINE, _SAME_SPACING = 1e-3, 1e-3
-"""By how much direction cosines, and spacings in proportion, of one series may differ."""
+"""Allowed differences of direction cosines (absolute) and spacings (relative) within a series."""
 _SHOWN = 3
 
 logger = logging.getLogger(__name__)
 
 
 class DicomVolume(NamedTuple):
-    """``array`` (column, row, slice) of real values such as HU; ``affine`` (4, 4) from its index to RAS millimetres."""
+    """``array`` (column, row, slice) of rescaled values such as HU; ``affine`` (4, 4) from index to RAS millimetres."""
 
     array: np.ndarray
     affine: np.ndarray
 
 
 def read_dicom(path: str | os.PathLike) -> DicomVolume:
-    """Read one DICOM file (a slice, or the frames of a volume) or the files of one series in a folder.
+    """Read one DICOM file (a slice, or a multi-frame volume) or the files of one series in a folder.
 
-    Files without an image, localizers, and series of pictures without a place in the patient beside one that has it
-    (screenshots, dose reports) are left out of a folder with a warning that names them. A series in which no file has a
-    position and orientation is read with a warning, in the order of its instance numbers.
+    In a folder, files without an image, localizers, and pictures without a position (screenshots, dose reports) beside
+    a positioned series are ignored with a warning that names them. A series without any position and orientation is
+    read in the order of its instance numbers, with a warning.
 
     Raises:
-        DataError: no image, several series, or slices of different size, orientation, spacing or meaning, two at one
-            position, or one missing; a file that is cut off, in colour or in another encoding. The file is named.
+        DataError: no image, several series, or slices of different size, orientation, spacing or unit, two at one
+            position, or one missing; a file that is truncated, in colour or in an unsupported encoding. The file is
+            named.
     """
     path = Path(path)
     headers = [read_header(file) for file in (dicom_files(path) if path.is_dir() else [path])]
@@ -59,17 +60,17 @@ def read_dicom(path: str | os.PathLike) -> DicomVolume:
     series = _only_series(path, headers)
     files = _files_module(path)
     frames = [frame for header in series for frame in files.frames_of(header.file, header.dataset)]
-    frames, affine = _placed(path, frames)
+    frames, affine = _order_slices(path, frames)
     return DicomVolume(files.real_values(frames).T, affine)
 
 
 def is_dicom(path: str | os.PathLike) -> bool:
-    """Whether a file is DICOM by its content: ``DICM`` after 128 bytes, or a data set that starts without them."""
+    """Whether a file is DICOM by its content: ``DICM`` after 128 bytes, or a dataset without this preamble."""
     with open(path, "rb") as file:
         start = file.read(132)
     if start[128:] == b"DICM":
         return True
-    # Old files begin with their first element, of group 2 or 8, in either byte order: its number and value
+    # Files without preamble begin with an element of group 2 or 8, in either byte order: its number and value
     # representation (two capitals), or its number and a short length.
     group, element, kind = start[:2], start[2:4], start[4:8]
     if group in (b"\2\0", b"\10\0"):
@@ -78,10 +79,10 @@ def is_dicom(path: str | os.PathLike) -> bool:
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """The DICOM files right in a folder, by name; hidden ones are left out.
+    """Return the DICOM files of a folder (not its subfolders) by name, without hidden ones.
 
     Raises:
-        DataError: a file of no other format is empty, cut off within its first bytes, or damaged there.
+        DataError: a file is empty, truncated within its first bytes, or damaged there.
     """
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     found = [file for file in files if file.suffix.lower() in DICOM_SUFFIXES or is_dicom(file)]
@@ -94,34 +95,34 @@ def dicom_files(folder: Path) -> list[Path]:
 
 
 def _begins_blank(file: Path) -> bool:
-    """Whether it begins as most DICOM files do: with 128 zeros, or as many as there are."""
+    """Whether the file begins with the 128 zeros of most DICOM preambles, or consists of fewer zeros."""
     with file.open("rb") as stream:
         return not stream.read(128).strip(b"\0")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file is, by its tags."""
+    """What the tags say about a file."""
 
     file: Path
     dataset: Any
-    """Its tags, without the pixels."""
+    """The tags, without the pixels."""
     series: str
-    """Its SeriesInstanceUID; empty where it has none, so that such files are a series of their own."""
+    """SeriesInstanceUID, or an empty string; files without one form a series."""
     n_frames: int
     no_slice: str | None
-    """Why it can be no part of a volume, whatever lies beside it."""
+    """Why the file cannot be part of a volume; None if it can."""
     is_picture: bool
-    """Whether it is a screenshot or the like: a secondary capture or in colour, and without a position."""
+    """Whether it is a secondary capture (such as a screenshot) or in colour, without a position."""
     words: str
-    """What a user knows its series by."""
+    """Description of the series for messages."""
 
 
 def read_header(file: Path) -> Header:
-    """Read what a file says of itself, without its pixels.
+    """Read the tags of a file, without its pixels.
 
     Raises:
-        DataError: the file is no DICOM, or damaged.
+        DataError: the file is not DICOM, or damaged.
     """
     files = _files_module(file)
     dataset = files.load(file, pixels=False)
@@ -130,14 +131,14 @@ def read_header(file: Path) -> Header:
             return _header(file, dataset, files.class_name(dataset))
     except DataError:
         raise
-    except Exception as error:  # values that are no numbers or texts show when they are asked for
+    except Exception as error:  # pydicom parses values on access
         found = " ".join(f"a tag that cannot be read ({error})".split())
         raise DataError.of(file, found, "an undamaged DICOM file") from None
 
 
 def _header(file: Path, dataset: Any, kind: str) -> Header:
-    # The names of the standard's classes tell images from reports, plans, segmentations and the like. A file of an
-    # unknown class may be one that is cut off, and counts as an image.
+    # The names of the SOP classes distinguish images from reports, plans, segmentations and so on. A file of an
+    # unknown class may be truncated, and is treated as an image.
     no_slice = kind.removesuffix(" Storage") if kind.endswith("Storage") and "Image Storage" not in kind else None
     if no_slice is None and not dataset.get("Rows"):
         raise DataError.of(file, "no Rows", "a complete DICOM image")
@@ -159,17 +160,17 @@ def _header(file: Path, dataset: Any, kind: str) -> Header:
 
 
 def volumes_among(files: Sequence[Path]) -> list[Path] | None:
-    """The volumes among the DICOM files of one folder, as far as headers tell; the first image decides.
+    """Find the volumes among the DICOM files of one folder by their headers; the first image decides.
 
     Returns:
-        None if the folder is to be read as one series; each file that is a volume by itself (enhanced multi-frame); an
-        empty list if no file can be a slice.
+        None if the folder is to be read as one series; the files that are volumes by themselves (enhanced multi-frame);
+        an empty list if no file can be a slice.
     """
     for file in files:
         try:
             header = read_header(file)
         except DataError:
-            return None  # whoever reads it will say what is wrong
+            return None  # reading it will raise the error
         if header.no_slice is None and not header.is_picture:
             return _multi_frame(files) if header.n_frames > 1 and len(files) > 1 else None
     return []
@@ -192,10 +193,10 @@ def _files_module(path: Path) -> Any:
 
 
 def _only_series(path: Path, headers: Sequence[Header]) -> list[Header]:
-    """The files of the one series; what else is there is named in a warning, or is another series and refused."""
+    """Return the files of the one series; ignored files are named in a warning, a second series is an error."""
     reasons = {header.file.name: header.no_slice for header in headers}
     images = [header for header in headers if not reasons[header.file.name]]
-    if not images and "localizer" in reasons.values():  # given by itself, it is what is wanted
+    if not images and "localizer" in reasons.values():  # only localizers: read them
         images = [header for header in headers if reasons[header.file.name] == "localizer"]
     if not images:
         name, reason = next(iter(reasons.items()))
@@ -222,8 +223,8 @@ def _only_series(path: Path, headers: Sequence[Header]) -> list[Header]:
     return used
 
 
-def _placed(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarray]:
-    """The slices in their order, and the affine."""
+def _order_slices(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarray]:
+    """Return the slices in order, and the affine."""
     if len({frame.file for frame in frames}) > 1:
         for frame in frames:
             if frame.of > 1:
@@ -240,15 +241,15 @@ def _placed(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarra
         found = f"{'ImagePositionPatient' if frames[0].orientation is None else 'ImageOrientationPatient'} alone"
         raise DataError.of(frames[0].name, found, "position and orientation, or neither")
     if frames[0].position is None:
-        return _without_place(path, frames)
+        return _order_by_number(path, frames)
     if frames[0].spacing is None:
         logger.warning("%s: no PixelSpacing: millimetres are not known, pixels are taken to be of 1 mm", path)
     _check_close(frames, "ImageOrientationPatient", lambda frame: frame.orientation, _SAME_COSINE)
-    return _in_order(path, frames)
+    return _order_by_position(path, frames)
 
 
-def _in_order(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarray]:
-    """Sort by the place along the normal, and take the step from slice to slice from the positions."""
+def _order_by_position(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarray]:
+    """Sort along the normal, and derive the slice step from the positions."""
     normal = np.cross(frames[0].orientation[:3], frames[0].orientation[3:])
     frames = sorted(frames, key=lambda frame: float(frame.position @ normal))
     affine = _in_plane(frames[0])
@@ -265,7 +266,7 @@ def _in_order(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndar
 def _check_line(
     frames: list["Frame"], positions: np.ndarray, step: np.ndarray, normal: np.ndarray, pixel: float
 ) -> None:
-    """Refuse slices that do not lie evenly on a line, and name those at the largest irregularity."""
+    """Raise for slices that are not evenly spaced on a line, naming those at the largest irregularity."""
     along = positions @ normal
     even = float(step @ normal)
     gaps = np.diff(along)
@@ -288,7 +289,7 @@ def _check_line(
     raise DataError.of(frames[k + 1].name, found, f"evenly spaced slices, as most that are {usual:.4g} mm apart")
 
 
-def _without_place(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarray]:
+def _order_by_number(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarray]:
     if len({frame.file for frame in frames}) > 1:
         numbers = Counter(frame.number for frame in frames)
         for frame in frames:
@@ -311,7 +312,7 @@ def _without_place(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np
 
 
 def _in_plane(frame: "Frame") -> np.ndarray:
-    """An LPS affine of which the two columns within the slice are filled."""
+    """LPS affine with the two columns of the directions within the slice."""
     rows, columns = (1.0, 1.0) if frame.spacing is None else frame.spacing  # mm from row to row, column to column
     orientation = np.array([1.0, 0, 0, 0, 1, 0]) if frame.orientation is None else frame.orientation
     affine = np.eye(4)
@@ -320,7 +321,7 @@ def _in_plane(frame: "Frame") -> np.ndarray:
 
 
 def _check_alike(frames: Sequence["Frame"], what: str, of: Callable[["Frame"], Hashable]) -> None:
-    """Refuse the first slice that differs from most."""
+    """Raise for the first slice that differs from the majority."""
     counts = Counter(of(frame) for frame in frames)
     if len(counts) > 1:
         usual, number = counts.most_common(1)[0]
@@ -329,7 +330,7 @@ def _check_alike(frames: Sequence["Frame"], what: str, of: Callable[["Frame"], H
 
 
 def _check_close(frames: Sequence["Frame"], what: str, of: Callable[["Frame"], np.ndarray], tolerance: float) -> None:
-    """Refuse the slice whose numbers differ most from the usual ones, if by more than the tolerance."""
+    """Raise for the slice whose numbers differ most from the median, if by more than the tolerance."""
     values = np.array([of(frame) for frame in frames])
     usual = np.percentile(values, 50, axis=0, method="lower")
     differences = np.abs(values - usual).max(axis=1)

@@ -1,7 +1,7 @@
-"""One DICOM file: its frames with their tags, and their pixels as real values.
+"""One DICOM file: its frames with their tags, and their pixels as rescaled values.
 
-pydicom reads the tags of every file, and the pixels where they are not compressed or run-length coded; the frames of
-other encodings are decoded by imagecodecs. Either way the bits that are in use are taken as the tags say.
+pydicom reads the tags, and pixels that are uncompressed or run-length encoded; imagecodecs decodes the other encodings.
+Only the stored bits of a pixel are used.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _CODECS = {
     **dict.fromkeys((uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K), imagecodecs.jpeg2k_decode),
 }
 _END = b"\xff\xd9"
-"""The marker at the end of every kind of JPEG."""
+"""End marker of every kind of JPEG."""
 _PLAIN = (
     *(uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian),
     *(uid.DeflatedExplicitVRLittleEndian, uid.RLELossless),
@@ -48,12 +48,12 @@ _KINDS = {
     **dict.fromkeys(("BitsAllocated", "BitsStored", "HighBit"), "US"),
 }
 _ORTHOGONAL = 1e-3
-"""By how much direction cosines, which are rounded, may be off unit length and a right angle."""
+"""Allowed deviation of direction cosines from unit length and orthogonality."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One slice. Positions and spacings are in mm, LPS; they are None where the file has none."""
+    """One slice. Positions and spacings are in mm, LPS; None if the file has none."""
 
     file: Path
     index: int
@@ -62,13 +62,13 @@ class Frame:
     shape: tuple[int, int]
     """Rows, columns."""
     position: np.ndarray | None
-    """(3,): centre of the first pixel."""
+    """(3,) centre of the first pixel."""
     orientation: np.ndarray | None
-    """(6,): direction of increasing columns, then of increasing rows."""
+    """(6,) direction of increasing column index, then of increasing row index."""
     spacing: np.ndarray | None
-    """(2,): from row to row, from column to column."""
+    """(2,) between rows, between columns."""
     thickness: float
-    """From slice to slice, where no positions tell."""
+    """Slice spacing, used if there are no positions."""
     slope: float
     intercept: float
     number: int | None
@@ -79,32 +79,32 @@ class Frame:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Path for messages."""
         return str(self.file.parent / self.short_name)
 
     @property
     def short_name(self) -> str:
-        """Without the folder."""
+        """Name for messages, without the folder."""
         return self.file.name if self.of == 1 else f"{self.file.name}, frame {self.index + 1}"
 
     @property
     def limits(self) -> tuple[float, float]:
-        """What its values may be."""
+        """Smallest and largest possible rescaled value."""
         lowest = -(2 ** (self.bits - 1)) if self.signed else 0
         ends = [bound * self.slope + self.intercept for bound in (lowest, lowest + 2**self.bits - 1)]
         return min(ends), max(ends)
 
 
 def load(file: Path, *, pixels: bool) -> Any:
-    """A ``pydicom.Dataset``, with or without pixels.
+    """Return a ``pydicom.Dataset``, with or without pixels.
 
     Raises:
-        DataError: the file is no DICOM, or damaged.
+        DataError: the file is not DICOM, or damaged.
     """
     try:
         with quiet():
             dataset = pydicom.dcmread(file, force=True, stop_before_pixels=not pixels)
-    except Exception as error:  # damaged files raise anything
+    except Exception as error:  # damaged files raise any type
         raise DataError.of(file, f"an unreadable file ({_reason(error)})", "a complete DICOM file") from None
     if len(dataset) == 0:
         raise DataError.of(file, "no DICOM data", "a complete DICOM file")
@@ -112,15 +112,15 @@ def load(file: Path, *, pixels: bool) -> Any:
 
 
 def class_name(dataset: Any) -> str:
-    """What the standard calls the class of the object, such as ``CT Image Storage``; its UID if that is unknown."""
+    """Return the name of the SOP class, such as ``CT Image Storage``; its UID if unknown."""
     return uid.UID(str(dataset.get("SOPClassUID") or "")).name
 
 
 def frames_of(file: Path, dataset: Any) -> list[Frame]:
-    """The frames of a file, by its tags; those of a multi-frame object have their own.
+    """Return the frames of a file by its tags; frames of a multi-frame object have their own tags.
 
     Raises:
-        DataError: a tag is missing or makes no sense, or the pixels are no grey values.
+        DataError: a tag is missing or invalid, or the pixels are not grey values.
     """
     try:
         with quiet():
@@ -133,7 +133,7 @@ def frames_of(file: Path, dataset: Any) -> list[Frame]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without pydicom's remarks on values that break a rule: what matters is checked here."""
+    """Context without pydicom's warnings about values that violate the standard; relevant ones are checked here."""
     logger = logging.getLogger("pydicom")
     disabled, logger.disabled = logger.disabled, True
     try:
@@ -145,13 +145,13 @@ def quiet() -> Iterator[None]:
 
 
 def real_values(frames: Sequence[Frame]) -> np.ndarray:
-    """The slices with their own slopes and intercepts applied, as the narrowest type that holds what they may be.
+    """Return the slices with their slopes and intercepts applied, in the narrowest type for all possible values.
 
     Returns:
-        (slices, rows, columns); whole numbers where slopes and intercepts are.
+        (slices, rows, columns); integers if slopes and intercepts are.
 
     Raises:
-        DataError: the pixels are cut off, damaged or in an unknown encoding.
+        DataError: the pixels are truncated, damaged or in an unsupported encoding.
     """
     values = np.empty((len(frames), *frames[0].shape), _type_for(frames))
     file, stored = None, np.empty(0)
@@ -161,7 +161,7 @@ def real_values(frames: Sequence[Frame]) -> np.ndarray:
         if values.dtype.kind == "f":
             values[k] = stored[frame.index] * np.float64(frame.slope) + frame.intercept
             continue
-        values[k] = stored[frame.index]  # what overflows on the way comes back: the result fits
+        values[k] = stored[frame.index]  # intermediate overflow wraps around; the result fits
         values[k] *= np.int64(frame.slope).astype(values.dtype)
         values[k] += np.int64(frame.intercept).astype(values.dtype)
     return values
@@ -204,7 +204,7 @@ def _frame(file: Path, dataset: Any, index: int, count: int) -> Frame:
         own += [group.get(macro)[0] for macro in _MACROS if group.get(macro)]
     scopes = [*own, dataset]
     for scope in scopes:
-        _check_kinds(file, scope)
+        _check_representations(file, scope)
     slope = _number(file, scopes, "RescaleSlope", 1.0)
     if slope == 0:
         raise DataError.of(file, "RescaleSlope 0", "another slope")
@@ -214,7 +214,7 @@ def _frame(file: Path, dataset: Any, index: int, count: int) -> Frame:
         index=index,
         of=count,
         shape=(int(dataset.Rows), int(dataset.Columns)),
-        # One position for all frames of a file says nothing of each.
+        # A position shared by all frames of a file is not that of each frame.
         position=_numbers(file, scopes if count == 1 else own, "ImagePositionPatient", 3),
         orientation=_orientation(file, scopes),
         spacing=_spacing(file, scopes),
@@ -229,8 +229,8 @@ def _frame(file: Path, dataset: Any, index: int, count: int) -> Frame:
     )
 
 
-def _check_kinds(file: Path, scope: Any) -> None:
-    """Refuse numbers in another representation than the standard's, as which the same bytes are other numbers."""
+def _check_representations(file: Path, scope: Any) -> None:
+    """Raise for numbers with another value representation than the standard's, which would be misread."""
     for tag, kind in _KINDS.items():
         found = scope[tag].VR if tag in scope else kind
         if found != kind:
@@ -238,7 +238,7 @@ def _check_kinds(file: Path, scope: Any) -> None:
 
 
 def _value(scopes: Sequence[Any], tag: str) -> Any:
-    """The value in the innermost scope that has one."""
+    """Value of a tag in the innermost scope that has one."""
     values = (scope.get(tag) for scope in scopes)
     return next((value for value in values if value is not None and value != "" and value != []), None)
 
@@ -291,7 +291,7 @@ def _type_for(frames: Sequence[Frame]) -> type[np.generic]:
 
 
 def _stored_values(frame: Frame) -> np.ndarray:
-    """(frames, rows, columns) as stored in the file, without the bits that are not in use."""
+    """Return (frames, rows, columns) as stored, without unused bits."""
     dataset = load(frame.file, pixels=True)
     try:
         with quiet():
@@ -304,7 +304,7 @@ def _stored_values(frame: Frame) -> np.ndarray:
 
 def _decoded(dataset: Any, frame: Frame) -> np.ndarray:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None:  # a file without its first part: what it was read as
+    if syntax is None:  # no file meta information: the encoding that pydicom detected
         implicit, little = dataset.original_encoding
         syntax = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
         syntax = syntax if little else uid.ExplicitVRBigEndian
@@ -324,30 +324,30 @@ def _decoded(dataset: Any, frame: Frame) -> np.ndarray:
                 extended_offsets=_extended_offsets(dataset),
             )
         )
-        if not all(code.rstrip(b"\0").endswith(_END) for code in coded):  # a decoder would fill up with grey
+        if not all(code.rstrip(b"\0").endswith(_END) for code in coded):  # decoders fill missing data with grey
             raise DataError.of(frame.file, f"{syntax.name} pixels that end early", "a complete DICOM file")
         values = np.stack([_CODECS[syntax](code) for code in coded])
     else:
         raise DataError.of(frame.file, f"the transfer syntax {syntax.name}", "uncompressed, RLE or JPEG of any kind")
     if values.size != math.prod(shape):
         raise DataError.of(frame.file, f"pixels of shape {values.shape}", f"{shape} by its tags")
-    return _in_use(values.reshape(shape), frame)
+    return _stored_bits(values.reshape(shape), frame)
 
 
 def _check_length(dataset: Any, shape: tuple[int, ...], frame: Frame) -> None:
-    """Refuse pixel data that are cut off or longer, and a file that goes on behind them with what is no element."""
-    element = dataset.get_item("PixelData")  # as it was read, with its place in the file
+    """Raise if the pixel data are too short or too long, or are followed by bytes that belong to no element."""
+    element = dataset.get_item("PixelData")  # raw, with its position in the file
     expected = math.prod(shape) * dataset.BitsAllocated // 8
     if len(element.value) not in (expected, expected + expected % 2):
         found = f"{len(element.value)} bytes of pixel data"
         raise DataError.of(frame.file, found, f"{expected} for {shape} and {dataset.BitsAllocated} bits: a whole file")
-    rest = _behind(dataset, element, frame.file)
+    rest = _trailing_bytes(dataset, element, frame.file)
     if rest.strip(b"\0"):
         raise DataError.of(frame.file, f"{len(rest)} bytes after its pixel data", "an undamaged DICOM file")
 
 
-def _behind(dataset: Any, element: Any, file: Path) -> bytes:
-    """What follows the last element: nothing, or zeros that fill a block; empty if the element is not the last."""
+def _trailing_bytes(dataset: Any, element: Any, file: Path) -> bytes:
+    """Return the bytes after the last element (none, or padding zeros); empty if the given element is not the last."""
     if element.tag != max(dataset.keys()):
         return b""
     content, more = file.read_bytes(), b""
@@ -365,8 +365,8 @@ def _extended_offsets(dataset: Any) -> tuple[bytes, bytes] | None:
     return dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
 
 
-def _in_use(values: np.ndarray, frame: Frame) -> np.ndarray:
-    """Keep the stored bits, which lie lowest, and their sign; the others may hold an overlay or anything."""
+def _stored_bits(values: np.ndarray, frame: Frame) -> np.ndarray:
+    """Keep the stored bits, the lowest ones, and extend their sign; unused bits may hold an overlay."""
     width = 8 * values.dtype.itemsize
     kind = np.dtype(f"{'i' if frame.signed else 'u'}{values.dtype.itemsize}")
     if width < frame.bits:

@@ -1,4 +1,4 @@
-"""Volumes to predict: what is up to date is left alone, what cannot be read stops nothing."""
+"""Dataset for inference that skips finished cases and continues after unreadable ones."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,28 +13,31 @@ from .predictions import PredictionRecord, Saver
 from .remote import is_url
 
 DONE, FAILED = "done", "failed"
-"""Keys of items that hold no image: nothing is to be done; why nothing can be done."""
+"""Keys of items without an image: path of the finished prediction; error message."""
 SOURCE, AGAIN = "source", "again"
-"""Keys of what is added to a case: its image's path; why it is predicted again, empty if it is for the first time."""
+"""Keys added to a case: path of its image; why it is predicted again, empty for the first time."""
 
 
 @without_effect("data", "record", "overwrite")
 class InferenceDataset(Dataset):
-    """Cases to predict, one at a time, for an engine with :class:`custom.handlers.per_case.PerCaseUpdate`.
+    """Cases to predict, one at a time, for an engine with :class:`custom.handlers.PerCaseUpdate`.
+
+    Example: ``{"_target_": "custom.data.InferenceDataset", "data": "@cases", "transform": "@preprocessing",
+    "saver": "@saver", "record": "@record"}``
 
     Args:
         data: cases, from :func:`custom.data.find_images`.
-        transform: reads and prepares a case.
-        saver: knows where a case's prediction goes.
-        record: knows whether it is there and up to date.
-        overwrite: predict again what is done.
+        transform: reads and preprocesses a case.
+        saver: determines the file of a case's prediction.
+        record: determines whether a prediction exists and is up to date.
+        overwrite: whether to repeat predictions that are up to date.
 
     Shape:
-        an item is what ``transform`` makes of a case, with the further keys ``source`` and ``again``; ``{"id": ...,
-        "done": path}`` for one that is done; or ``{"id": ..., "failed": message}`` for one that cannot be read.
+        an item is the result of ``transform`` with the additional keys ``source`` and ``again``; ``{"id": ..., "done":
+        path}`` for a finished case; or ``{"id": ..., "failed": message}`` for one that cannot be read.
 
     Raises:
-        DataError: two predictions would go to the same file, or one to its own image; an image is a URL.
+        DataError: two predictions would be written to the same file, or one to its own image; an image is a URL.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class InferenceDataset(Dataset):
         self._check_paths()
 
     def _transform(self, index: int) -> dict[str, Any]:
-        """One item; called by ``__getitem__``."""
+        """Return one item; called by ``__getitem__``."""
         case = self.data[index]
         try:
             again = self.record.prepare(case["image"], case["id"], overwrite=self.overwrite)

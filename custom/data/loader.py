@@ -1,9 +1,9 @@
-"""Batches for training as one unbroken stream, and volumes for validation, from loaders that never hang.
+"""Loaders of training batches as an endless stream, and of validation volumes, that report errors instead of hanging.
 
-Worker processes are started by ``forkserver`` or ``spawn``: a process that has threads (as CUDA, gcsfs and zarr make
-them) cannot be forked safely. What goes wrong anyway (too little shared memory, a worker that was killed or waits for
-ever) ends in an error that says what to change. ``num_workers=0`` works everywhere: batches are then made ahead by a
-thread, and NumPy and torch do their work outside the interpreter's lock.
+Workers are started by ``forkserver`` or ``spawn``, since processes with threads (of CUDA, gcsfs, zarr) cannot be forked
+safely. Too little shared memory, or a worker that was killed or hangs, raises an error that says what to change.
+``num_workers=0`` works everywhere: a thread then prepares batches, for which NumPy and torch release the interpreter
+lock.
 """
 
 import atexit
@@ -30,42 +30,44 @@ from ..system import distributed
 logger = logging.getLogger(__name__)
 
 SHARED_MEMORY = "/dev/shm"
-"""Where Linux keeps the tensors that worker processes hand over; containers often have 64 MiB of it."""
+"""Where Linux keeps tensors that worker processes pass on; containers often have only 64 MiB."""
 SHARED_MEMORY_SHARE = 0.8
 JOIN_S = 10.0
 
 
 class LoaderError(RuntimeError):
-    """No batch came: the workers hang or were killed. The message says what to change."""
+    """No batch arrived, since workers hang or were killed. The message says what to change."""
 
 
 @without_effect("num_workers", "prefetch_factor", "multiprocessing_context", "timeout_s", "pin_memory")
 class StreamLoader:
-    """Training batches as one stream without end: batch s holds items ``s * batch_size`` onwards of the dataset.
+    """Training batches as an endless stream: batch s holds the dataset's items from ``s * batch_size`` on.
 
-    With several ranks, batch s of rank r holds the r-th part of the ``world_size * batch_size`` items of step s: all
-    ranks together train on the items one rank with the larger batch would.
+    With several ranks, batch s of rank r is the r-th part of the ``world_size * batch_size`` items of step s, so that
+    all ranks together train on the same items as a single rank with the larger batch.
 
-    The dataset has to make item k from k alone (:class:`PatchDataset`, :class:`SliceDataset`). The stream is then the
-    same, bit for bit, for any ``num_workers``, and going on at step s needs nothing but s. Given to a trainer also as a
-    handler, the loader starts at the trainer's iteration, so that a trainer restored from a checkpoint sees exactly the
-    batches it would have seen. Workers live as long as the iterator, and ignite keeps one iterator over all epochs.
-    Iterating again goes on where the stream was left.
+    Item k of the dataset must depend on k alone (:class:`PatchDataset`, :class:`SliceDataset`). The stream is then the
+    same, bit for bit, for any ``num_workers``, and can be resumed at any step. Also list the loader as a handler of the
+    trainer: it then starts at the trainer's iteration, so that a resumed run gets exactly the batches of an
+    uninterrupted one. Iterating again continues the stream.
+
+    Example: ``{"_target_": "custom.data.StreamLoader", "dataset": "@train#dataset", "batch_size": 8, "num_workers":
+    4}``
 
     Args:
         dataset: item k for any k >= 0, a dictionary of tensors and plain values.
-        batch_size: items a batch, of each rank.
-        num_workers: processes that make batches; 0 makes them in a thread of this process.
-        prefetch_factor: batches each worker makes ahead.
-        multiprocessing_context: ``"forkserver"`` (default where the system has it) or ``"spawn"``.
-        timeout_s: seconds to wait for a batch before it is an error.
-        start_step: the first batch of the stream.
-        rank, world_size: of this process among the processes of one training; by default torch.distributed's.
-        pin_memory: copy batches to page-locked memory, from where they go to a GPU faster.
+        batch_size: items per batch of each rank.
+        num_workers: number of worker processes; with 0 a thread of this process prepares batches.
+        prefetch_factor: number of batches that each worker prepares in advance.
+        multiprocessing_context: ``"forkserver"`` (default where available) or ``"spawn"``.
+        timeout_s: seconds to wait for a batch before raising an error.
+        start_step: index of the first batch.
+        rank, world_size: of this process in distributed training; by default torch.distributed's.
+        pin_memory: whether to copy batches to page-locked memory, for faster transfer to a GPU.
 
     Raises:
-        DataError: as raised by the dataset, one line, whichever process it happened in.
-        LoaderError: no batch came for ``timeout_s`` seconds, or a worker was killed.
+        DataError: as raised by the dataset, in whichever process.
+        LoaderError: no batch arrived for ``timeout_s`` seconds, or a worker was killed.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class StreamLoader:
         world_size: int | None = None,
         pin_memory: bool = False,
     ) -> None:
-        rank, world_size = _place(rank, world_size)
+        rank, world_size = _rank_and_world_size(rank, world_size)
         if multiprocessing_context == "fork":
             raise ValueError("multiprocessing_context 'fork' can hang for ever; use 'forkserver' or 'spawn'")
         if not 0 <= rank < world_size:
@@ -96,10 +98,10 @@ class StreamLoader:
         self.rank, self.world_size = rank, world_size
         self.pin_memory = pin_memory
         self.step = start_step
-        """Batches handed out so far, counted from the start of the training; the next one to come."""
+        """Index of the next batch."""
 
     def __len__(self) -> int:
-        """Batches in one pass over the dataset, for trainers without ``epoch_length``; the stream goes on."""
+        """Return the number of batches in one pass over the dataset, for trainers without ``epoch_length``."""
         return max(1, len(self.dataset) // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -113,25 +115,25 @@ class StreamLoader:
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             multiprocessing_context=start_method(self.multiprocessing_context) if workers else None,
-            worker_init_fn=_leave_interrupts_to_the_trainer if workers else None,
+            worker_init_fn=_ignore_interrupts if workers else None,
             timeout=self.timeout_s if workers else 0,
             pin_memory=self.pin_memory,
-            generator=torch.Generator(),  # else a seed is drawn from the global one, and the training changes
+            generator=torch.Generator(),  # else the global generator is used, which changes training
         )
-        batches = _from_workers(loader, self.timeout_s) if workers else _ahead(loader, prefetch, self.timeout_s)
+        batches = _from_workers(loader, self.timeout_s) if workers else _prefetch(loader, prefetch, self.timeout_s)
         for step, batch in enumerate(batches, start=first + 1):
             self.step = step
             yield batch
 
     def attach(self, engine: Engine) -> None:
-        """Follow a trainer: the stream starts at the iteration it was restored to. For the list of handlers."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self._follow)
+        """Register with a trainer, so that the stream starts at its iteration."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._set_step)
 
-    def _follow(self, engine: Engine) -> None:
+    def _set_step(self, engine: Engine) -> None:
         self.step = engine.state.iteration
 
     def _affordable_workers(self) -> tuple[int, int]:
-        """Number of workers and prefetch factor that the shared memory allows."""
+        """Number of workers and prefetch factor for which shared memory suffices."""
         free = shared_memory_free()
         if self.num_workers == 0 or free is None:
             return self.num_workers, self.prefetch_factor
@@ -151,18 +153,20 @@ class StreamLoader:
 
 @without_effect("timeout_s")
 class VolumeLoader:
-    """The items of a dataset in order, one a batch; a thread prepares the next while one is in use.
+    """Items of a dataset in order, one per batch; a thread prepares the next one in advance.
+
+    Example: ``{"_target_": "custom.data.VolumeLoader", "dataset": "@validate#dataset"}``
 
     Args:
         dataset: such as :class:`VolumeDataset`.
-        timeout_s: seconds to wait for an item before it is an error.
-        rank, world_size: by default torch.distributed's. They share the items as
-            :func:`custom.system.distributed.shared_indices` says; :class:`custom.metrics.case_metric.CaseMetric` counts
-            a volume once.
+        timeout_s: seconds to wait for an item before raising an error.
+        rank, world_size: by default torch.distributed's. Rank r takes items r, r + world_size, ...; if they cannot be
+            divided evenly, the last ranks repeat the first items, since all ranks must take part in collective
+            operations (:class:`custom.metrics.case_metric.CaseMetric` counts each volume once).
 
     Raises:
         DataError: as raised by the dataset.
-        LoaderError: no item came for ``timeout_s`` seconds.
+        LoaderError: no item arrived for ``timeout_s`` seconds.
     """
 
     def __init__(
@@ -173,7 +177,7 @@ class VolumeLoader:
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        rank, world_size = _place(rank, world_size)
+        rank, world_size = _rank_and_world_size(rank, world_size)
         self.dataset = dataset
         self.timeout_s = timeout_s
         self.indices = distributed.shared_indices(len(dataset), rank, world_size)
@@ -183,24 +187,24 @@ class VolumeLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         batches = _Batches(self.dataset)
-        yield from _ahead((batches[[index]] for index in self.indices), 1, self.timeout_s)
+        yield from _prefetch((batches[[index]] for index in self.indices), 1, self.timeout_s)
 
 
 def start_method(name: str | None = None) -> multiprocessing.context.BaseContext:
-    """The multiprocessing context ``name``; without a name ``forkserver``, on systems that lack it ``spawn``."""
+    """Return the multiprocessing context ``name``; by default ``forkserver``, or ``spawn`` where there is none."""
     if name is None:
         name = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(name)
-    if name == "forkserver":  # the server imports torch and MONAI once, its workers are then there at once
+    if name == "forkserver":  # the server imports torch and MONAI once for all workers
         context.set_forkserver_preload([__name__, f"{__name__.split('.')[0]}.transforms"])
     return context
 
 
 def plan_workers(num_workers: int, prefetch_factor: int, batch_bytes: int, free_bytes: int) -> tuple[int, int]:
-    """The largest number of workers, and prefetch factor, whose batches fit into the shared memory.
+    """Return the largest number of workers, and prefetch factor, whose batches fit into shared memory.
 
-    In flight are ``workers * prefetch`` batches, one in use and one just received. First fewer batches are made ahead,
-    then by fewer workers; ``(0, prefetch_factor)`` is a thread, which needs no shared memory.
+    At most ``workers * prefetch`` batches are prepared, one is in use and one just received. First the prefetch factor
+    is reduced, then the number of workers; ``(0, prefetch_factor)`` is a thread, which needs no shared memory.
     """
     for workers in range(num_workers, 0, -1):
         for prefetch in range(prefetch_factor, 0, -1):
@@ -210,14 +214,14 @@ def plan_workers(num_workers: int, prefetch_factor: int, batch_bytes: int, free_
 
 
 def shared_memory_free() -> int | None:
-    """Bytes of shared memory left for this process (of several on a machine, its part); None where none is needed."""
+    """Return the free bytes of shared memory, divided by the processes on this machine; None where none is needed."""
     if not os.path.isdir(SHARED_MEMORY):
         return None
     return shutil.disk_usage(SHARED_MEMORY).free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def tensor_bytes(item: Any) -> int:
-    """Bytes of all tensors in nested dictionaries and sequences."""
+    """Return the total bytes of all tensors in nested dictionaries and sequences."""
     if isinstance(item, torch.Tensor):
         return item.nbytes
     if isinstance(item, Mapping):
@@ -228,7 +232,7 @@ def tensor_bytes(item: Any) -> int:
 
 
 class _StepIndices:
-    """The indices of the items of each step of one rank, for ever."""
+    """Endless iterator over the item indices of each step of one rank."""
 
     def __init__(self, first: int, batch_size: int, rank: int, world_size: int) -> None:
         self.first, self.batch_size, self.rank, self.world_size = first, batch_size, rank, world_size
@@ -240,9 +244,9 @@ class _StepIndices:
 
 
 class _Batches(Dataset):
-    """Collated batches by the list of their indices; a DataError is handed over as a value.
+    """Collated batches by their list of indices; a DataError is returned as a value.
 
-    torch would turn it into a message with the worker's traceback, and the one line would be lost.
+    Otherwise torch would wrap it into a message with the worker's traceback.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -258,8 +262,8 @@ class _Batches(Dataset):
             return DataError(*data_error.args)
 
 
-def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Number of this process and of all, torch.distributed's where they are not given."""
+def _rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Rank and world size, torch.distributed's if they are not given."""
     if rank is None and world_size is None:
         return distributed.rank(), distributed.world_size()
     if rank is None or world_size is None:
@@ -271,8 +275,8 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _leave_interrupts_to_the_trainer(_: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; the trainer still needs batches up to its next optimizer step."""
+def _ignore_interrupts(_: int) -> None:
+    """Ignore Ctrl-C in workers: the trainer still needs batches until its next optimizer step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -285,8 +289,8 @@ def _from_workers(loader: DataLoader, timeout_s: float) -> Iterator[dict[str, An
                 raise batch
             yield batch
     finally:
-        # An error keeps the iterator in its traceback until the garbage collector comes, which takes the queues down
-        # first; each worker then costs torch 5 s to give up on. There is no public way to end them.
+        # An error keeps the iterator alive in its traceback until garbage collection, which closes the queues
+        # first; torch then waits 5 s for each worker. There is no public way to shut workers down.
         batches._shutdown_workers()  # ty: ignore[missing-attribute]
 
 
@@ -306,17 +310,17 @@ def _next_from_workers(batches: Iterator[Any], num_workers: int, timeout_s: floa
         ) from error
 
 
-def _ahead(batches: Iterable[Any], depth: int, timeout_s: float) -> Iterator[dict[str, Any]]:
-    """Iterate in a thread that is up to ``depth`` batches ahead and ends with this iterator.
+def _prefetch(batches: Iterable[Any], depth: int, timeout_s: float) -> Iterator[dict[str, Any]]:
+    """Iterate in a thread that prepares up to ``depth`` batches in advance and ends with this iterator.
 
-    Unlike MONAI's ``ThreadBuffer`` it hands on the source's errors.
+    Unlike MONAI's ``ThreadBuffer`` it passes on the source's errors.
     """
     ready: queue.SimpleQueue = queue.SimpleQueue()
     slots = threading.Semaphore(depth)
     stopped, started = threading.Event(), threading.Event()
 
     def work() -> None:
-        # As in a worker process: batches equal to the last bit, and the cores left to the training. Asking comes first,
+        # One thread as in a worker process, so that batches are identical and cores are left for training. Asked first,
         # because torch gives a thread the number of threads set last, anywhere, when the thread first asks for it.
         torch.get_num_threads()
         torch.set_num_threads(1)
@@ -325,21 +329,21 @@ def _ahead(batches: Iterable[Any], depth: int, timeout_s: float) -> Iterator[dic
             source = iter(batches)
             while slots.acquire() and not stopped.is_set():
                 ready.put((next(source), None))
-        except BaseException as error:  # also the end of the source, as StopIteration
+        except BaseException as error:  # including StopIteration at the end of the source
             ready.put((None, error))
 
     def stop() -> None:
         stopped.set()
         slots.release()
-        if thread is not threading.current_thread():  # the garbage collector may run anywhere
+        if thread is not threading.current_thread():  # called by the garbage collector
             thread.join(JOIN_S)
 
     threads = torch.get_num_threads()
     thread = threading.Thread(target=work, name="batches ahead", daemon=True)
     thread.start()
     started.wait()
-    torch.set_num_threads(threads)  # for the threads that come later
-    atexit.register(stop)  # a thread inside torch while the interpreter is taken down can crash it
+    torch.set_num_threads(threads)  # for threads started later
+    atexit.register(stop)  # a thread inside torch can crash the interpreter's shutdown
     try:
         while True:
             try:

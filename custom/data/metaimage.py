@@ -1,4 +1,4 @@
-"""The header of MetaImage (.mha, .mhd): shape, type, place of the voxels, and geometry.
+"""Header of MetaImage files (.mha, .mhd): shape, type, location of the voxels, and geometry.
 
 Format: https://itk.org/Wiki/ITK/MetaIO/Documentation. Millimetres are LPS; the rows of TransformMatrix are the axes.
 """
@@ -22,7 +22,7 @@ _SYNONYMS = {
     "ElementByteOrderMSB": "BinaryDataByteOrderMSB",
 }
 _LONGEST = 1 << 20
-"""Bytes of a header."""
+"""Largest size of a header in bytes."""
 _LINE = re.compile(r"([!-~ ]+?)\s*[=:]\s*(.*)")
 _KNOWN = {
     *("ObjectType", "ObjectSubType", "NDims", "Name", "ID", "ParentID", "Comment", "AcquisitionDate", "Color"),
@@ -33,16 +33,16 @@ _KNOWN = {
     *("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", *_SYNONYMS),
 }
 _ALIKE = 0.75
-"""A name that resembles a known one by this is a damaged one; programs add fields with names of their own."""
+"""Similarity to a known name above which a field is considered damaged; other unknown fields are allowed."""
 _UNCHANGED = (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0))
-"""What grey values would have to be changed by; ITK leaves it out without a word."""
+"""Intensity scaling, which must be the identity; ITK silently ignores it."""
 
 
 def parse_metaimage(path: Path) -> tuple[VoxelData, np.ndarray]:
-    """What a header says of its voxels, and the (4, 4) affine from an index to millimetres in RAS.
+    """Return what a header says about its voxels, and the (4, 4) affine from an index to RAS millimetres.
 
     Raises:
-        DataError: the header is damaged, or describes something else than one grey value per voxel.
+        DataError: the header is damaged, or does not describe one grey value per voxel.
     """
     with path.open("rb") as file:
         fields, offset, rest = _fields(file.read(_LONGEST), path)
@@ -72,7 +72,7 @@ def parse_metaimage(path: Path) -> tuple[VoxelData, np.ndarray]:
 
 
 def _check_meaning(fields: dict[str, str], path: Path) -> None:
-    """Refuse what changes the meaning of the voxels; ITK passes over most of it."""
+    """Raise for fields that change the meaning of the voxels, most of which ITK ignores."""
     if fields.get("ObjectType", "Image") != "Image":
         raise DataError.of(path, f"ObjectType = {fields['ObjectType']}", "Image")
     (channels,) = numbers(fields, "ElementNumberOfChannels", 1, path, "1")
@@ -102,7 +102,7 @@ def _affine(fields: dict[str, str], dimensions: int, path: Path) -> np.ndarray:
 
 
 def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int, list[str]]:
-    """The fields up to ElementDataFile, where the next line begins, and the lines from there on."""
+    """Return the fields up to ElementDataFile, the offset of the next line, and the lines from there on."""
     fields: dict[str, str] = {}
     at = 0
     for raw in content.splitlines(keepends=True):

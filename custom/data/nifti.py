@@ -1,4 +1,4 @@
-"""Read NIfTI (.nii, .nii.gz) by nibabel, to the last byte, and refuse what it would pass over.
+"""Reads NIfTI files (.nii, .nii.gz) with nibabel, and rejects damage that nibabel ignores.
 
 Format: https://nifti.nimh.nih.gov/nifti-1, and NIfTI-2.
 """
@@ -19,16 +19,16 @@ from .nifti_geometry import nifti_affine
 
 _COMPLETE = "a complete NIfTI file"
 _INFLATED = 1032
-"""How many bytes Deflate can make of one."""
+"""Largest compression ratio of Deflate."""
 _KNOWN_UNITS = range(4)
-"""Unknown, metre, millimetre, micrometre."""
+"""Codes of unknown, metre, millimetre, micrometre."""
 _LAST_CODE = 5
-"""Of those that say what millimetres are counted from."""
+"""Largest valid qform_code and sform_code."""
 _CHUNK = 1 << 20
 
 
 class NiftiVolume(NamedTuple):
-    """``array`` as stored, slope and intercept applied; ``affine`` (4, 4) from its index to RAS millimetres."""
+    """``array`` as stored, with slope and intercept applied; ``affine`` (4, 4) from its index to RAS millimetres."""
 
     array: np.ndarray
     affine: np.ndarray
@@ -38,7 +38,7 @@ def read_nifti(path: Path) -> NiftiVolume:
     """Read voxels and affine.
 
     Raises:
-        DataError: the file is no NIfTI, cut off, damaged or longer than its header says, or of an unknown unit.
+        DataError: the file is not NIfTI, truncated, damaged or longer than its header says, or has an unknown unit.
     """
     image = open_nifti(path)
     _check_size(path, image)
@@ -54,14 +54,14 @@ def read_nifti(path: Path) -> NiftiVolume:
 
 
 def open_nifti(path: Path) -> Any:
-    """The image of nibabel, of which only the header is read. No memory map: the array outlives the file.
+    """Return nibabel's image, with only the header read, without a memory map.
 
     Raises:
-        DataError: the header is cut off or makes no sense.
+        DataError: the header is truncated or invalid.
     """
     try:
         image = nibabel.load(path, mmap=False)
-        if not isinstance(image, nibabel.Nifti1Image):  # NIfTI-2 is one, too
+        if not isinstance(image, nibabel.Nifti1Image):  # base class of Nifti2Image
             raise DataError.of(path, f"a file of the kind {type(image).__name__}", "NIfTI-1 or NIfTI-2")
         with image.file_map["image"].get_prepare_fileobj("rb") as file:
             header = type(image.header).from_fileobj(file, check=False)
@@ -78,7 +78,7 @@ def open_nifti(path: Path) -> Any:
 
 
 def _check_geometry(path: Path, header: Any) -> None:
-    """Refuse what nibabel sets right by a guess, which gives the voxels another place; ``header`` is as in the file."""
+    """Raise for geometry that nibabel corrects by a guess; ``header`` is as in the file."""
     unit = int(header["xyzt_units"]) & 7
     if unit not in _KNOWN_UNITS:
         raise DataError.of(path, f"voxel sizes in the unit {unit}", "millimetres (2)")
@@ -97,7 +97,7 @@ def _check_geometry(path: Path, header: Any) -> None:
 
 
 def _check_size(path: Path, image: Any) -> None:
-    """Refuse a file that cannot hold its voxels before memory is asked for, or that goes on behind them."""
+    """Raise if the file is too small or too large for its voxels, before memory is allocated."""
     size = path.stat().st_size
     expected = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
     if path.suffix.lower() == ".gz":
@@ -111,7 +111,7 @@ def _inflated(path: Path, kind: Any) -> np.ndarray:
     with gzip.open(path) as stream:
         array = np.asanyarray(kind.from_stream(stream).dataobj)
         surplus = 0
-        while chunk := stream.read(_CHUNK):  # to the end, where the checksum is: nibabel stops before it
+        while chunk := stream.read(_CHUNK):  # to the checksum at the end, before which nibabel stops
             surplus += len(chunk)
     if surplus:
         raise DataError.of(path, f"{surplus} bytes behind the voxels of shape {array.shape}", "none")

@@ -1,8 +1,8 @@
-"""Where the voxels of a NIfTI file lie: the fields of its header that say so, copied or derived.
+"""Geometry in NIfTI headers, copied or derived.
 
-A header states it twice, as qform (a rotation and ``pixdim``) and as sform (any affine), each with a code that says
-whether it is set and what it refers to. Programs differ in which one they read, so a mask lies where its image lies in
-all of them only if both are the image's (https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h, method 1 to 3).
+A header holds it twice, as qform (a rotation and ``pixdim``) and as sform (any affine), each with a code that says
+whether it is set and what it refers to. Programs differ in which one they read, so a mask must have both of its image
+(https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h, methods 1 to 3).
 """
 
 import os
@@ -19,27 +19,27 @@ _FIELDS = (
     *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"),
 )
 _SAME_PLACE = 0.01
-"""Affines that move no corner of the volume by this many voxels lay it in the same place."""
+"""Affines are considered equal if they move no corner of the volume by this many voxels."""
 _MILLIMETRES = {1: 1000.0, 3: 0.001}
-"""Of metre and micrometre, by the code in the lowest three bits of xyzt_units; all else is taken for millimetres."""
+"""Of metre and micrometre, by the lowest three bits of xyzt_units; other codes are treated as millimetres."""
 
 
 def nifti_affine(image: nibabel.Nifti1Pair) -> np.ndarray:
-    """(4, 4) from array index to RAS millimetres: sform, or else qform, in whichever unit the header says."""
+    """Return the affine (4, 4) from array index to RAS mm: sform, or else qform, converted from the header's unit."""
     unit = _MILLIMETRES.get(int(image.header["xyzt_units"]) & 7, 1.0)
     return np.diag([unit, unit, unit, 1.0]) @ np.asarray(image.affine, np.float64)
 
 
 def header_for(affine: np.ndarray, shape: Sequence[int], like: str | os.PathLike | None = None) -> nibabel.Nifti1Header:
-    """A NIfTI header with nothing but the place of the voxels.
+    """Return a NIfTI header with the geometry only.
 
     Args:
         affine: (4, 4), array index to RAS millimetres.
         shape: (I, J, K) of the array.
-        like: a NIfTI file. If its affine lays an array of this shape where ``affine`` does, its qform, sform, their
-            codes, pixdim and units are taken to the bit, and its version (NIfTI-1 or NIfTI-2). Otherwise both forms are
-            derived from the affine: with the code "scanner", or "aligned" where the affine is the identity and so says
-            nothing. A qform cannot hold shear; its code is 0 then.
+        like: a NIfTI file. If its shape and affine agree with ``shape`` and ``affine``, its qform, sform, their codes,
+            pixdim, units and version (NIfTI-1 or NIfTI-2) are copied exactly. Otherwise both forms are derived from the
+            affine: with the code "scanner", or "aligned" for an uninformative identity. A qform cannot represent shear;
+            its code is 0 then.
     """
     if like is not None:
         source: Any = nibabel.load(like)

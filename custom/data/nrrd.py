@@ -1,4 +1,4 @@
-"""The header of NRRD (.nrrd): shape, type, place of the voxels, and geometry.
+"""Header of NRRD files (.nrrd): shape, type, location of the voxels, and geometry.
 
 Format: https://teem.sourceforge.net/nrrd/format.html
 """
@@ -33,27 +33,27 @@ _ENCODINGS = {
     **dict.fromkeys(("ascii", "txt", "text"), "ascii"),
 }
 _TO_RAS = {
-    **dict.fromkeys(("", "left-posterior-superior", "lps"), (-1, -1, 1)),  # without a space LPS, as ITK takes it
+    **dict.fromkeys(("", "left-posterior-superior", "lps"), (-1, -1, 1)),  # LPS without a space, as in ITK
     **dict.fromkeys(("left-anterior-superior", "las"), (-1, 1, 1)),
     **dict.fromkeys(("right-anterior-superior", "ras"), (1, 1, 1)),
 }
-_FIELDS = {  # without their spaces, which may be left out
+_FIELDS = {  # without spaces, which are optional
     *("dimension", "type", "blocksize", "encoding", "endian", "content", "min", "max", "oldmin", "oldmax"),
     *("datafile", "lineskip", "byteskip", "number", "sampleunits", "sizes", "spacings", "thicknesses", "axismins"),
     *("axismaxs", "centers", "centerings", "labels", "units", "kinds", "space", "spacedimension", "spaceunits"),
     *("spaceorigin", "spacedirections", "measurementframe"),
 }
 _OF_SPACE = ("domain", "space", "none", "???")
-"""Kinds of axes along which one moves in the patient."""
+"""Kinds of spatial axes."""
 _LONGEST = 1 << 20
-"""Bytes of a header."""
+"""Largest size of a header in bytes."""
 
 
 def parse_nrrd(path: Path) -> tuple[VoxelData, np.ndarray]:
-    """What a header says of its voxels, and the (4, 4) affine from an index to millimetres in RAS.
+    """Return what a header says about its voxels, and the (4, 4) affine from an index to RAS millimetres.
 
     Raises:
-        DataError: the header is damaged, or describes something else than one grey value per voxel.
+        DataError: the header is damaged, or does not describe one grey value per voxel.
     """
     with path.open("rb") as file:
         fields, offset, rest = _fields(file.read(_LONGEST), path)
@@ -81,7 +81,7 @@ def parse_nrrd(path: Path) -> tuple[VoxelData, np.ndarray]:
 
 
 def _geometry(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> tuple[list[int], np.ndarray]:
-    """The axes along which one moves in space, and the affine from an index along them to millimetres in RAS."""
+    """Return the spatial axes, and the affine from an index along them to RAS millimetres."""
     if bad := [key for key in ("axismins", "axismaxs") if set(fields.get(key, "nan").lower().split()) != {"nan"}]:
         raise DataError.of(path, f"{bad[0]}: {fields[bad[0]]}", "a space origin and space directions")
     for key in ("units", "spaceunits"):
@@ -109,7 +109,7 @@ def _geometry(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> tup
 
 
 def _steps(fields: dict[str, str], count: int, path: Path) -> list[list[float] | None]:
-    """For each axis the vector from a voxel to the next one; None for an axis that is not of space."""
+    """For each axis the vector from one voxel to the next; None for an axis that is not spatial."""
     if "spacedirections" in fields:
         if "spacings" in fields:
             raise DataError.of(path, "both spacings and space directions", "one of them")
@@ -131,7 +131,7 @@ def _vectors(fields: dict[str, str], key: str, path: Path) -> list[list[float] |
 
 
 def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int, list[str]]:
-    """The fields, where the voxels begin, and the lines after the name of the data file."""
+    """Return the fields, the offset of the voxels, and the lines after the name of the data file."""
     if not re.match(rb"NRRD(000[1-6]|00\.01)\r?\n", content):
         raise DataError.of(path, f"a file that begins with {content[:8]!r}", "NRRD0001 to NRRD0006")
     fields: dict[str, str] = {}
@@ -142,7 +142,7 @@ def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int, list[str]]
         at = end
         if not line:
             return fields, at, []
-        if line.startswith("#") or ":=" in line.split(": ")[0]:  # a comment, a key with its value
+        if line.startswith("#") or ":=" in line.split(": ")[0]:  # a comment, a key/value pair
             continue
         name, colon, value = line.partition(": ")
         key = name.strip().lower().replace(" ", "")

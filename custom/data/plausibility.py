@@ -1,7 +1,7 @@
-"""Whether a file is what the configuration takes it for: its grey values and its geometry, judged by the whole file.
+"""Checks that a file's grey values and geometry are plausible for its modality.
 
-A network predicts whatever it is given: a CT that is not in Hounsfield units, or a cube scaled to [0, 1], reads well
-and gives nonsense. What cannot be right is refused, what may be wrong is said in one line.
+A network predicts whatever it is given: a CT that is not in Hounsfield units, or a cube scaled to [0, 1], is read
+without error and gives nonsense. Impossible values raise an error, doubtful ones give a warning.
 """
 
 import logging
@@ -15,15 +15,15 @@ from monai.data.utils import to_affine_nd
 from ..errors import DataError
 
 AIR, SOFT, DENSE = -1100, -200, 300
-"""Where air (lungs, gas, what is around the patient), soft tissue and bone begin, in HU. What is below air is padding:
-scanners fill what is outside of the field of view with -2000 to -3024."""
+"""Lower limits of air (lungs, gas, around the patient), soft tissue and bone, in HU. Values below air are padding:
+scanners fill the outside of the field of view with -2000 to -3024."""
 
 _SCALED = 10.0
-"""CT within this of 0 is in no unit that tells fat from liver: scaled to [0, 1] or [-1, 1], HU / 1000, a z-score."""
+"""A CT with only smaller absolute values is not in HU: scaled to [0, 1] or [-1, 1], HU / 1000, or a z-score."""
 _FEW = 0.02
 _CT = "CT in Hounsfield units (air -1000, water 0)"
 
-# As shares of the configured range of grey values.
+# As fractions of the configured range of grey values.
 _ROUNDING = 1e-4
 _OVERSHOOT = 0.05
 _DARK = 0.01
@@ -34,9 +34,9 @@ logger = logging.getLogger(__name__)
 
 
 class Values(NamedTuple):
-    """What is kept of a volume's values, enough to judge them without reading it again.
+    """Statistics of a volume's values, sufficient for the checks.
 
-    ``whole``: there are no fractions. ``air``, ``soft``, ``dense``: shares of the voxels in these ranges, if it is CT.
+    ``whole``: all values are integers. ``air``, ``soft``, ``dense``: fractions of voxels in these HU ranges.
     """
 
     lowest: float
@@ -48,8 +48,8 @@ class Values(NamedTuple):
 
     @classmethod
     def of(cls, array: np.ndarray) -> "Values":
-        """Of an array of any real type and at least one axis, plane by plane, so that little memory is taken."""
-        planes = array.transpose(np.argsort(array.strides, kind="stable")[::-1])  # as they lie in memory
+        """Compute them for an array of any real type with at least one axis, plane by plane to save memory."""
+        planes = array.transpose(np.argsort(array.strides, kind="stable")[::-1])  # in memory order
         below = np.zeros(3, np.int64)
         whole = True
         for plane in planes:
@@ -60,17 +60,17 @@ class Values(NamedTuple):
 
 
 def check_values(path: object, values: Values, *, grey_values: Sequence[float] | None = None) -> None:
-    """Refuse a file whose values cannot be what they are taken for; warn in one line where they may not be.
+    """Raise for a file whose values cannot be right; warn in one line if they are doubtful.
 
     Args:
-        path: of the file, for the message.
-        values: of the whole file, as it is on disk.
-        grey_values: the two ends of the range that is scaled; None for CT, which is in HU.
+        path: the file, for the message.
+        values: statistics of the whole file, as stored on disk.
+        grey_values: the two ends of the intensity range that is scaled; None for CT, which is in HU.
 
     Raises:
-        DataError: the values are scaled otherwise, or outside of the range.
+        DataError: the values are scaled differently, or out of range.
     """
-    wrong, doubtful = _judged_ct(values) if grey_values is None else _judged_grey(values, *sorted(grey_values))
+    wrong, doubtful = _assess_ct(values) if grey_values is None else _assess_grey(values, *sorted(grey_values))
     reason = doubtful if wrong is None else wrong
     if reason is None:
         return
@@ -87,12 +87,12 @@ def check_values(path: object, values: Values, *, grey_values: Sequence[float] |
 
 
 def warn_of_identity(path: object, affine: np.ndarray, shape: Sequence[int]) -> None:
-    """Warn of a CT without geometry, whose orientation and millimetres had to be assumed (LiTS volumes 28 to 47).
+    """Warn of a CT without geometry, whose orientation and spacing had to be assumed (LiTS volumes 28 to 47).
 
     Args:
-        path: of the file, for the message.
+        path: the file, for the message.
         affine: (4, 4), of the file.
-        shape: of its array.
+        shape: shape of its array.
     """
     if known_spacing(affine, shape) is None:
         axes = "".join(nibabel.aff2axcodes(affine))
@@ -106,15 +106,14 @@ def warn_of_identity(path: object, affine: np.ndarray, shape: Sequence[int]) -> 
 
 
 def known_spacing(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray | None:
-    """Millimetres along each axis; ``None`` for an affine that is the identity, be it with axes turned since.
+    """Return the spacing in mm along each axis; None for an identity affine, also one with permuted or flipped axes.
 
-    Such an affine says nothing: it is what a file without geometry gets (LiTS volumes 28 to 47). The identity of ITK's
-    LPS coordinates counts as well.
+    Files without geometry get such an affine (LiTS volumes 28 to 47), also the identity in ITK's LPS coordinates.
     """
     affine = to_affine_nd(3, np.asarray(affine, float))
     turned = np.abs(affine[:3, :3]).round(4)
     is_turn = np.isin(turned, (0, 1)).all() and (turned.sum(0) == 1).all() and (turned.sum(1) == 1).all()
-    # Turning an axis of n voxels round moves the origin to its other end.
+    # Flipping an axis of n voxels moves the origin to its other end.
     origin, end = np.abs(affine[:3, 3]), turned @ (np.asarray(shape) - 1)
     if is_turn and (np.isclose(origin, 0, atol=1e-3) | np.isclose(origin, end, atol=1e-3)).all():
         return None
@@ -122,13 +121,13 @@ def known_spacing(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray | None
 
 
 Judgement = tuple[str | None, str | None]
-"""Why values are wrong, or else why they are doubtful: what is said after their two ends; None where they are not."""
+"""Why values are wrong and why they are doubtful, as a continuation of the message; None if they are not."""
 
 
-def _judged_ct(values: Values) -> Judgement:
+def _assess_ct(values: Values) -> Judgement:
     if values.lowest < values.highest and max(-values.lowest, values.highest) <= _SCALED:
         return "", None
-    # A part of the body may hold no air, and a plane beside it nothing else: neither is sure to be wrong.
+    # A part of the body may contain no air, and a slice outside of it nothing else; neither is certainly wrong.
     if values.air == 0:
         return None, f", none of them of air ({AIR} to {SOFT})"
     if values.soft < _FEW:
@@ -138,11 +137,11 @@ def _judged_ct(values: Values) -> Judgement:
     return None, None
 
 
-def _judged_grey(values: Values, low: float, high: float) -> Judgement:
+def _assess_grey(values: Values, low: float, high: float) -> Judgement:
     outside, width = max(low - values.lowest, values.highest - high), high - low
     if outside > _OVERSHOOT * width:
         return "", None
-    # An empty cube is dark, and one beside the scroll may hold a few grey values; none of a scan's are fractions of 1.
+    # An empty cube is dark, one at the scroll's edge may hold few grey values, but a scan's values are integers.
     if values.lowest < values.highest <= low + _DARK * width:
         return (None, ", which is almost black") if values.whole else ("", None)
     return None, "" if outside > _ROUNDING * width else None

@@ -1,4 +1,4 @@
-"""What the predictions in a folder were made from, so that only those are kept that would be made alike."""
+"""A record of what each prediction was computed from, to reuse those that are up to date."""
 
 import contextlib
 import fcntl
@@ -24,29 +24,31 @@ logger = logging.getLogger(__name__)
 
 
 class Saver(Protocol):
-    """What writes predictions, as :class:`custom.transforms.SaveVolumed`."""
+    """Writes predictions, such as :class:`custom.transforms.SaveVolumed`."""
 
     output_dir: Path
 
     def paths(self, source: str, name: str | None = None) -> list[Path]:
-        """The files that are written for an input of this name."""
+        """Return the files that are written for an input of this name."""
 
 
 @without_effect()
 class PredictionRecord:
-    """``predictions.json`` in the folder of the predictions: of each file the image, weights, settings and its hash.
+    """``predictions.json`` in the folder of the predictions: image, weights, settings and hash of each file.
 
-    A prediction is up to date if all four are as they are noted. Anything else is in the way of a new one: what was
-    predicted from something else is removed before, so that it is never taken for the answer; a file that was not
-    written here, or was changed since, is renamed and stays.
+    A prediction is up to date if all four agree. Before a new prediction, an outdated one is deleted, so that it is not
+    mistaken for the result; a file that was not written here, or was modified, is renamed and kept.
 
-    A case is noted before it is predicted and completed after it was written, so that a kill between the two costs its
-    prediction and no more. The file is replaced as a whole, under a lock: several processes can share a folder.
+    Cases are recorded before prediction and completed after writing, so that an interruption costs one prediction at
+    most. The file is replaced atomically, under a lock: several processes can share a folder.
+
+    Example: ``{"_target_": "custom.data.PredictionRecord", "saver": "@saver", "weights": "models/model.pt",
+    "configuration": "@configuration"}``
 
     Args:
-        saver: knows the folder, and which files are written for an image.
-        weights: the files of the network's weights.
-        configuration: of the run; what can change its results decides, too.
+        saver: determines the folder, and the files written for an image.
+        weights: the file or files of the network's weights.
+        configuration: the run's configuration, for the settings that can change predictions.
     """
 
     def __init__(self, *, saver: Saver, weights: str | Sequence[str], configuration: Configuration) -> None:
@@ -55,53 +57,53 @@ class PredictionRecord:
         self.configuration = configuration
 
     def prepare(self, image: str, name: str | None = None, *, overwrite: bool = False) -> str | None:
-        """Make way for the prediction of an image, unless it is there.
+        """Prepare for predicting an image, unless its prediction is up to date.
 
         Args:
             image: a file or a DICOM folder.
-            name: of its case; by default that of the file.
-            overwrite: make way in any case.
+            name: name of its case; by default that of the file.
+            overwrite: whether to repeat the prediction in any case.
 
         Returns:
-            None if the prediction is up to date; otherwise why it is made again, which is empty where there was none.
+            None if the prediction is up to date; otherwise why it is repeated, empty if there was none.
         """
         try:
             made_from = {"image": file_identity(image), "weights": self._hashes, "settings": self._digest}
         except OSError:
-            return ""  # the reader says what is wrong with it
+            return ""  # reading it will raise the error
         paths = self.saver.paths(image, name)
-        with self._changing() as record:
-            whys = [self._why_not(path, record, made_from) for path in paths]
+        with self._locked_record() as record:
+            whys = [self._why_outdated(path, record, made_from) for path in paths]
             if not overwrite and not any(whys) and None not in whys:
                 return None
             for path, why in zip(paths, whys, strict=True):
                 entry = record["predictions"].get(path.name)
                 if why is not None and not (entry and made_from.items() <= entry.items() and "sha256" not in entry):
-                    _clear(path, keep=not overwrite and (entry is None or why == CHANGED))
+                    _remove(path, keep=not overwrite and (entry is None or why == CHANGED))
                 record["predictions"][path.name] = made_from
             record["settings"][self._digest] = self.settings
         return next(filter(None, whys), "")
 
     def complete(self, image: str, name: str | None = None, **more: Any) -> None:
-        """Note that the prediction of an image has been written.
+        """Record that the prediction of an image has been written.
 
         Args:
-            image, name: as it was prepared.
-            more: what else is to be noted, such as a number of views.
+            image, name: as for :meth:`prepare`.
+            more: additional entries, such as a number of views.
         """
-        with self._changing() as record:
+        with self._locked_record() as record:
             for path in self.saver.paths(image, name):
                 entry = record["predictions"].get(path.name)
                 if entry and (entry["weights"], entry["settings"]) == (self._hashes, self._digest) and path.is_file():
                     record["predictions"][path.name] = {**entry, "sha256": sha256(path), **more}
 
     def noted(self, image: str, name: str | None = None) -> dict[str, Any]:
-        """What is noted of an image's prediction."""
+        """Return what is recorded for an image's prediction."""
         return self._read()["predictions"].get(self.saver.paths(image, name)[0].name, {})
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What can change a prediction; asked for when the first one is prepared, with all components made."""
+        """Settings that can change a prediction; evaluated with the first prediction, when all components exist."""
         return self.configuration.effective()
 
     @cached_property
@@ -113,8 +115,8 @@ class PredictionRecord:
         text = json.dumps(self.settings, sort_keys=True, default=repr)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _why_not(self, path: Path, record: dict[str, Any], made_from: dict[str, Any]) -> str | None:
-        """Why a file is not up to date; empty if it is, None if there is no file."""
+    def _why_outdated(self, path: Path, record: dict[str, Any], made_from: dict[str, Any]) -> str | None:
+        """Return why a file is not up to date; empty if it is, None if there is no file."""
         if not os.path.lexists(path):
             return None
         entry = record["predictions"].get(path.name)
@@ -138,12 +140,12 @@ class PredictionRecord:
             record = json.loads((self.saver.output_dir / RECORD).read_text(encoding="utf-8"))
             predictions = {name: entry for name, entry in record["predictions"].items() if entry.keys() >= MADE_FROM}
             return {"settings": dict(record["settings"]), "predictions": predictions}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none yet, or one that somebody has changed
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing, or edited by hand
             return {"settings": {}, "predictions": {}}
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[dict[str, Any]]:
-        """The record, which is written again if it was changed meanwhile."""
+    def _locked_record(self) -> Iterator[dict[str, Any]]:
+        """Context with the record under a lock; it is written afterwards if it was changed."""
         folder = self.saver.output_dir
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
@@ -157,8 +159,8 @@ class PredictionRecord:
                 write_whole(folder / RECORD, lambda file: file.write_text(text + "\n", encoding="utf-8"))
 
 
-def _clear(path: Path, *, keep: bool) -> None:
-    """Take a file away; to another name if it is not known to be a prediction."""
+def _remove(path: Path, *, keep: bool) -> None:
+    """Delete a file, or rename it if it is not known to be a prediction."""
     if not keep:
         path.unlink(missing_ok=True)
         return
@@ -169,7 +171,7 @@ def _clear(path: Path, *, keep: bool) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the kernel lets go when it dies. Not all network file systems can."""
+    """Lock a folder for this process, where the file system supports it; released when the process dies."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""Local paths and fsspec URLs (``gs://``, ``s3://``, ``https://``, ...) behind the same few functions.
+"""The same functions for local paths and fsspec URLs (``gs://``, ``s3://``, ``https://``, ...).
 
-Credentials come from the environment alone, the way each fsspec package documents it. Requests that fail for a reason
-that may pass (a busy server, a dropped connection) are repeated with growing pauses.
+Credentials come from the environment, as documented by each fsspec package. Requests that fail for a transient reason
+(busy server, dropped connection) are retried with increasing pauses.
 """
 
 import base64
@@ -20,7 +20,7 @@ from ..system.retry import retry
 
 _READERS = 8
 _BLOCK = 1 << 24
-"""Bytes asked for at once: what a download holds in memory, and what a dropped connection costs."""
+"""Bytes per request of a download, which are held in memory and lost when a connection drops."""
 
 _SAMPLE = 1 << 16
 
@@ -28,7 +28,7 @@ VERSION_KEYS = (
     *("etag", "ETag", "generation", "mtime", "updated"),
     *("LastModified", "last_modified", "Last-Modified", "created"),
 )
-"""What file systems call the time of change, or another mark, of a version."""
+"""Names of the modification time or another version identifier in various file systems."""
 
 Result = TypeVar("Result")
 
@@ -41,7 +41,7 @@ def is_url(path: object) -> bool:
 
 
 def join(folder: str, relative: str) -> str:
-    """A path below a folder or URL; absolute paths and URLs are returned as they are."""
+    """Join a relative path to a folder or URL; absolute paths and URLs are returned unchanged."""
     if is_url(relative) or os.path.isabs(relative):
         return relative
     if is_url(folder):
@@ -50,19 +50,19 @@ def join(folder: str, relative: str) -> str:
 
 
 def list_files(folder: str) -> list[str]:
-    """Files below a folder, however deep, relative to it, with ``/`` between the parts; hidden ones are left out.
+    """List files below a folder recursively, relative to it and with ``/``, without hidden ones.
 
-    Links to folders are followed. A folder ``*.zarr`` is one array and listed as such, without its files.
+    Links to folders are followed. A folder ``*.zarr`` is listed as one array, without its files.
 
     Raises:
-        DataError: the folder does not exist, is no folder, or it or one below cannot be read.
+        DataError: the folder does not exist, is not a folder, or cannot be read completely.
     """
     names = _list_url(folder) if is_url(folder) else _list_local(Path(folder))
     return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
 
 
 def read_text(path: str) -> str:
-    """The whole of a small text file, UTF-8."""
+    """Return the content of a small text file, UTF-8."""
     if is_url(path):
         system = filesystem(path)
         return retry(lambda: system.cat_file(path), path).decode()
@@ -70,7 +70,7 @@ def read_text(path: str) -> str:
 
 
 def exists(path: str) -> bool:
-    """Whether a file, folder or object is there."""
+    """Whether a file, folder or object exists."""
     if is_url(path):
         system = filesystem(path)
         return retry(lambda: system.exists(path), path)
@@ -78,11 +78,11 @@ def exists(path: str) -> bool:
 
 
 def identities(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What tells one version of a source from another, by path.
+    """Return what identifies the version of each source, by path.
 
     Returns:
-        for a local file or folder ``path`` and what :func:`custom.system.identity.file_identity` gives; for a URL
-        ``path``, ``size`` and ``version`` (its etag, generation or time of change), and its ``md5`` if known.
+        for a local file or folder ``path`` and the result of :func:`custom.system.identity.file_identity`; for a URL
+        ``path``, ``size``, ``version`` (etag, generation or modification time), and ``md5`` if the server provides it.
 
     Raises:
         DataError: a source is missing or cannot be reached.
@@ -101,18 +101,18 @@ def identities(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def fetch(url: str, folder: str | os.PathLike, identity: dict[str, Any]) -> Path:
-    """Download a file, block by block, going on where an earlier attempt on the same version ended.
+    """Download a file in blocks, continuing an earlier attempt for the same version.
 
     Args:
         url: an fsspec URL.
-        folder: where to put it; one process at a time may use it.
+        folder: where to store it; only one process at a time may use it.
         identity: of the URL, from :func:`identities`.
 
     Returns:
-        the complete file, named as the source.
+        the complete file, named like the source.
 
     Raises:
-        DataError: the source cannot be reached, is gone, or has other content than its server says.
+        DataError: the source cannot be reached, does not exist, or does not match the server's MD5.
     """
     if url.lower().endswith(".mhd"):
         raise DataError.of(url, "a header whose data is another file", "a .mha file")
@@ -134,10 +134,10 @@ def fetch(url: str, folder: str | os.PathLike, identity: dict[str, Any]) -> Path
 
 
 def filesystem(url: str) -> Any:
-    """The fsspec file system of a URL.
+    """Return the fsspec file system of a URL.
 
     Raises:
-        DataError: the package for this kind of URL is not installed, or the kind is unknown.
+        DataError: the package for this protocol is not installed, or the protocol is unknown.
     """
     import fsspec
 
@@ -164,19 +164,19 @@ def _list_local(root: Path) -> list[str]:
             name
             for name in folders
             if name not in arrays and not name.startswith(".") and os.path.realpath(Path(parent, name)) not in above
-        ]  # a link to a folder above it would lead round for ever
+        ]  # a link to a parent folder would recurse endlessly
     return names
 
 
 def _with_parents(root: Path, relative: Path) -> set[str]:
-    """Where a folder and those above it, up to the root, really are."""
+    """Real paths of a folder and its parents, up to the root."""
     return {os.path.realpath(root / parent) for parent in (relative, *relative.parents)}
 
 
 def _list_url(folder: str) -> list[str]:
     system = filesystem(folder)
     root = system._strip_protocol(folder).rstrip("/")
-    system.invalidate_cache()  # a listing from earlier in this process may be old
+    system.invalidate_cache()  # an earlier listing may be outdated
     found = retry(lambda: system.find(root), folder)
     names = [name[len(root) :].lstrip("/") for name in found]
     names = [name for name in names if name]
@@ -200,7 +200,7 @@ def _url_identities(parent: str, urls: list[str]) -> dict[str, dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = {}
     if len(urls) > 2:  # one listing instead of a request per file
         listed = retry(lambda: system.ls(parent, detail=True), parent)
-        entries = {entry["name"]: entry for entry in listed if _version(entry)}  # a web server's pages tell names alone
+        entries = {entry["name"]: entry for entry in listed if _version(entry)}  # web servers list names only
     found = {}
     for url in urls:
         entry = entries.get(system._strip_protocol(url)) or retry(lambda url=url: system.info(url), url)
@@ -217,7 +217,7 @@ def _version(entry: dict[str, Any]) -> str:
 
 
 def _sampled(system: Any, url: str, size: int | None) -> str:
-    """A hash of both ends of a file, where its server tells no version: the size alone is that of another one too."""
+    """Hash both ends of a file whose server provides no version."""
     if size is None:
         return ""
     spans = {(start, min(start + _SAMPLE, size)) for start in (0, max(0, size - _SAMPLE))}

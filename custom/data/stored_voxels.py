@@ -1,6 +1,6 @@
-"""The voxels that a text header (MetaImage, NRRD) describes: exactly as many bytes as it promises, checksums included.
+"""Reads the voxels that a text header (MetaImage, NRRD) describes, and verifies their exact size and checksums.
 
-ITK reads a damaged or short stream without a word, and what follows the voxels is passed over by every reader.
+ITK reads damaged or short streams silently, and all readers ignore bytes after the voxels.
 """
 
 import bz2
@@ -17,24 +17,24 @@ import numpy as np
 
 from ..errors import DataError
 
-_ZLIB_OR_GZIP = 47  # for zlib: the largest window, and either header
+_ZLIB_OR_GZIP = 47  # wbits for zlib: the largest window, and either header
 _DECOMPRESSORS = {"zlib": lambda: zlib.decompressobj(_ZLIB_OR_GZIP), "bzip2": bz2.BZ2Decompressor}
 _PATTERN = re.compile(r"([^%]*%0?\d{0,2}d[^%]*?)\s+(\d+)\s+(\d+)\s+(\d+)(?:\s+\d)?")
 
 
 @dataclass(frozen=True)
 class VoxelData:
-    """What a header says of its voxels.
+    """What a header says about its voxels.
 
     Args:
-        header: the file of the header, which errors name.
-        shape: the fastest axis first.
-        dtype: with its byte order.
+        header: the header's file, named in errors.
+        shape: fastest axis first.
+        dtype: with byte order.
         encoding: "raw", "zlib" (or gzip), "bzip2", "hex" or "ascii".
-        offset: where the voxels begin in the header's own file.
-        files: those that hold the voxels if it is not the header's own, in the order of the slowest axis.
-        skip: bytes to leave out before raw voxels; -1: all but the last ones.
-        lines: lines to leave out before them.
+        offset: position of the voxels in the header's own file.
+        files: the files that hold the voxels if they are separate, in the order of the slowest axis.
+        skip: bytes to skip before raw voxels; -1: all but the last ones.
+        lines: lines to skip before them.
     """
 
     header: Path
@@ -47,10 +47,10 @@ class VoxelData:
     lines: int = 0
 
     def read(self) -> np.ndarray:
-        """The voxels, of :attr:`shape`.
+        """Return the voxels, of :attr:`shape`.
 
         Raises:
-            DataError: a file is missing, ends too early or too late, or its checksum is wrong.
+            DataError: a file is missing, too short or too long, or its checksum is wrong.
         """
         if self.files is not None and not _cuts_evenly(len(self.files), self.shape):
             raise DataError.of(self.header, f"{len(self.files)} data files", f"equal parts of the shape {self.shape}")
@@ -70,7 +70,7 @@ class VoxelData:
                 for _ in range(self.lines):
                     file.readline()
                 data = file.read()
-        except (OSError, ValueError) as error:  # a null byte in the name is a ValueError
+        except (OSError, ValueError) as error:  # ValueError for a null byte in the name
             found = f"the data file {path.name!r}, which cannot be read ({getattr(error, 'strerror', error)})"
             raise DataError.of(self.header, found, "the file of the voxels") from None
         if self.encoding == "ascii":
@@ -94,12 +94,13 @@ class VoxelData:
 
 
 def data_files(value: str, names: list[str], folder: Path) -> tuple[Path, ...]:
-    """The files that hold the voxels of a header in ``folder``.
+    """Return the files that hold the voxels of a header in ``folder``.
 
     Args:
-        value: a name; ``"LIST"``, after which the header goes on with ``names``; or a pattern as of C with the first
-            number, the last one and the step: ``"slice%03d.raw 1 48 1"``.
+        value: a name; ``"LIST"``, followed by ``names``; or a C format with the first number, the last one and the
+            step: ``"slice%03d.raw 1 48 1"``.
         names: the lines after the value.
+        folder: the header's folder.
     """
     if value.split(" ")[0] == "LIST":
         return tuple(folder / name.strip() for name in names if name.strip())
@@ -113,28 +114,28 @@ def data_files(value: str, names: list[str], folder: Path) -> tuple[Path, ...]:
 def numbers(
     fields: Mapping[str, str], key: str, count: int, path: Path, default: str = "", kind: Callable[[str], Any] = int
 ) -> tuple:
-    """The ``count`` numbers of a header's field.
+    """Return the ``count`` numbers of a header's field.
 
     Raises:
-        DataError: there are more or fewer, or something else.
+        DataError: the field does not consist of ``count`` numbers.
     """
     value = fields.get(key, default)
     try:
         found = tuple(kind(word) for word in value.split())
     except ValueError:
         found = ()
-    if len(found) != count or "_" in value:  # which Python takes for digits
+    if len(found) != count or "_" in value:  # Python allows underscores in numbers
         raise DataError.of(path, f"{key}: {value}" if value else f"no {key}", f"{key} of {count} numbers")
     return found
 
 
 def ras_affine(directions: np.ndarray, origin: np.ndarray, to_ras: tuple[int, int, int] = (-1, -1, 1)) -> np.ndarray:
-    """The (4, 4) affine from an index to millimetres in RAS; axes beyond the third are left out.
+    """Return the (4, 4) affine from an index to RAS millimetres; axes beyond the third are ignored.
 
     Args:
-        directions: (N, N), a column for the step along each axis.
-        origin: (N,), the centre of the first voxel.
-        to_ras: signs that turn the header's millimetres into RAS; by default they are LPS.
+        directions: (N, N), whose columns are the steps along each axis.
+        origin: (N,), centre of the first voxel.
+        to_ras: signs that convert the header's coordinates to RAS; by default from LPS.
     """
     used = min(len(origin), 3)
     affine = np.eye(4)
@@ -144,7 +145,7 @@ def ras_affine(directions: np.ndarray, origin: np.ndarray, to_ras: tuple[int, in
 
 
 def _cuts_evenly(parts: int, shape: tuple[int, ...]) -> bool:
-    """Whether a volume can be cut in so many equal parts, first along its slowest axis."""
+    """Whether a volume can be divided into equal parts, first along its slowest axis."""
     for length in reversed(shape):
         cuts = math.gcd(parts, length)
         parts //= cuts or 1
@@ -154,7 +155,7 @@ def _cuts_evenly(parts: int, shape: tuple[int, ...]) -> bool:
 
 
 def _decompressed(data: bytes, size: int, encoding: str) -> bytes:
-    """All streams of the data, one after the other, no more than ``size`` bytes and one."""
+    """Decompress all concatenated streams, up to one byte more than ``size``."""
     parts, left = [], min(size + 1, sys.maxsize)
     while data and left > 0:
         stream = _DECOMPRESSORS[encoding]()

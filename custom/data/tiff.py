@@ -1,7 +1,7 @@
-"""Read a TIFF file as one stack of grey pages, by tifffile, and refuse what it would pass over.
+"""Reads a TIFF file as one stack of grey pages with tifffile, and rejects damage that tifffile ignores.
 
-tifffile ends a damaged chain of page directories early, skips tags it cannot read and fills absent strips with zeros;
-it says so in its log at most. Here each of these is an error. Format: TIFF revision 6.0 (1992) and BigTIFF.
+tifffile silently shortens a damaged chain of page directories, skips unreadable tags and fills missing strips with
+zeros. Here each of these is an error. Format: TIFF revision 6.0 (1992) and BigTIFF.
 """
 
 import itertools
@@ -22,37 +22,37 @@ from .tiff_layout import page_order
 from .tiff_page import NotOneStackError, check_data, check_grey, check_tags, inverted, name_of
 
 _HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""Byte order and version of the files read here; tifffile also opens raw formats of cameras."""
+"""Byte order and version of supported files; tifffile also opens raw formats of cameras."""
 
 _LOG = logging.getLogger("tifffile")
 
 
 class TiffShape(NamedTuple):
-    """What the page directories say: shape (pages, rows, columns) and the type of one voxel."""
+    """Shape (pages, rows, columns) and voxel type according to the page directories."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype
 
 
 def read_tiff_shape(path: str | os.PathLike) -> TiffShape:
-    """Shape and type of the stack, without decoding it.
+    """Return shape and type of the stack, without decoding it.
 
     Raises:
-        DataError: as :func:`read_tiff`, but for damage that only decoding shows.
+        DataError: as :func:`read_tiff`, except for damage that only decoding reveals.
     """
     with _stack(path) as stack:
         return TiffShape(stack.shape, np.dtype(np.uint8) if stack.dtype == bool else stack.dtype)
 
 
 def read_tiff(path: str | os.PathLike) -> np.ndarray:
-    """The stack, (pages, rows, columns), in its own type; 1-bit pixels are uint8, 0 or 1.
+    """Return the stack (pages, rows, columns) in its own type; 1-bit pixels become uint8, 0 or 1.
 
-    Black is low: pixels of up to 8 bits that are stored with white as 0 are inverted, as the standard defines it.
-    One thread, since loaders run many processes.
+    Pixels of up to 8 bits that are stored with 0 as white are inverted, as the standard defines. Decoding uses one
+    thread, since loaders run many processes.
 
     Raises:
-        DataError: the file is not a TIFF or is damaged, or its pages are not one stack of equal grey images: colours,
-            a palette, channels, frames in time, several stacks, pages turned by their Orientation.
+        DataError: the file is not a TIFF or is damaged, or its pages are not one stack of equal grey images: colours, a
+            palette, channels, time frames, several stacks, an Orientation other than 1.
     """
     with _stack(path) as stack:
         array = np.empty(stack.shape, stack.dtype)
@@ -75,9 +75,9 @@ def read_tiff(path: str | os.PathLike) -> np.ndarray:
 @dataclass
 class _Stack:
     file: TiffFile
-    pages: list[TiffPage]  # in the order of the slices; the only one where all slices follow it without directories
+    pages: list[TiffPage]  # in slice order; a single one if all slices follow it without directories
     shape: tuple[int, int, int]
-    data_offset: int | None  # of the slices that follow a single page
+    data_offset: int | None  # of slices that follow a single page directory
 
     @property
     def dtype(self) -> np.dtype:
@@ -86,21 +86,21 @@ class _Stack:
 
 @contextmanager
 def _stack(path: str | os.PathLike) -> Iterator[_Stack]:
-    """The open file, checked; what it raises becomes a :class:`DataError` in the body, too."""
+    """Context with the open, checked file; errors, also those in the body, become a :class:`DataError`."""
     path = Path(path)
     _LOG.addFilter(_silent)
     try:
         with path.open("rb") as file:
             if file.read(4) not in _HEADERS:
                 raise NotOneStackError("no TIFF header", "a TIFF stack")
-        # Without the flags tifffile follows the directories of these formats in ways of its own.
+        # Without the flags tifffile interprets the directories of these formats differently.
         with TiffFile(path, is_lsm=False, is_scanimage=False, is_ndpi=False) as file:
             yield _checked(file)
     except NotOneStackError as reason:
         raise DataError.of(path, reason.found, reason.expected) from None
     except MemoryError:
         raise DataError.of(path, "a size that does not fit into memory", "an undamaged TIFF stack") from None
-    except Exception as error:  # damage can lead tifffile into any error, whose text says little to a user
+    except Exception as error:  # damaged files raise any type
         found = f"a damaged file, at which tifffile fails ({type(error).__name__})"
         raise DataError.of(path, found, "a complete TIFF stack") from error
     finally:
@@ -113,7 +113,7 @@ def _silent(record: logging.LogRecord) -> bool:
 
 def _checked(file: TiffFile) -> _Stack:
     size = file.filehandle.size
-    pages = [page for page in _directories(file) if not page.is_reduced]  # thumbnails and levels of a pyramid
+    pages = [page for page in _directories(file) if not page.is_reduced]  # no thumbnails or pyramid levels
     if not pages:
         raise NotOneStackError("no page of full resolution", "a TIFF stack")
     for number, page in enumerate(pages, 1):
@@ -140,12 +140,12 @@ def _checked(file: TiffFile) -> _Stack:
 
 
 def _directories(file: TiffFile) -> list[TiffPage]:
-    """All pages of the chain, which has to end as the standard says: with an offset of 0."""
+    """Return all pages of the chain, which must end with an offset of 0."""
     fh, tiff = file.filehandle, file.tiff
     fh.seek(8 if tiff.is_bigtiff else 4)
     (offset,) = struct.unpack(tiff.offsetformat, fh.read(tiff.offsetsize))
     pages: list[TiffPage] = []
-    ends: dict[int, int] = {}  # of each directory, by its beginning
+    ends: dict[int, int] = {}  # by the start of each directory
     while offset:
         if offset in ends:
             raise NotOneStackError(f"page directories that form a loop after page {len(pages)}", "a TIFF stack")
@@ -179,7 +179,7 @@ def _decode(page: TiffPage, part: np.ndarray) -> None:
         page.asarray(out=part, maxworkers=1)
     except MemoryError:
         raise
-    except Exception:  # each decoder has errors of its own
+    except Exception:  # decoders raise various types
         name = name_of(COMPRESSION, page.compression)
         raise NotOneStackError(
             f"an unreadable file (page {page.index + 1} does not decode: its {name} data are damaged or end early)",

@@ -1,7 +1,7 @@
-"""How the pages of a TIFF file make up a stack, where a description in the file says more than the pages do.
+"""Order of the pages of a TIFF file in the stack, according to descriptions in the file.
 
-ImageJ, OME-TIFF and tifffile's own descriptions name the axes along which the pages are counted, and ImageJ and
-tifffile may write all slices behind a single page directory. Other programs see the pages alone.
+ImageJ, OME-TIFF and tifffile's own descriptions name the axes along which pages are counted; ImageJ and tifffile may
+also write all slices after a single page directory.
 """
 
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ from tifffile import TIFF, TiffFile, TiffPage, TiffPageSeries
 from .tiff_page import NotOneStackError
 
 _PRIVATE = ("lsm", "stk", "fluoview", "micromanager", "scanimage", "mdgel")
-"""Formats of microscopes that keep what a page is, or how its values are coded, in private tags."""
+"""Microscopy formats that describe pages or the encoding of values in private tags."""
 
 _DEPTH = "ZIQ"
-"""Axes that may count slices: depth, and tifffile's names for one that has no meaning."""
+"""Axes that may count slices: depth, and tifffile's names for axes without a meaning."""
 
 
 def page_order(file: TiffFile, pages: Sequence[TiffPage]) -> tuple[list[int], int]:
-    """The order of the pages in the stack, and the number of slices.
+    """Return the order of the pages in the stack, and the number of slices.
 
     Args:
         file: the open file.
-        pages: its pages of full resolution, which are equal and grey.
+        pages: its full-resolution pages, equal and grey.
 
     Returns:
-        indices into ``pages``, and how many slices there are: more than pages only where they follow a single one.
+        indices into ``pages``, and the number of slices, which exceeds the pages only if slices follow a single page.
 
     Raises:
-        NotOneStackError: there are channels, frames in time or several stacks, or description and pages disagree.
+        NotOneStackError: there are channels, time frames or several stacks, or description and pages disagree.
     """
     first, present = pages[0], sum(page.imagedepth for page in pages)
     order, planes, program, truncated = list(range(len(pages))), present, "", False
@@ -58,7 +58,7 @@ def page_order(file: TiffFile, pages: Sequence[TiffPage]) -> tuple[list[int], in
 
 
 def _imagej_slices(file: TiffFile) -> int | None:
-    """The number of slices by ImageJ's description; None where it does not say."""
+    """Number of slices according to ImageJ's description; None if it does not say."""
     said = file.imagej_metadata
     counts = {key: said.get(key, 1) for key in ("channels", "slices", "frames", "images")}
     for key, count in counts.items():
@@ -74,10 +74,10 @@ def _imagej_slices(file: TiffFile) -> int | None:
 
 
 def _by_series(file: TiffFile, pages: Sequence[TiffPage], kind: str, program: str) -> tuple[list[int], int]:
-    """Order of the pages and number of slices, as tifffile understands the description."""
+    """Order of the pages and number of slices, as tifffile interprets the description."""
     try:
         series = [one for one in file.series if not (one.keyframe.is_reduced or one.keyframe.is_subifd)]
-    except Exception:  # the description is text and may be damaged in any way
+    except Exception:  # damaged descriptions raise any type
         series = []
     if not series or any(one.kind != kind or one.transform for one in series):
         raise NotOneStackError(f"a damaged {program} description, or one of other pages than these", "one that fits")
@@ -99,7 +99,7 @@ def _by_series(file: TiffFile, pages: Sequence[TiffPage], kind: str, program: st
 
 
 def _sizes(series: TiffPageSeries) -> dict[str, int]:
-    """Length of each axis but rows and columns, without those of length 1; equal names get a number."""
+    """Length of each axis except rows, columns and those of length 1; duplicate names get a number."""
     sizes: dict[str, int] = {}
     for axis, length in zip(series.axes, series.shape, strict=True):
         if axis not in "YX" and length != 1:
@@ -108,7 +108,7 @@ def _sizes(series: TiffPageSeries) -> dict[str, int]:
 
 
 def _ome_order(series: TiffPageSeries, pages: Sequence[TiffPage]) -> list[int]:
-    """OME-XML may place the pages in any order, and in other files."""
+    """Order of the pages according to OME-XML, which may also place them in other files."""
     places = {page.index: k for k, page in enumerate(pages)}
     if series.is_multifile or any(page is None for page in series):
         raise NotOneStackError("an OME-TIFF of which slices are missing or lie in other files", "a single file")

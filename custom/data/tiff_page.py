@@ -1,4 +1,4 @@
-"""What one page of a TIFF file has to be so that it is a slice of a grey stack, judged by its tags alone."""
+"""Checks of a TIFF page's tags: whether it is a slice of a grey stack."""
 
 import itertools
 import math
@@ -32,37 +32,37 @@ _TAGS = {
     32997: "ImageDepth",
     32998: "TileDepth",
 }
-"""The tags on which size, type, place and order of the pixels depend."""
+"""Tags that determine size, type, location and order of the pixels."""
 
 _SINGLE = _TAGS.keys() - {258, 270, 273, 279, 324, 325, 339}
-"""Those of them that have one value."""
+"""Those with a single value."""
 
 _GREY = {0: "MinIsWhite", 1: "MinIsBlack"}
 
 _PREDICTED = {5, 8, 32946, 34925, 50000}
-"""LZW, Deflate, LZMA and Zstandard: with other compressions readers disagree whether a Predictor applies."""
+"""LZW, Deflate, LZMA and Zstandard; for others, readers disagree on whether a Predictor applies."""
 
 _JPEG = 7
 _NOTICE_DAMAGE = {1, 5, 8, 32773, 32946, 50013, _JPEG, 33003, 33004, 33005, 34712} | {
     *(34887, 34925, 34926, 34933, 50000, 50002, 52546),
 }
-"""None, LZW, Deflate, PackBits, JPEG, JPEG 2000, LERC, LZMA, Zstandard, PNG, JPEG XL: here at least an early end of the
-data is noticed. The decoders of fax (CCITT), JPEG XR and others fill up what is missing."""
+"""None, LZW, Deflate, PackBits, JPEG, JPEG 2000, LERC, LZMA, Zstandard, PNG, JPEG XL: their decoders detect truncated
+data. Those of fax (CCITT), JPEG XR and others fill in what is missing."""
 
 _UNSIGNED = {False: {1, 3, 4, 13}, True: {1, 3, 4, 13, 16, 18}}
-"""Types of tags that are whole numbers: BYTE, SHORT, LONG, IFD, and in BigTIFF (``True``) LONG8 and IFD8."""
+"""Tag types of integers: BYTE, SHORT, LONG, IFD, and in BigTIFF (``True``) LONG8 and IFD8."""
 
 _TEXT = {1, 2, 7}
-"""Types of tags that may be text: BYTE, ASCII, UNDEFINED."""
+"""Tag types of text: BYTE, ASCII, UNDEFINED."""
 
 _BITS = {1, 2, 4, 8, 12, 16, 24, 32, 64}
 
 _MOST = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 64}
-"""How many bytes can come out of one byte, by compression; a code of LZW stands for at most 4096 bytes."""
+"""Largest compression ratio, by compression; an LZW code expands to at most 4096 bytes."""
 
 
 class NotOneStackError(Exception):
-    """A file that is no stack of grey pages: what was found instead, and what was expected."""
+    """A file that is not a stack of grey pages: what was found, and what was expected."""
 
     def __init__(self, found: str, expected: str = "one stack of grey pages") -> None:
         super().__init__(found)
@@ -70,17 +70,17 @@ class NotOneStackError(Exception):
 
 
 def check_tags(page: TiffPage, codes: list[int], number: int) -> None:
-    """Refuse a directory in which a tag that matters is unreadable, absent, or there twice.
+    """Raise if a relevant tag of a directory is unreadable, missing or duplicate.
 
     Args:
-        page: as tifffile understood the directory.
+        page: as parsed by tifffile.
         codes: the tags in the file.
-        number: of the page, from 1.
+        number: number of the page, from 1.
     """
     for code in _TAGS.keys() & set(codes):
         if code not in page.tags:
             raise NotOneStackError(f"an unreadable tag {_TAGS[code]} in page {number}", "an undamaged TIFF stack")
-        if codes.count(code) > 1 and code != 270:  # tifffile writes a second description beside the user's
+        if codes.count(code) > 1 and code != 270:  # tifffile adds a second description to the user's
             raise NotOneStackError(f"the tag {_TAGS[code]} twice in page {number}", "an undamaged TIFF stack")
         if page.tags[code].dtype not in (_TEXT if code == 270 else _UNSIGNED[page.parent.is_bigtiff]):
             found = f"the tag {_TAGS[code]} of type {page.tags[code].dtype:d} in page {number}"
@@ -94,7 +94,7 @@ def check_tags(page: TiffPage, codes: list[int], number: int) -> None:
 
 
 def check_grey(page: TiffPage) -> None:
-    """Refuse a page that is not one upright grey image of real numbers."""
+    """Raise if a page is not one upright grey image of real numbers."""
     photometric, samples = page.photometric, page.samplesperpixel
     if photometric == 3:
         raise NotOneStackError("a palette (colours that stand for the pixels' values)")
@@ -113,12 +113,12 @@ def check_grey(page: TiffPage) -> None:
     if inverted(page):
         kind = "ImageJ's inverted look-up table" if page.is_imagej else f"{page.dtype} with white as 0"
         if page.is_imagej or page.dtype.kind not in "bu" or page.bitspersample > 8:
-            # ImageJ keeps the values, others invert them; the standard defines it for up to 8 bits.
+            # ImageJ keeps the values, others invert them; the standard defines inversion for up to 8 bits.
             raise NotOneStackError(f"{kind} (MinIsWhite), which readers understand differently", "black as 0")
 
 
 def check_data(page: TiffPage, number: int, size: int) -> None:
-    """Refuse a page whose strips or tiles are absent, beyond the end of the file of ``size`` bytes, or too short."""
+    """Raise if strips or tiles are missing, beyond the end of the file of ``size`` bytes, or too short."""
     segments = _count_segments(page)
     if min(len(page.dataoffsets), len(page.databytecounts)) < segments:
         kind = "tiles" if page.is_tiled else "strips"
@@ -135,7 +135,7 @@ def check_data(page: TiffPage, number: int, size: int) -> None:
         if most is not None and count * most < least:
             found = f"a strip or tile of {count} bytes in page {number}, too short for its size"
             raise NotOneStackError(found, f"{least} bytes")
-        if page.compression == 1 and count > full + max(full // 8, 3):  # more than padding
+        if page.compression == 1 and count > full + max(full // 8, 3):  # exceeds any padding
             found = f"a strip or tile of {count} bytes in page {number}, too long for its size and type {page.dtype}"
             raise NotOneStackError(found, f"{full} bytes")
 
@@ -166,7 +166,7 @@ def _check_type(page: TiffPage) -> None:
 
 
 def _check_jpeg(page: TiffPage, number: int) -> None:
-    """Refuse JPEG data without their end marker: the decoder fills up with grey what is missing."""
+    """Raise for JPEG data without an end marker: decoders fill missing data with grey."""
     file = page.parent.filehandle
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         file.seek(offset + max(count - 16, 0))  # some writers pad
@@ -182,7 +182,7 @@ def _count_segments(page: TiffPage) -> int:
 
 
 def _segment_sizes(page: TiffPage) -> Iterator[tuple[int, int]]:
-    """Bytes of each strip or tile without compression: of what lies inside the page, and of all of it."""
+    """Uncompressed bytes of each strip or tile: of the part within the page, and in total."""
     bits = page.bitspersample
     if page.is_tiled:
         size = math.ceil(page.tilewidth * bits / 8) * page.tilelength * page.tiledepth
@@ -196,8 +196,8 @@ def _segment_sizes(page: TiffPage) -> Iterator[tuple[int, int]]:
 
 
 def name_of(names: type[IntEnum], value: object) -> str:
-    """The name of a code, or the code itself if it has none."""
+    """Return the name of a code, or the code itself if it has none."""
     try:
         return names(value).name
-    except ValueError:  # a code that nobody has defined
+    except ValueError:  # not defined by the standard
         return str(value)

@@ -1,7 +1,7 @@
-"""Read one volume of any supported format, orient it by its affine, and refuse what cannot be used.
+"""Reads one volume of any supported format, reorients it, and rejects unusable files.
 
-Convention: ``Volume.array`` has its axes in the order of the affine's columns, and the affine maps an array index to
-millimetres in RAS (x to the patient's Right, y Anterior, z Superior), as in NIfTI. TIFF stacks have no geometry: their
+Convention: the axes of ``Volume.array`` are in the order of the affine's columns, and the affine maps an array index to
+RAS millimetres (x to the patient's Right, y Anterior, z Superior), as in NIfTI. TIFF stacks have no geometry: their
 axes are (page, row, column) and their affine is the identity.
 """
 
@@ -32,19 +32,19 @@ SUFFIXES = (*NIFTI_SUFFIXES, *TIFF_SUFFIXES, *HEADER_PARSERS, *DICOM_SUFFIXES)
 CANONICAL = "SPL"
 """Axis 0 from inferior to superior (slices), axis 1 to posterior, axis 2 to the patient's left.
 
-Slices are then contiguous in memory and, drawn as they are, upright as a radiologist expects them (the patient's right
+Slices are then contiguous in memory and displayed in radiological orientation (the patient's right
 on the viewer's left).
 """
 
 _SAME_GRID = 0.1
-"""Affines that move no corner of the volume by this many voxels are the same; float32 headers differ by less."""
+"""Affines are considered equal if they move no corner of the volume by this many voxels."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """An array of three axes and the (4, 4) affine from its index to millimetres in RAS."""
+    """A 3-D array and the (4, 4) affine from its index to RAS millimetres."""
 
     array: np.ndarray
     affine: np.ndarray
@@ -54,11 +54,11 @@ def read_volume(path: str | os.PathLike) -> Volume:
     """Read a volume: .nii, .nii.gz, .nrrd, .mha, .mhd, .tif, .tiff, one DICOM file or a folder of one DICOM series.
 
     Returns:
-        the volume with shape (I, J, K), in the file's own axis order, data type and value scale (slope and intercept
-        of the header applied). A plane has one slice: its last axis, for a TIFF its first, is of length 1.
+        the volume (I, J, K) in the file's own axis order, data type and value scale (the header's slope and intercept
+        applied). A single plane becomes one slice: its last axis, or first for TIFF, has length 1.
 
     Raises:
-        DataError: the file is missing, empty, cut off or damaged; it holds NaN or infinite values, several frames or
+        DataError: the file is missing, empty, truncated or damaged; it holds NaN or infinite values, several frames or
             colours; its affine is not finite or not invertible; a DICOM folder holds several series or lacks a slice.
     """
     path = Path(path)
@@ -84,20 +84,20 @@ def read_volume(path: str | os.PathLike) -> Volume:
 
 
 def suffix(path: str | os.PathLike) -> str:
-    """The supported ending of a file name in lower case (``.nii.gz`` as a whole), or an empty string."""
+    """Return the supported suffix of a file name in lower case (also ``.nii.gz``), or an empty string."""
     name = os.path.basename(os.fspath(path)).lower()
     return next((end for end in sorted(SUFFIXES, key=len, reverse=True) if name.endswith(end)), "")
 
 
 def stem(path: str | os.PathLike) -> str:
-    """The file name without its supported ending."""
+    """Return the file name without its supported suffix."""
     name = os.path.basename(os.fspath(path).rstrip("/"))
     end = suffix(name)
     return name[: -len(end)] if end else name
 
 
 def read_shape(path: str | os.PathLike) -> tuple[tuple[int, ...], np.dtype] | None:
-    """Shape and stored type from the header of a NIfTI or TIFF file, without reading the data; None for others."""
+    """Return shape and stored type of a NIfTI or TIFF file from its header; None for other formats."""
     path = Path(path)
     if suffix(path) in TIFF_SUFFIXES:
         return read_tiff_shape(path)
@@ -108,9 +108,9 @@ def read_shape(path: str | os.PathLike) -> tuple[tuple[int, ...], np.dtype] | No
 
 
 def to_canonical(volume: Volume, orientation: str = CANONICAL) -> Volume:
-    """Permute and flip the axes (no interpolation) so that they point, by the affine, as ``orientation`` says.
+    """Permute and flip the axes (no interpolation) to an orientation; the affine changes accordingly.
 
-    The affine changes with the array, so every voxel keeps its place in millimetres. :func:`from_canonical` undoes it.
+    :func:`from_canonical` is the inverse.
     """
     change = orientations.ornt_transform(
         orientations.io_orientation(volume.affine), orientations.axcodes2ornt(tuple(orientation))
@@ -119,12 +119,12 @@ def to_canonical(volume: Volume, orientation: str = CANONICAL) -> Volume:
 
 
 def from_canonical(array: np.ndarray, original_affine: np.ndarray, orientation: str = CANONICAL) -> np.ndarray:
-    """Bring an array in canonical orientation back to the axis order of the file it came from.
+    """Reorient an array in canonical orientation to the axis order of its original file.
 
     Args:
-        array: (D, H, W), for instance a prediction for a volume that went through :func:`to_canonical`.
+        array: (D, H, W), for instance a prediction for a volume from :func:`to_canonical`.
         original_affine: the (4, 4) affine of the file.
-        orientation: what the array was oriented to.
+        orientation: orientation of the array.
     """
     change = orientations.ornt_transform(
         orientations.axcodes2ornt(tuple(orientation)), orientations.io_orientation(original_affine)
@@ -133,11 +133,10 @@ def from_canonical(array: np.ndarray, original_affine: np.ndarray, orientation: 
 
 
 def align_label(image: Volume, label: Volume, path: object, warn: Callable[[str], None] = logger.warning) -> np.ndarray:
-    """The label's array in the axis order of the image.
+    """Return the label's array in the axis order of the image.
 
-    A label whose own affine lays it on the image's voxels, be it with other axes, is turned to match. Where the two
-    affines disagree about the place in the patient, array order is trusted if the shapes agree, with a warning: such
-    label headers occur in LiTS.
+    A label on the same voxel grid with other axes is reoriented. If the affines disagree on the position but the shapes
+    are equal, array order is kept, with a warning: such label headers occur in LiTS.
 
     Raises:
         DataError: the shapes differ.
@@ -161,12 +160,12 @@ def check_same_shape(image: np.ndarray, label: np.ndarray, path: object) -> None
 
 
 def check_affine(affine: np.ndarray, path: object) -> None:
-    """Raise a :class:`DataError` unless the affine is finite and maps voxels to distinct places."""
+    """Raise a :class:`DataError` unless the affine is finite and invertible."""
     if not np.isfinite(affine).all():
         raise DataError.of(path, "an affine with NaN or infinite entries", "a finite affine")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     volume = abs(np.linalg.det(affine[:3, :3]))
-    if (lengths == 0).any() or volume < 1e-3 * lengths.prod():  # relative: voxels may be of micrometres
+    if (lengths == 0).any() or volume < 1e-3 * lengths.prod():  # relative, since voxels may be micrometres in size
         raise DataError.of(path, f"a singular affine {affine[:3, :3].tolist()}", "an invertible affine")
 
 
@@ -180,32 +179,34 @@ def check_finite(array: np.ndarray, path: object) -> None:
 
 
 def label_histogram(label: np.ndarray, values: Sequence[int], path: object) -> np.ndarray:
-    """Count the classes slice by slice, and refuse a value that is none of them.
+    """Count the classes in each slice, and raise for an unknown value.
 
     Args:
         label: (D, H, W) of any numeric type.
-        values: the known label values, from 0 to 255.
+        values: the allowed label values, from 0 to 255.
         path: the file to name in the error.
 
     Returns:
         (D, max(values) + 1) int64 counts.
 
     Raises:
-        DataError: another value occurs (:func:`custom.data.labels.as_labels`); the message lists what was found.
+        DataError: another value occurs (:func:`custom.data.labels.as_labels`); the message lists the values found.
     """
     planes = as_labels(label, values, path)
     return np.stack([np.bincount(plane.ravel(), minlength=max(values) + 1) for plane in planes])
 
 
 def spacing(affine: np.ndarray) -> np.ndarray:
-    """Millimetres between neighbouring voxels along each of the three axes."""
+    """Return the voxel spacing in mm along each of the three axes."""
     return np.linalg.norm(affine[:3, :3], axis=0)
 
 
 class VolumeReader(ImageReader):
-    """MONAI reader with the rules of :func:`read_volume`: ``LoadImaged(keys="image", reader=VolumeReader())``.
+    """MONAI image reader that uses :func:`read_volume`.
 
-    Arrays are in the file's own axis order and have no channel axis. One file (or one DICOM folder) per image.
+    Arrays are in the file's own axis order and have no channel axis; one file (or DICOM folder) per image.
+
+    Example: ``{"_target_": "LoadImaged", "keys": "image", "reader": {"_target_": "custom.data.VolumeReader"}}``
 
     Raises:
         DataError: as :func:`read_volume`.
@@ -216,10 +217,10 @@ class VolumeReader(ImageReader):
         return len(names) == 1 and (Path(names[0]).is_dir() or bool(suffix(names[0])))
 
     def read(self, data: Sequence[str] | str, **kwargs: Any) -> Path:
-        """Only remember the name.
+        """Return the path only.
 
-        MONAI's loader tries other readers when this method fails, and one of them might accept what
-        :func:`read_volume` refuses; errors of :meth:`get_data` reach the user.
+        MONAI's loader tries other readers when this method fails, and one of them might accept what :func:`read_volume`
+        rejects; errors of :meth:`get_data` reach the user.
         """
         names = [data] if isinstance(data, (str, os.PathLike)) else list(data)
         if len(names) != 1:
@@ -262,7 +263,7 @@ def _reoriented(volume: Volume, change: np.ndarray) -> Volume:
 
 
 def _largest_shift(grid: np.ndarray, shape: Sequence[int]) -> float:
-    """How far an index-to-index map moves a corner of the volume, in voxels along one axis."""
+    """Largest displacement of a corner of the volume by an index-to-index map, in voxels along one axis."""
     corners = np.array(np.meshgrid(*[(0, length - 1) for length in shape], indexing="ij")).reshape(3, -1)
     corners = np.vstack([corners, np.ones(corners.shape[1])])
     return float(np.abs((grid - np.eye(4)) @ corners).max())

@@ -1,4 +1,4 @@
-"""Writing one volume to a file, whole or not at all."""
+"""Atomic writing of one volume to a file."""
 
 import os
 from pathlib import Path
@@ -11,23 +11,23 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 _CLASSIC_TIFF = 2**32 * 2 // 3
-"""Bytes of pixels up to which a file surely stays below 4 GiB, the end of classic TIFF: LZW may add half of them."""
+"""Bytes of pixels up to which a file stays below 4 GiB, the limit of classic TIFF, though LZW may add half."""
 
 
 def write_volume(
     path: str | Path, array: np.ndarray, affine: np.ndarray | None = None, like: str | Path | None = None
 ) -> Path:
-    """Write a volume in the format its file name asks for.
+    """Write a volume in the format given by the file name.
 
     Args:
-        path: ``.nii``, ``.nii.gz``, ``.tif`` (a stack of pages, LZW; BigTIFF where it may exceed 4 GiB) or anything
-            else ITK writes (``.mha``, ``.nrrd``).
-        array: ``(D, H, W)``; a TIFF takes them as page, row, column.
-        affine: ``(4, 4)``, array index to RAS millimetres. A TIFF has no place for it.
-        like: the volume that the affine is from. Where both are NIfTI, the header's geometry is taken over to the bit.
+        path: ``.nii``, ``.nii.gz``, ``.tif`` (a page stack, LZW; BigTIFF if it may exceed 4 GiB) or another format of
+            ITK (``.mha``, ``.nrrd``).
+        array: ``(D, H, W)``; for TIFF page, row, column.
+        affine: ``(4, 4)``, array index to RAS millimetres. Not stored in TIFF.
+        like: the volume whose affine this is. If both are NIfTI, the header's geometry is copied exactly.
 
     Raises:
-        ValueError: if the array is not three-dimensional.
+        ValueError: the array is not three-dimensional.
     """
     if array.ndim != 3:
         raise ValueError(f"{path}: a volume has 3 dimensions, this array has the shape {array.shape}")
@@ -44,7 +44,7 @@ def write_volume(
 def _write_tiff(file: Path, array: np.ndarray) -> None:
     import tifffile
 
-    array = array.view(np.uint8) if array.dtype == bool else array  # tifffile would store 1 bit a pixel
+    array = array.view(np.uint8) if array.dtype == bool else array  # tifffile would store 1 bit per pixel
     tifffile.imwrite(
         file,
         array,
@@ -52,7 +52,7 @@ def _write_tiff(file: Path, array: np.ndarray) -> None:
         photometric="minisblack",
         compression="lzw" if _has_imagecodecs() else "zlib",
         bigtiff=array.nbytes > _CLASSIC_TIFF,
-        metadata=None,  # no description: readers would look for axes in it
+        metadata=None,  # no description, in which readers would look for axes
     )
 
 
@@ -71,7 +71,7 @@ def _write_nifti(file: Path, array: np.ndarray, affine: np.ndarray, like: str | 
 
     header = header_for(affine, array.shape, like)
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
-    # Without the affine, which would be written into the sform.
+    # Without the affine, which nibabel would write into the sform.
     nibabel.save(kind(array, None, header, dtype=array.dtype), file)
 
 

@@ -1,4 +1,4 @@
-"""Stopping a run in time, and at once when asked to, with everything saved."""
+"""Stopping a run within its time limit or on a signal, with a checkpoint from which it resumes."""
 
 import os
 import shlex
@@ -20,28 +20,30 @@ from .checkpoints import Checkpoints
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _REMEMBERED = 50
 _FIRST_WRITE = 100e6
-"""Bytes per second assumed until the first checkpoint is written."""
+"""Bytes per second assumed until the first checkpoint has been written."""
 
 _IMPORTED = time.monotonic()
 
 
 @without_effect()
 class Budget:
-    """Stops a run when its time is up, or on SIGTERM or SIGINT, so that ``--resume True`` continues it.
+    """Stops a run at its time limit, or on SIGTERM or SIGINT, so that ``--resume True`` continues it.
 
-    Before each optimizer step, and before each validation, it asks whether what comes next (as long as the slowest of
-    the last 50 steps, or as the longest validation so far) and a checkpoint still fit. The first validation, whose
-    length is not known, is broken off if the next volume would not fit. A signal stops the run after the current
-    optimizer step, or within a validation after the current volume; a second one acts as it would without this handler.
-    The process then ends as one that is done, with exit code 0, and prints the line that continues the run.
+    Before each optimizer step and each validation it checks that there is time left for the next one and a checkpoint,
+    estimated by the slowest of the last 50 steps or by the longest validation so far. The first validation, whose
+    duration is unknown, is interrupted when there is no time for another volume. A signal stops the run after the
+    current optimizer step, or after the current volume of a validation; a second signal has its usual effect.
+    The process exits with code 0 and prints the command that continues the run.
 
     List it before :class:`Checkpoints`, and after the ``ValidationHandler``.
 
+    Example: ``{"_target_": "custom.handlers.Budget", "checkpoints": "@checkpoints", "hours": 11.5}``
+
     Args:
-        checkpoints: which writes the state when the run stops here.
-        hours: from the start of the process, so that set-up and caching count; None sets no limit.
+        checkpoints: the handler that saves the state when the run stops.
+        hours: limit, counted from the start of the process and thus including set-up and caching; None: no limit.
         evaluator: the validation engine.
-        options: command-line options for the printed line, if they are not on the present one.
+        options: command-line options to add to the printed command.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Budget:
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._before_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._between_steps)
-        engine.add_event_handler(Events.TERMINATE, self._say_how_to_continue)
+        engine.add_event_handler(Events.TERMINATE, self._print_resume_command)
         for end in (Events.TERMINATE, Events.COMPLETED):
             engine.add_event_handler(end, self._release_signals)
         if self.evaluator is not None:
@@ -85,7 +87,7 @@ class Budget:
     def _start(self, engine: Engine) -> None:
         self._group = control_group()
         if self.hours is not None:
-            # what is left to do after the last checkpoint: workers, pictures, the interpreter
+            # for what follows the last checkpoint: stopping workers, drawing curves, the interpreter's exit
             reserve = min(30.0, max(1.0, 0.02 * 3600 * self.hours))
             self._deadline = time.monotonic() - process_age() + 3600 * self.hours - reserve
         if threading.current_thread() is threading.main_thread():
@@ -110,7 +112,7 @@ class Budget:
         now = time.monotonic()
         self._steps.append(now - self._step_started)
         self._step_started = now
-        if engine.state.iteration % engine.state.epoch_length:  # else asked before the validation or the next epoch
+        if engine.state.iteration % engine.state.epoch_length:  # otherwise checked before validation or epoch
             self._stop_unless_fits(engine, max(self._steps))
 
     def _before_validation(self, evaluator: Engine, engine: Engine) -> None:
@@ -123,7 +125,7 @@ class Budget:
         self._volume = max(self._volume, now - self._volume_started)
         self._volume_started = now
         last = evaluator.state.iteration == evaluator.state.epoch_length
-        # ranks validate different numbers of volumes, so they could not agree here
+        # ranks may validate different numbers of volumes, so a collective decision is not possible here
         if world_size() == 1 and self._stop_unless_fits(engine, 0.0 if last else self._volume):
             evaluator.terminate(skip_completed=True)
 
@@ -131,6 +133,7 @@ class Budget:
         self._validation = max(self._validation, time.monotonic() - self._validation_started)
 
     def _stop_unless_fits(self, engine: Engine, seconds: float) -> bool:
+        """Terminate training if a signal came or there is no time for ``seconds`` of work and a checkpoint."""
         left = self._deadline - time.monotonic()
         short = self.hours is not None and left < seconds + self._seconds_of_checkpoint()
         stop = any_rank(bool(self._signal) or short, self._group)
@@ -142,11 +145,11 @@ class Budget:
     def _seconds_of_checkpoint(self) -> float:
         if self.checkpoints.seconds:
             return 1.5 * self.checkpoints.seconds
-        if not self._steps or self._size is None:  # the optimizer has its state after its first step
+        if not self._steps or self._size is None:  # the optimizer's state exists after its first step
             self._size = self.checkpoints.size
         return self._size / _FIRST_WRITE
 
-    def _say_how_to_continue(self, engine: Engine) -> None:
+    def _print_resume_command(self, engine: Engine) -> None:
         if rank() != 0 or not self._stopped:
             return
         self.checkpoints.wait()
@@ -160,7 +163,7 @@ class Budget:
 
 
 def continuing_line(options: dict[str, Any]) -> str:
-    """The present command line with ``--resume True``, and with ``options`` that it does not have."""
+    """Return this process's command line with ``--resume True`` and those ``options`` that it lacks."""
     words = ["python", *sys.orig_argv[1:]]
     if "TORCHELASTIC_RUN_ID" in os.environ:
         words = ["torchrun", f"--nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', '1')}", *_without_flags(words[1:])]
@@ -172,19 +175,19 @@ def continuing_line(options: dict[str, Any]) -> str:
 
 
 def _quoted(word: str) -> str:
-    """For a shell, in double quotes where single ones would have to be escaped."""
+    """Quote for a shell, with double quotes where single ones would have to be escaped."""
     if "'" in word and not set(word) & set('"$`\\!'):
         return f'"{word}"'
     return shlex.quote(word)
 
 
 def _without_flags(words: list[str]) -> list[str]:
-    """Without the interpreter's own options that torchrun adds."""
+    """Leave out the interpreter options that torchrun adds."""
     return [word for word in words if word != "-u"]
 
 
 def process_age() -> float:
-    """Seconds since this process was started."""
+    """Return the seconds since this process was started."""
     try:
         started = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
         return float(Path("/proc/uptime").read_text().split()[0]) - started

@@ -12,15 +12,16 @@ from ..system.files import dispensable
 
 @without_effect("output_dir")
 class CaseMetrics(IgniteMetricHandler):
-    """Attach a metric that keeps a row of scores for every volume, as those of :mod:`custom.metrics` do.
+    """Attaches a metric that keeps a row of scores for each volume, such as those of :mod:`custom.metrics`.
 
-    In a config it stands under the name of its key score: ``"key_metric": {"mean_dice": {"_target_":
-    "custom.handlers.CaseMetrics", ...}}``. After a pass over the volumes the evaluator's metrics hold the key score
-    (``metric.aggregate()``) and the means of all others (``metric.means()``).
+    It compares the evaluator's ``pred`` with ``label``. After all volumes, the evaluator's metrics hold the key score
+    (``metric.aggregate()``) under the handler's name, and the means of all others (``metric.means()``).
+
+    Example: ``"key_metric": {"mean_dice": {"_target_": "custom.handlers.CaseMetrics", "metric": "@validate#metric"}}``
 
     Args:
-        metric: the metric; its predictions and labels are the evaluator's ``pred`` and ``label``.
-        output_dir: where ``metric.write()`` puts its tables, after each pass; ``None``: nowhere.
+        metric: the metric.
+        output_dir: folder in which ``metric.write()`` writes its tables after each evaluation; None writes none.
     """
 
     def __init__(self, *, metric: CumulativeIterationMetric, output_dir: str | None = None) -> None:
@@ -28,7 +29,7 @@ class CaseMetrics(IgniteMetricHandler):
         self.output_dir = output_dir
 
     def completed(self, engine: Engine, name: str) -> None:
-        """Put the scores where loggers, history and the choice of the best weights find them."""
+        """Store the scores in ``engine.state.metrics``, and write the tables."""
         super().completed(engine, name)
         metric: Any = self.metric_fn
         engine.state.metrics.update({key: value for key, value in metric.means().items() if key != name})

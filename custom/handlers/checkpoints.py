@@ -1,4 +1,4 @@
-"""Everything a run needs to go on, on disk, at any moment of it."""
+"""Checkpoints from which an interrupted training resumes exactly."""
 
 import logging
 import shutil
@@ -20,13 +20,13 @@ from ..system.files import CANNOT_WRITE, why_unwritten, write_whole
 from .accumulation import ends_step
 
 WEIGHTS = ("model.pt", "model_final.pt", "model.ts", "model.onnx")
-"""What a run writes into the folder above that of its checkpoints, and what is exported from it there."""
+"""Weights of a run and exports of them, in the parent folder of the checkpoints."""
 TABLES = ("metrics.csv", "cases.csv")
 RESULTS = (
     *(*TABLES, "curves.png", "scores.json", "dice_histogram.png", "non_finite.json"),
     *("panels/*.png", "events.out.tfevents.*"),
 )
-"""What handlers write into the folder of a run's results."""
+"""Files that handlers write into a run's results folder."""
 VERSION = "version of checkpoints"
 
 logger = logging.getLogger(__name__)
@@ -34,37 +34,39 @@ logger = logging.getLogger(__name__)
 
 @without_effect()
 class Checkpoints:
-    """Writes the whole state of a run as ``step_<iteration>.pt``, and continues a run from the newest of these files.
+    """Saves the whole state of a run as ``step_<iteration>.pt``, and resumes a run from the newest checkpoint.
 
-    A run that was cut anywhere, also within an epoch or between the last step of an epoch and the end of its
-    validation, ends with the same weights, tables and best score as one that was not; on the CPU in float32 to the last
-    bit. For this the data have to be a function of the iteration (:class:`custom.data.StreamLoader`), and what the
-    network draws too (:class:`SeedSteps`). A validation changes the best score and the history, so an epoch whose
-    validation was cut off repeats it.
+    A run resumes exactly after any interruption, also within an epoch or a validation: weights, tables and best score
+    are those of an uninterrupted run (bit for bit on a CPU in float32). This requires batches that depend on the
+    iteration alone (:class:`custom.data.StreamLoader`), and so for random numbers in the network (:class:`SeedSteps`).
+    An interrupted validation is repeated.
 
-    Files are written every ``minutes``, before and after each validation, and when the run is stopped; between two
-    optimizer steps, in a thread of their own, beside their name, and renamed. They hold the settings that can change
-    results and hashes of the volumes, and a run with other settings or other data does not continue them. A file that
-    cannot be written, as on a disk that is full for a while, costs a warning; the next one is tried again, and only the
-    last one has to be. List this handler after all those of the trainer that change the state.
+    Checkpoints are written every ``minutes``, before and after each validation, and when the run is stopped; between
+    optimizer steps, in a background thread, to a temporary file that is then renamed. They record the settings that
+    can change results and hashes of the volumes; a run that differs in these is refused. If a checkpoint cannot be
+    written (full disk), a warning is logged and training continues; only for the last one it is an error.
+    List this handler after all handlers of the trainer that change the state.
+
+    Example: ``{"_target_": "custom.handlers.Checkpoints", "folder": "models/checkpoints",
+    "objects": {"network": "@network", "optimizer": "@optimizer"}, "evaluator": "@validate#evaluator"}``
 
     Args:
-        folder: of the files; one run at a time can be in it.
-        objects: what has a ``state_dict``, by name: network, optimizer, schedule, loss, EMA, history.
-        evaluator: the validation engine, whose best metric is kept.
-        resume: whether to continue; starts at step 0 if there is no file.
-        overwrite: whether a run that is not continued is replaced: its checkpoints, weights and results removed.
-        changed_data: whether to continue although volumes have changed since.
-        minutes: between two files.
-        keep: how many files stay.
-        cases: of the training, as from :func:`custom.data.find_cases`; their ids belong to the configuration.
-        volumes: those of training and validation, from :class:`custom.data.VolumeCache`; their content is compared.
-        results: folder of the run's tables, which another run's are not written over.
-        configuration: of the run; what can change its results has to stay the same.
+        folder: folder of the checkpoints, for one run.
+        objects: all objects to save by their ``state_dict``, by name: network, optimizer, schedule, loss, EMA, history.
+        evaluator: the validation engine, whose best metric is saved.
+        resume: whether to continue from the newest checkpoint; without any, training starts at step 0.
+        overwrite: whether to delete checkpoints, weights and results of an earlier run when not resuming.
+        changed_data: whether to resume even though volumes have changed.
+        minutes: time between two checkpoints.
+        keep: number of checkpoints to keep.
+        cases: the training cases, as from :func:`custom.data.find_cases`; their ids must not change.
+        volumes: volumes of training and validation, from :class:`custom.data.VolumeCache`; their content is compared.
+        results: the run's results folder; tables of another run in it are not overwritten.
+        configuration: the run's configuration; settings that can change results must not change.
 
     Raises:
-        DataError: when training starts: an unfinished run of another configuration or of other data, or any if
-            ``resume`` is False; no readable file; too little free space. When it ends: the last file cannot be written.
+        DataError: at the start: a run with other settings or data, or any run if neither ``resume`` nor ``overwrite``;
+            no readable checkpoint; too little free space. At the end: the last checkpoint cannot be written.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class Checkpoints:
         self.cases = [str(case["id"] if "id" in case else case["image"]) for case in cases]
         self.configuration = configuration
         self.seconds = 0.0
-        """How long the last file took, from the state to its name."""
+        """Duration of saving the last checkpoint."""
         self._settings: dict[str, Any] = {}
         self._saved_at = 0.0
         self._writer = ThreadPoolExecutor(1, "checkpoint")
@@ -113,10 +115,10 @@ class Checkpoints:
         engine.add_event_handler(Events.COMPLETED, lambda _: self.wait())
 
     def wait(self) -> None:
-        """Until the last file has its name.
+        """Wait until the last checkpoint is written.
 
         Raises:
-            DataError: when it cannot be written.
+            DataError: it cannot be written.
         """
         if self._writing is None:
             return
@@ -128,23 +130,23 @@ class Checkpoints:
 
     @property
     def size(self) -> int:
-        """Bytes of a file, about."""
+        """Approximate size of a checkpoint in bytes."""
         size = _size({name: thing.state_dict() for name, thing in self.objects.items()})
         optimizer = self.objects.get("optimizer")
-        if optimizer is not None and not optimizer.state:  # before its first step; Adam keeps two numbers a weight
+        if optimizer is not None and not optimizer.state:  # before its first step; Adam keeps two values a weight
             size += 2 * _size([group["params"] for group in optimizer.param_groups])
         return size
 
     def check_space(self) -> None:
-        """Make sure that the disk has room for the checkpoints.
+        """Check that the disk has room for the checkpoints.
 
         Raises:
-            DataError: when the folder's disk has too little room.
+            DataError: the folder's disk has too little free space.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         size = self.size
-        there = sum(file.stat().st_size for file in self._files())
-        missing = (self.keep + 1) * size - there - shutil.disk_usage(self.folder).free
+        existing = sum(file.stat().st_size for file in self._files())
+        missing = (self.keep + 1) * size - existing - shutil.disk_usage(self.folder).free
         if missing > 0:
             raise DataError.of(
                 self.folder,
@@ -162,13 +164,13 @@ class Checkpoints:
             self._continue(engine, found)
 
     def _prepare_folder(self) -> Path | None:
-        """The file to continue from, if any; room for new ones."""
-        self._clear_leftovers()
+        """Return the checkpoint to resume from, if any; otherwise make sure that the folder is free for a new run."""
+        self._remove_partial_files()
         self.check_space()
         found = self._newest()
         if found is not None and self.resume:
             return found
-        self._make_way(found)
+        self._clear_folder(found)
         return None
 
     def _current_settings(self) -> dict[str, Any]:
@@ -176,7 +178,7 @@ class Checkpoints:
         return {VERSION: 2, **settings, "number of ranks": world_size(), "training cases": self.cases}
 
     def _files(self) -> list[Path]:
-        """From the newest to the oldest."""
+        """Checkpoints, newest first."""
         return sorted(self.folder.glob("step_*.pt"), reverse=True)
 
     def _newest(self) -> Path | None:
@@ -189,13 +191,13 @@ class Checkpoints:
             raise DataError.of(self.folder, "only damaged checkpoints", "a whole one, or the folder removed")
         return None
 
-    def _make_way(self, newest: Path | None) -> None:
-        """Refuse to replace another run, or remove it if that was asked for."""
+    def _clear_folder(self, newest: Path | None) -> None:
+        """Remove the files of an earlier run if ``overwrite`` is set; otherwise raise if there are any."""
         weights = [path for name in WEIGHTS if (path := self.folder.parent / name).is_file()]
         results = [path for name in RESULTS for path in self.results.glob(name)] if self.results else []
         if not self.overwrite:
             self._refuse_to_replace(newest, weights, [path for path in results if path.name in TABLES])
-        # Weights and tables of one run must not stand beside the record of another.
+        # Weights and tables of one run must not be mixed with those of another.
         for file in [*self._files(), *weights, *results]:
             file.unlink()
 
@@ -238,7 +240,7 @@ class Checkpoints:
             raise DataError.of(path, f"a run of other settings ({different})", "the same, or another --model_dir")
 
     def _refuse_other_data(self, path: Path, saved: dict[str, dict[str, str]]) -> None:
-        """Compare what the volumes hold; their ids have been compared before, if only those of the training."""
+        """Compare the content of the volumes; the ids of the training cases have been compared as settings."""
         if self.changed_data or not saved or not self.volumes:
             return
         changed = []
@@ -260,7 +262,7 @@ class Checkpoints:
 
     def _save_epoch(self, engine: Engine) -> None:
         if engine.should_terminate == "skip_completed":
-            return  # the validation was interrupted; the file of before it is there
+            return  # the validation was interrupted; resuming repeats it
         done = engine.state.iteration >= engine.state.epoch_length * engine.state.max_epochs
         self._save(engine, finished=done or bool(engine.should_terminate))
 
@@ -270,7 +272,7 @@ class Checkpoints:
             return
         state = self._state_of(engine) | {"epoch_pending": epoch_pending, "finished": finished}
         try:
-            self.wait()  # also brings up what went wrong in the thread
+            self.wait()  # also raises what went wrong in the background thread
         except DataError as error:
             logger.warning("%s; training goes on, and the next one is tried", error)
         path = self.folder / f"step_{engine.state.iteration:08d}.pt"
@@ -295,14 +297,14 @@ class Checkpoints:
             old.unlink()
         self.seconds = time.monotonic() - started
 
-    def _clear_leftovers(self) -> None:
-        """Remove what a killed process was writing."""
+    def _remove_partial_files(self) -> None:
+        """Remove temporary files of a killed process."""
         for file in self.folder.glob(".*step_*.pt"):
             file.unlink()
 
 
 def _copied(value: Any) -> Any:
-    """A copy on the CPU that training cannot change any more."""
+    """Copy all tensors to the CPU, so that training does not change them while they are written."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
@@ -313,7 +315,7 @@ def _copied(value: Any) -> Any:
 
 
 def _size(value: Any) -> int:
-    """Bytes of all tensors."""
+    """Total bytes of all tensors."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
@@ -321,7 +323,7 @@ def _size(value: Any) -> int:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the file can be read and has its checksums; torch does not look at these."""
+    """Whether the file can be read and its checksums match; torch does not verify them."""
     try:
         with zipfile.ZipFile(path) as file:
             return file.testzip() is None
@@ -330,7 +332,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def made_from(path: Path) -> dict[str, Any]:
-    """Settings and data of a checkpoint's run; empty if the file cannot be read."""
+    """Return settings and data of the run that wrote a checkpoint; empty if the file cannot be read."""
     try:
         state = _read(path)
         return {**state["settings"], "data": state.get("data")}
@@ -341,7 +343,7 @@ def made_from(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not one of ours
+    except Exception as error:  # torch raises many types of errors for damaged files
         raise DataError.of(
             path, f"an unreadable file ({type(error).__name__})", "a checkpoint of this package"
         ) from error

@@ -1,17 +1,19 @@
-"""Ending a training that no longer gets better."""
+"""Early stopping of training."""
 
 from ignite.engine import Engine, Events
 
 
 class EarlyStop:
-    """Completes the training when the best validation lies ``patience`` epochs back.
+    """Ends training when the key metric has not improved for ``patience`` epochs.
 
-    It keeps nothing of its own: the epoch of the best metric is the evaluator's, which :class:`Checkpoints` carries
-    over to the next session. List it after the ``ValidationHandler``.
+    The epoch of the best metric is taken from the evaluator, for which :class:`Checkpoints` saves it. List this handler
+    after the ``ValidationHandler``.
+
+    Example: ``{"_target_": "custom.handlers.EarlyStop", "evaluator": "@validate#evaluator", "patience": 10}``
 
     Args:
         evaluator: the validation engine.
-        patience: epochs; None never stops.
+        patience: number of epochs without improvement; None never stops.
     """
 
     def __init__(self, *, evaluator: Engine, patience: int | None = None) -> None:
@@ -21,9 +23,9 @@ class EarlyStop:
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
         if self.patience is not None:
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self._look)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._stop_without_improvement)
 
-    def _look(self, engine: Engine) -> None:
-        best = max(0, self.evaluator.state.best_metric_epoch)  # -1 before the first
+    def _stop_without_improvement(self, engine: Engine) -> None:
+        best = max(0, self.evaluator.state.best_metric_epoch)  # -1 before the first validation
         if not engine.should_terminate and engine.state.epoch - best >= self.patience:
             engine.terminate()

@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights."""
+"""Exponential moving average of the weights."""
 
 from typing import Any
 
@@ -9,22 +9,24 @@ from ..system.distributed import unwrapped
 
 
 class EMA:
-    """Keeps an exponential moving average of a network's weights and buffers, from its making on.
+    """Keeps an exponential moving average of a network's weights and buffers.
 
     After optimizer step t the average moves by ``1 - d`` towards the weights, ``d = min(decay, (1 + t) / (10 + t))``:
-    the first steps, of which the weights still bear the marks of their initialisation, are soon forgotten, also in a
-    short run. The average starts as the weights after the first step. Integer buffers (a count of batches) are copied.
+    the growing decay makes the average forget the first steps quickly, also in a short run. The average starts as the
+    weights after the first step. Integer buffers (batch counts) are copied.
 
-    The averaged network is :attr:`network`; evaluate and save that one. Its keys are the network's own, also under
-    ``DistributedDataParallel``, where every rank keeps the same average of the weights, and of its own buffers.
+    Evaluate and save :attr:`network`, the averaged network. Its keys have no ``module.`` prefix, also under
+    ``DistributedDataParallel``, where weights are equal on all ranks but each rank averages its own buffers.
 
     Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the growing decay is that of
     TensorFlow's ``ExponentialMovingAverage``.
 
+    Example: ``{"_target_": "custom.handlers.EMA", "network": "@network", "optimizer": "@optimizer", "decay": 0.999}``
+
     Args:
         network: the network that is trained, on its device.
-        optimizer: whose steps are followed.
-        decay: of the average; None or 0 keeps none, :attr:`network` is then the trained network itself.
+        optimizer: its optimizer; the average is updated after each of its steps.
+        decay: decay of the average; with None or 0 there is none, and :attr:`network` is the trained network itself.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class EMA:
         return self.source if self.average is None else self.average.module
 
     def state_dict(self) -> dict[str, Any]:
-        """The averaged weights and the count of steps."""
+        """Return the averaged weights and the number of steps."""
         return {} if self.average is None else self.average.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

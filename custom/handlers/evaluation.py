@@ -1,4 +1,4 @@
-"""The handlers of a validation or evaluation."""
+"""Handlers for validation and evaluation, as one group."""
 
 from typing import Any
 
@@ -16,26 +16,29 @@ from .save_weights import SaveBestWeights
 
 @without_effect("output_dir", "load_from", "save_to", "title", "progress", "stats", "panels")
 class EvaluationHandlers(HandlerGroup):
-    """What a validation or evaluation loads, shows and keeps.
+    """The handlers of a validation or evaluation, in this order.
 
     ============  =======================================================================================
-    load_weights  :class:`LoadWeights`, if there is a ``load_from``
+    load_weights  :class:`LoadWeights`, if ``load_from`` is given
     progress      :class:`ProgressBar`
     stats         MONAI's ``StatsHandler``: one line with the scores
     panels        :class:`Panels`: pictures of the first volumes
-    save_weights  :class:`SaveBestWeights`, if there is a ``save_to``
+    save_weights  :class:`SaveBestWeights`, if ``save_to`` is given
     ============  =======================================================================================
 
-    Of several ranks only the first shows and draws.
+    With several ranks, only rank 0 prints and draws.
+
+    Example: ``{"_target_": "custom.handlers.EvaluationHandlers", "network": "@network", "output_dir": "@results_dir",
+    "load_from": "models/model.pt", "panels": false}``
 
     Args:
-        network: what is evaluated.
+        network: the network that is evaluated.
         output_dir: the run's folder.
         load_from: file or files of the weights to evaluate; None evaluates the network as it is.
-        save_to: where its weights are written after each validation that is the best so far; None writes none.
-        ignored_label: label value that counts neither as right nor as wrong.
-        title: of the progress bar.
-        changes: see :class:`HandlerGroup`.
+        save_to: file for the weights, written whenever the key metric improves; None writes none.
+        ignored_label: label value that is never an error in the pictures.
+        title: text before the progress bar.
+        changes: handlers to switch off or replace, see :class:`HandlerGroup`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Clipping of gradients, and the stop before numbers that are none reach the weights."""
+"""Gradient clipping, and protection of the weights from losses and gradients that are not finite."""
 
 import json
 import logging
@@ -23,29 +23,31 @@ logger = logging.getLogger(__name__)
 
 @without_effect("output_dir")
 class GradientGuard:
-    """Clips gradients by their norm, and leaves out every optimizer step whose loss or gradient is not finite.
+    """Clips gradients by their norm, and skips optimizer steps whose loss or gradient is not finite.
 
-    It acts just before the optimizer steps: once per step however many micro-batches are accumulated, also in a last
-    short group, and after MONAI's ``GradScaler`` has taken its scale out of the gradients. A left-out step changes
-    neither weights nor buffers (statistics of batch normalisation). After ``patience`` such steps in a row the run
-    ends with an error, and the batches they came from are listed in ``<output_dir>/non_finite.json``.
+    It acts once per optimizer step, after gradients have been accumulated and unscaled by the ``GradScaler``. A skipped
+    step changes neither weights nor buffers (batch-norm statistics). After ``patience`` skipped steps in a row the run
+    ends with an error, and the batches are listed in ``<output_dir>/non_finite.json``. A batch with a voxel that is not
+    finite ends the run at once.
 
-    A batch with a voxel that is not finite ends the run at once: the fault is in the data and comes back.
+    In float16, steps that the ``GradScaler`` skips to find its scale do not count, unless a loss is not finite or the
+    scale has fallen to 1.
 
-    In float16 a step that the ``GradScaler`` leaves out while it searches its scale is no such step, unless a loss is
-    not finite or the scale has fallen to 1.
+    ``engine.state.gradient_norm`` holds the last step's norm before clipping (L2, over all parameters).
 
-    ``engine.state.gradient_norm`` holds the norm before clipping (L2, over all parameters), of the last step.
+    Example: ``{"_target_": "custom.handlers.GradientGuard", "optimizer": "@optimizer", "network": "@network",
+    "output_dir": "@results_dir", "max_norm": 12.0}``
 
     Args:
-        optimizer: whose steps are guarded.
-        network: whose buffers are put back; under ``DistributedDataParallel`` the wrapped one.
-        max_norm: the largest norm that is left as it is; None clips nothing.
-        patience: steps in a row without a finite loss and gradient that end the run.
-        output_dir: folder of the record.
+        optimizer: its steps are guarded.
+        network: its buffers are restored; may be wrapped in ``DistributedDataParallel``.
+        max_norm: gradients with a larger norm are scaled down to it; None clips nothing.
+        patience: number of skipped steps in a row that ends the run.
+        output_dir: folder for ``non_finite.json``.
 
     Raises:
-        DataError: in the ``patience``-th step in a row, or at once for a faulty batch, naming the cases.
+        DataError: after ``patience`` skipped steps in a row, or at once for voxels that are not finite; names the
+            cases.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class GradientGuard:
     def _before_step(self, engine: Engine) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = get_total_norm([p.grad for p in parameters])
-        # the one moment at which the host waits for the device: all numbers at once
+        # one transfer for all values, the only point at which the CPU waits for the GPU
         losses = [*self._losses, engine.state.output["loss"].detach()]
         engine.state.gradient_norm, *values = torch.stack([norm.float(), *(loss.float() for loss in losses)]).tolist()
         self._stepped = _finite([engine.state.gradient_norm])
@@ -151,13 +153,13 @@ class GradientGuard:
 
 
 def _blamed(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of the batches of one step those that made it fail: by their image, else by their loss, else any of them."""
+    """The batches that made a step fail: those with faulty images, else those with faulty losses, else all."""
     faulty = [batch for batch in batches if batch["not_finite_in_image"]]
     return faulty or [batch for batch in batches if not math.isfinite(float(batch["loss"]))] or batches
 
 
 def _describe(iteration: int, batch: Any, loss: float) -> dict[str, Any]:
-    """What tells a batch from others: its iteration, cases and where in them; of a faulty image these cases alone."""
+    """Describe a batch: iteration, loss, cases and positions; only the faulty cases if voxels are not finite."""
     batch = batch if isinstance(batch, dict) else {}
     image = batch.get("image")
     faulty = []
@@ -173,7 +175,7 @@ def _plain(values: Any) -> list[Any]:
 
 
 def _cases(batches: list[dict[str, Any]]) -> list[str]:
-    """The cases' ids, each once."""
+    """Unique ids of the cases."""
     return list(dict.fromkeys(str(case) for batch in batches for case in batch.get("id", [])))
 
 

@@ -11,17 +11,17 @@ from ..errors import DataError, nearest
 class HandlerGroup:
     """Attaches handlers in a fixed order; each can be switched off or replaced by its name.
 
-    In a configuration ``"tensorboard": false`` switches a handler of a group off, and ``"tensorboard": {"_target_":
-    ...}`` puts another one in its place.
+    In a configuration, ``"tensorboard": false`` switches that handler of the group off, and ``"tensorboard":
+    {"_target_": ...}`` replaces it.
 
     Example: ``--train#handlers#3#tensorboard False``
 
     Args:
-        handlers: by name, in the order in which they are attached; None where there is none by default.
+        handlers: handlers by name, in the order in which they are attached; None for one that is off by default.
         changes: by name: False or None switches a handler off, True keeps it, anything else replaces it.
 
     Raises:
-        DataError: a change of a handler that the group does not have.
+        DataError: ``changes`` names a handler that the group does not have.
     """
 
     def __init__(self, handlers: Mapping[str, Any], changes: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a training run has reached, epoch by epoch, as a table and a picture."""
+"""Training history: a table with one row per epoch, and curves."""
 
 import csv
 import time
@@ -22,18 +22,19 @@ NOT_METRICS = {
 
 @without_effect()
 class History:
-    """Writes ``metrics.csv``, one row an epoch, and draws it as ``curves.png`` when training ends or is stopped.
+    """Writes ``metrics.csv``, one row per epoch, and plots it as ``curves.png`` when training ends or is stopped.
 
-    The columns are ``epoch``, ``step``, ``seconds`` (of training, in all sessions together), ``learning_rate``,
-    ``train_loss`` (mean over the epoch's steps), what :class:`Resources` measured, and every metric of the evaluator.
-    In an epoch without validation the metrics are left empty. List it after the ``ValidationHandler``.
+    The columns are ``epoch``, ``step``, ``seconds`` (of training, summed over sessions), ``learning_rate``,
+    ``train_loss`` (mean over the epoch's steps), the measurements of :class:`Resources`, and the evaluator's metrics
+    (empty in epochs without validation). List it after the ``ValidationHandler``. Its state dict, saved by
+    :class:`Checkpoints`, lets a resumed run continue the table. With several ranks, rank 0 writes.
 
-    Its state dict carries the table and the running epoch over to the next session. Of several ranks the first writes.
+    Example: ``{"_target_": "custom.handlers.History", "output_dir": "@results_dir", "optimizer": "@optimizer"}``
 
     Args:
-        output_dir: the run's folder; created.
-        optimizer: read for its learning rate.
-        evaluator: the validation engine; ``None`` where there is none.
+        output_dir: the run's folder; created if missing.
+        optimizer: its learning rate is recorded.
+        evaluator: the validation engine; None if there is none.
     """
 
     def __init__(self, *, output_dir: str, optimizer: torch.optim.Optimizer, evaluator: Engine | None = None) -> None:
@@ -57,18 +58,18 @@ class History:
             self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
 
     def state_dict(self) -> dict[str, Any]:
-        """The table, the losses of the running epoch, and the seconds so far."""
+        """Return the table, the losses of the current epoch, and the seconds of training so far."""
         seconds = time.monotonic() - self._started
         return {"rows": [dict(row) for row in self.rows], "losses": self._epoch_losses(), "seconds": seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after ``state``; the seconds count from now."""
+        """Continue from ``state``; seconds count on from now."""
         self.rows = [dict(row) for row in state["rows"]]
         self._earlier_losses, self._losses = state["losses"], []
         self._started = time.monotonic() - state["seconds"]
 
     def _epoch_losses(self) -> torch.Tensor:
-        """The losses of the running epoch, also those of earlier sessions."""
+        """Losses of the current epoch, including those from before a resume."""
         losses = torch.stack(self._losses).float().cpu() if self._losses else torch.empty(0)
         return torch.cat([self._earlier_losses, losses])
 
@@ -76,7 +77,7 @@ class History:
         self._started = time.monotonic()
 
     def _remember_loss(self, engine: Engine) -> None:
-        # Kept on the device: reading the value here would wait for the GPU at every step.
+        # Kept on the device: reading the value here would make every step wait for the GPU.
         self._losses.append(engine.state.output["loss"].detach())
 
     def _remember_validation(self, _: Engine) -> None:
@@ -98,7 +99,7 @@ class History:
         self.rows.append(row)
         self._earlier_losses, self._losses, self._validated = torch.empty(0), [], False
         if rank() == 0:
-            with dispensable(self.output_dir / TABLE):  # written whole after each epoch
+            with dispensable(self.output_dir / TABLE):  # written anew after each epoch
                 write_rows(self.output_dir / TABLE, self.rows)
 
     def _draw(self, _: Engine) -> None:
@@ -108,7 +109,7 @@ class History:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write dictionaries as a CSV whose columns are all their keys, in order of appearance."""
+    """Write dictionaries as a CSV file whose columns are all their keys, in order of appearance."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
 
     def write(file: Path) -> None:
@@ -121,7 +122,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]], file: Path | BinaryIO) -> None:
-    """Draw loss and metrics over the epochs, as a PNG."""
+    """Plot loss and metrics over the epochs, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -140,7 +141,7 @@ def draw_curves(rows: list[dict[str, Any]], file: Path | BinaryIO) -> None:
 
 
 def metric_names(rows: list[dict[str, Any]]) -> list[str]:
-    """Names of the validation metrics to draw: those that grow from 0 to 1 as the network gets better."""
+    """Return the validation metrics to plot: scores between 0 and 1 for which higher is better."""
     names = dict.fromkeys(name for row in rows for name in row if name not in NOT_METRICS)
     values = {name: [row[name] for row in rows if isinstance(row.get(name), float)] for name in names}
     growing = [name for name in names if name.endswith(("dice", "score", "f1"))]

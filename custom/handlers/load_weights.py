@@ -13,16 +13,18 @@ from ..system.state_dict import read_state_dict
 
 @without_effect()
 class LoadWeights:
-    """Load a flat state dict, as ``models/model.pt`` is, into a network when the engine starts.
+    """Loads a flat state dict, such as ``models/model.pt``, into a network when the engine starts.
 
-    MONAI's ``CheckpointLoader`` does the same; this one says in one line what is wrong with the file.
+    Unlike MONAI's ``CheckpointLoader``, it reports a faulty file in one line.
+
+    Example: ``{"_target_": "custom.handlers.LoadWeights", "path": "models/model.pt", "network": "@network"}``
 
     Args:
         path: the file, or one for each member of a :class:`custom.networks.ensemble.Ensemble`.
-        network: what to load it into, on whatever device it is.
+        network: the network, on any device.
 
     Raises:
-        DataError: when the engine starts: the file is missing, damaged, or of another network.
+        DataError: when the engine starts: the file is missing, damaged, or holds weights of another network.
     """
 
     def __init__(self, *, path: str | Sequence[str], network: torch.nn.Module) -> None:
@@ -38,14 +40,14 @@ class LoadWeights:
 
 
 def load_weights(path: str | Path | Sequence[str], network: torch.nn.Module) -> None:
-    """Load ``path`` into ``network``; nothing is executed from the file, and every key must fit."""
+    """Load ``path`` into ``network``; all keys must match. No code in the file is executed."""
     if not isinstance(path, str | Path):
         for member, file in zip(getattr(network, "members", [network]), path, strict=True):
             load_weights(file, member)
         return
     path = Path(path)
     state = read_state_dict(path)
-    network = getattr(network, "module", network)  # DistributedDataParallel keeps the network one level down
+    network = getattr(network, "module", network)  # the network inside DistributedDataParallel
     expected = network.state_dict()
     wrong = [key for key in expected if key not in state or state[key].shape != expected[key].shape]
     wrong += [key for key in state if key not in expected]

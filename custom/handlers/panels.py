@@ -1,4 +1,4 @@
-"""Pictures of what the network saw and said."""
+"""Pictures of image, label, prediction and errors."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,21 +13,23 @@ from ..system.files import dispensable, write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Class 1 and 2 over the grey image; error panel: missed and false alarm.
+# Classes 1 and 2; false negatives and false positives.
 LABEL_COLOURS = ["#f4a261", "#e63946"]
 ERROR_COLOURS = ["#4895ef", "#f72585"]
 
 
 @without_effect()
 class Panels:
-    """Saves image, label, prediction and error of the first volumes an evaluator sees, as ``panels/<id>.png``.
+    """Draws image, label, prediction and errors of an evaluator's first volumes as ``panels/<id>.png``.
 
     The slice shown is the one with most foreground in the label (without a label: in the prediction).
 
+    Example: ``{"_target_": "custom.handlers.Panels", "output_dir": "@results_dir", "n_cases": 8}``
+
     Args:
         output_dir: the run's folder; ``panels`` is created in it.
-        n_cases: how many volumes to draw.
-        ignored: label value that counts neither as right nor as wrong; ``None`` where there is none.
+        n_cases: number of volumes to draw.
+        ignored: label value that is never an error; None if there is none.
     """
 
     def __init__(self, *, output_dir: str, n_cases: int = 4, ignored: int | None = None) -> None:
@@ -37,7 +39,7 @@ class Panels:
         self._drawn = 0
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator whose outputs are decollated, ``pred`` and ``label`` being ``(1, D, H, W)``."""
+        """Register with an evaluator with decollated outputs; ``pred`` and ``label`` are ``(1, D, H, W)``."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._restart)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw_batch)
 
@@ -61,9 +63,9 @@ def draw_panel(
     """Draw one slice of a volume four times: plain, with the label, with the prediction, with the errors.
 
     Args:
-        image, label, pred: ``(D, H, W)``; label and prediction hold class numbers.
+        image, label, pred: ``(D, H, W)``; label and prediction hold class indices.
         title: text above the figure.
-        ignored: label value left out of the comparison.
+        ignored: label value that is never an error.
     """
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
@@ -89,13 +91,13 @@ def draw_panel(
 
 
 def _errors(label: np.ndarray, pred: np.ndarray, ignored: int | None) -> np.ndarray:
-    """1 where the label's class was missed, 2 where the prediction invented one; the ignored value is never wrong."""
+    """1 where a labelled voxel has another prediction, 2 where background does; 0 in the ignored region."""
     errors = np.where(label == pred, 0, np.where(label > 0, 1, 2))
     return errors if ignored is None else np.where(label == ignored, 0, errors)
 
 
 def _volume(tensor: Any) -> np.ndarray | None:
-    """``(C, D, H, W)`` to ``(D, H, W)``: the channel in the middle, which of a 2.5-D image is the slice itself."""
+    """``(C, D, H, W)`` to ``(D, H, W)``: the middle channel, which in a 2.5-D image is the slice itself."""
     if tensor is None:
         return None
     array = torch.as_tensor(tensor).detach().cpu().float().numpy()

@@ -1,4 +1,4 @@
-"""One bad volume among many: the others are predicted, and the end says which it was."""
+"""Inference that continues after a failed case."""
 
 import logging
 from collections import Counter
@@ -17,14 +17,15 @@ logger = logging.getLogger(__name__)
 
 @without_effect()
 class PerCaseUpdate:
-    """The step of an evaluator that goes on after a case that fails, and raises when all others are done.
+    """An ``iteration_update`` for an evaluator that continues after a failed case, and raises an error at the end.
 
-    It is the evaluator's ``iteration_update``, and listens to its end by itself. The items come, one in a batch, from
-    :class:`custom.data.inference.InferenceDataset`.
+    The batches, of one case each, come from :class:`custom.data.InferenceDataset`.
+
+    Example: ``"iteration_update": {"_target_": "custom.handlers.PerCaseUpdate", "output_dir": "@output_dir"}``
 
     Args:
-        output_dir: where the predictions are, for the message.
-        record: is told of each prediction that was written.
+        output_dir: folder of the predictions, for the error message.
+        record: registers each prediction that was written.
 
     Raises:
         DataError: at the end of the run, if a case could not be read, predicted or written.

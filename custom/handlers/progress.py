@@ -1,4 +1,4 @@
-"""A progress bar over an epoch, with the loss in it."""
+"""A progress bar with the loss."""
 
 import time
 from typing import Any
@@ -14,13 +14,15 @@ _SECONDS_BETWEEN_LOSSES = 0.5
 
 @without_effect()
 class ProgressBar(IgniteProgressBar):
-    """Ignite's progress bar, attachable by MONAI's engines: how far the epoch is, time left, s/step, and the loss.
+    """Ignite's progress bar as a handler for MONAI's engines: progress of the epoch, time left, s/step and loss.
 
-    The loss is read twice a second: reading it waits for the GPU.
+    The loss is read at most twice a second, since reading it waits for the GPU.
+
+    Example: ``{"_target_": "custom.handlers.ProgressBar", "desc": "training"}``
 
     Args:
-        desc: text before the bar, for example ``"training"``.
-        unit: what is counted.
+        desc: text before the bar.
+        unit: name of an iteration.
     """
 
     def __init__(self, *, desc: str | None = None, unit: str = "step") -> None:
@@ -36,7 +38,7 @@ class ProgressBar(IgniteProgressBar):
         super().attach(engine, output_transform=self._loss)
 
     def _loss(self, output: Any) -> dict[str, float]:
-        """The loss of a training step, at times; an evaluator's output has none."""
+        """The loss last read from a training step; an evaluator's output has none."""
         now = time.monotonic()
         if isinstance(output, dict) and "loss" in output and now - self._read_at >= _SECONDS_BETWEEN_LOSSES:
             self._shown = {"loss": float(torch.as_tensor(output["loss"]).detach().mean())}

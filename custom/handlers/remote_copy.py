@@ -1,4 +1,4 @@
-"""A run's files in a bucket, so that another machine can go on with it."""
+"""Copies of a run's files in a bucket, from which another machine can resume it."""
 
 import logging
 import tempfile
@@ -21,31 +21,34 @@ logger = logging.getLogger(__name__)
 
 @without_effect()
 class RemoteCopy:
-    """Keeps copies of a run's folders at a URL: ``<url>/<name>/...`` for each folder.
+    """Keeps copies of a run's folders at a URL, each at ``<url>/<name>/``.
 
-    When training starts, files that are there and not here are fetched, and all of them if the newest checkpoint is
-    there: :class:`Checkpoints` then finds what another machine has left. From then on new and changed files are
-    uploaded by a thread, checkpoints as the last of each round: with a checkpoint in the bucket the best weights of its
-    time are there too. Files whose name begins with a dot, which are being written, stay here. A lost connection is
-    reported, and the files go with a later round.
+    When training starts, files that are missing here are downloaded, or all files if the bucket has the newer
+    checkpoint, so that :class:`Checkpoints` can resume a run of another machine. From then on a background thread
+    uploads new and changed files, checkpoints last, so that the weights that belong to a checkpoint are always there
+    too. Hidden files, which are still being written, are left out. If an upload fails, a warning is logged and the next
+    round tries again.
 
-    It has to be attached before :class:`Checkpoints`, which looks for files when training starts.
+    List it before :class:`Checkpoints`.
+
+    Example: ``{"_target_": "custom.handlers.RemoteCopy", "folders": {"models": "models"}, "url": "gs://bucket/run1"}``
 
     Args:
         folders: local folders by name, such as those of weights and results.
-        url: an fsspec URL such as ``gs://bucket/run1``; None copies nothing.
-        interval_s: seconds between two rounds.
+        url: an fsspec URL; None copies nothing.
+        interval_s: seconds between two rounds of uploads.
 
     Raises:
-        DataError: the URL's file system is not installed; when training starts: another run is there than here.
+        DataError: the package for the URL's file system is not installed; when training starts: the bucket holds
+            another run than the local folders.
     """
 
     def __init__(self, *, folders: Mapping[str, str], url: str | None = None, interval_s: float = 15.0) -> None:
         self.folders = {name: Path(folder) for name, folder in folders.items()}
         self.url = url
         self.interval_s = interval_s
-        self._there: dict[str, tuple[int, int]] = {}
-        """Size and time of change of what was uploaded, by its path below the URL."""
+        self._uploaded: dict[str, tuple[int, int]] = {}
+        """Size and modification time of uploaded files, by path relative to the URL."""
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -60,14 +63,14 @@ class RemoteCopy:
             self._ended.clear()
             self._thread = threading.Thread(target=self._run, name="remote copy", daemon=True)
             self._thread.start()
-            # added now, so that they come after those of all other handlers, which still write
+            # added now, so that they run after all other handlers, which may still write
             for end in (Events.TERMINATE, Events.COMPLETED):
                 engine.add_event_handler(end, self._finish)
             engine.add_event_handler(Events.EXCEPTION_RAISED, self._finish_and_raise)
-        gather(None)  # the other ranks look for checkpoints after that
+        gather(None)  # the other ranks wait for the download
 
     def download(self) -> None:
-        """Fetch the files that are there and not here; all of them, if the run has gone further there."""
+        """Download files that are missing here, or all of them if the bucket has the newer checkpoint."""
         system = filesystem(self.url)
         system.invalidate_cache()
         root = system._strip_protocol(self.url).rstrip("/")
@@ -82,10 +85,10 @@ class RemoteCopy:
                 logger.info("fetching %s", remote)
                 fetch: Callable[[Path], Any] = lambda file, remote=remote: system.get_file(remote, str(file))  # noqa: E731
                 write_whole(local, fetch)
-                self._there[key] = _version(local)
+                self._uploaded[key] = _version(local)
 
     def _refuse_another_run(self, system: Any, there: Mapping[str, str]) -> None:
-        """Files of the one would be written over those of the other, here or there."""
+        """Raise if local and remote checkpoints are of different runs, which would overwrite each other."""
         here = self._here()
         ours, theirs = (max(filter(_is_checkpoint, keys), key=_name, default=None) for keys in (here, there))
         if ours is None or theirs is None:
@@ -99,24 +102,24 @@ class RemoteCopy:
             raise DataError.of(self.url, found, "another --output_dir or another --model_dir")
 
     def upload(self) -> None:
-        """Upload what is new or has changed since, and delete checkpoints and weights that are no longer kept here."""
+        """Upload new and changed files, and delete checkpoints and weights that no longer exist here."""
         system = filesystem(self.url)
         root = system._strip_protocol(self.url).rstrip("/")
         files = self._here()
         for key in sorted(files, key=_is_checkpoint):
             try:
                 version = _version(files[key])
-                if self._there.get(key) != version:
+                if self._uploaded.get(key) != version:
                     system.put_file(str(files[key]), f"{root}/{key}")
-                    self._there[key] = version
-            except FileNotFoundError:  # a checkpoint that gave way to a newer one meanwhile
+                    self._uploaded[key] = version
+            except FileNotFoundError:  # an old checkpoint, deleted meanwhile
                 continue
-        for key in [key for key in self._there if _belongs_to_a_run(key) and key not in files]:
+        for key in [key for key in self._uploaded if _belongs_to_a_run(key) and key not in files]:
             system.rm_file(f"{root}/{key}")
-            del self._there[key]
+            del self._uploaded[key]
 
     def _here(self) -> dict[str, Path]:
-        """The files of the folders by their path below the URL."""
+        """The local files by path relative to the URL."""
         return {
             f"{name}/{path.relative_to(folder).as_posix()}": path
             for name, folder in self.folders.items()
@@ -131,7 +134,7 @@ class RemoteCopy:
     def _try_to_upload(self) -> None:
         try:
             self.upload()
-        except Exception as error:  # every fsspec package has errors of its own, and training does not end for them
+        except Exception as error:  # fsspec's packages raise various types
             logger.warning("%s: not up to date (%s: %s)", self.url, type(error).__name__, error)
 
     def _finish(self, _: Engine) -> None:
@@ -161,7 +164,7 @@ def _name(key: str) -> str:
 
 
 def _belongs_to_a_run(key: str) -> bool:
-    """Whether a file may not outlive the run: of one that was replaced, weights would be taken for the new one's."""
+    """Whether the file must be deleted with its run: old weights would be taken for those of the new run."""
     return _is_checkpoint(key) or _name(key) in WEIGHTS
 
 

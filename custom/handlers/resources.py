@@ -1,4 +1,4 @@
-"""What training waits for and how much memory it takes."""
+"""Measurements of training: time per step, waiting for data, memory."""
 
 import time
 
@@ -13,14 +13,18 @@ GIB = 2**30
 
 @without_effect()
 class Resources:
-    """Measures every epoch, into ``engine.state.resources``, for :class:`History` and :class:`TensorBoard`.
+    """Measures each epoch, for :class:`History` and :class:`TensorBoard`.
 
-    - ``seconds_per_step``: an iteration, data included, validation not;
-    - ``data_wait``: the share of that time in which no batch was ready;
-    - ``memory_gib``: main memory of this process and its workers that cannot be reclaimed (mapped files can);
-    - ``gpu_memory_gib``: the most that torch held of the GPU, on CUDA.
+    ``engine.state.resources`` then holds:
 
-    List it before the ``ValidationHandler``, whose memory is not that of training.
+    - ``seconds_per_step``: mean time of an iteration, including data loading, without validation;
+    - ``data_wait``: fraction of that time spent waiting for batches;
+    - ``memory_gib``: main memory of this process and its workers, without mapped files;
+    - ``gpu_memory_gib``: peak GPU memory reserved by torch, on CUDA.
+
+    List it before the ``ValidationHandler``, whose memory is not counted.
+
+    Example: ``{"_target_": "custom.handlers.Resources"}``
     """
 
     def __init__(self) -> None:
@@ -52,7 +56,7 @@ class Resources:
         self._steps += 1
 
     def _report(self, engine: Engine) -> None:
-        if self._steps == 0:  # an epoch whose steps were all in the session before
+        if self._steps == 0:  # resumed after the epoch's last step
             engine.state.resources = {}
             return
         seconds = self._ended - self._epoch_started

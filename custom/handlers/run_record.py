@@ -1,4 +1,4 @@
-"""What a run was made of, kept beside what it made."""
+"""A record of configuration, data and software versions for each run."""
 
 import json
 import platform
@@ -26,14 +26,16 @@ _SOURCE = Path(__file__).parent
 class RunRecord:
     """Writes ``run.json`` when training starts: configuration, cases, versions, commit, machine and command line.
 
-    The configuration is complete, with all overrides and with the values of the knobs at its top, and can be run again;
-    ``settings`` are those of it that can change results.
-    List it after :class:`Checkpoints`: a run that is refused there leaves the record of the one before.
+    ``configuration`` is complete, with all overrides applied, and can be run again; ``settings`` are those of its
+    values that can change results. List this handler after :class:`Checkpoints`, so that a run that is refused there
+    does not overwrite the record of an earlier one.
+
+    Example: ``{"_target_": "custom.handlers.RunRecord", "folders": ["@model_dir"], "configuration": "@configuration"}``
 
     Args:
-        folders: where to write it: the run's folder, and that of the weights.
+        folders: where to write the file: the run's folder and that of the weights.
         cases: lists of cases by name, such as ``{"training": [...], "validation": [...]}``.
-        configuration: of the run.
+        configuration: the run's configuration.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class RunRecord:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, CUDA and the packages that computations go through, as far as they are there."""
+    """Return the versions of Python, CUDA and the installed packages that affect results."""
     found = {"python": platform.python_version(), "cuda": torch.version.cuda or "none"}
     for package in _PACKAGES:
         try:
@@ -82,7 +84,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of this package's source, with ``+changes`` if files differ from it; None outside of a repository."""
+    """Return the commit of this package's source, with ``+changes`` if modified; None outside a repository."""
     try:
         head = _git("rev-parse", "HEAD")
         return f"{head}+changes" if _git("status", "--porcelain", "--untracked-files=no") else head

@@ -1,4 +1,4 @@
-"""Writing weights: the best ones and the last."""
+"""Saving the best and the final weights."""
 
 import math
 from pathlib import Path
@@ -14,15 +14,17 @@ from ..system.files import CANNOT_WRITE, why_unwritten, write_whole
 
 @without_effect("path")
 class SaveBestWeights:
-    """Writes a network's weights when a validation has reached a new best value of its key metric.
+    """Saves a network's weights whenever a validation improves the key metric.
 
     A value that is not finite is never the best. The best value so far is ``evaluator.state.best_metric``, which
-    :class:`Checkpoints` keeps over sessions.
+    :class:`Checkpoints` restores when a run is resumed.
+
+    Example: ``{"_target_": "custom.handlers.SaveBestWeights", "path": "models/model.pt", "network": "@network"}``
 
     Args:
-        path: the file, a flat state dict with the network's own keys.
-        network: what the evaluator evaluates, on any device. Of several ranks, all evaluate it with the buffers
-            (statistics of batch norm) of the first, which are the ones that are written.
+        path: the file, a flat state dict.
+        network: the network that is evaluated, on any device. With several ranks, all use the buffers (batch-norm
+            statistics) of rank 0, which are the ones that are saved.
     """
 
     def __init__(self, *, path: str, network: torch.nn.Module) -> None:
@@ -40,17 +42,20 @@ class SaveBestWeights:
             return
         if math.isfinite(state.best_metric):
             _write(self.path, self.network)
-        else:  # MONAI takes whatever comes first, and nothing is greater than NaN
+        else:  # MONAI keeps a first value of NaN, which no later one would exceed
             state.best_metric, state.best_metric_epoch = -1, -1
 
 
 @without_effect("path")
 class SaveFinalWeights:
-    """Writes a network's weights when training is complete; not when it was interrupted or failed.
+    """Saves a network's weights when training is complete, not when it was interrupted or failed.
+
+    Example: ``{"_target_": "custom.handlers.SaveFinalWeights", "path": "models/model_final.pt", "network":
+    "@network"}``
 
     Args:
-        path: the file, a flat state dict with the network's own keys.
-        network: as trained, or its average.
+        path: the file, a flat state dict.
+        network: the trained network, or its average.
     """
 
     def __init__(self, *, path: str, network: torch.nn.Module) -> None:
@@ -63,10 +68,10 @@ class SaveFinalWeights:
 
 
 def _write(path: Path, network: torch.nn.Module) -> None:
-    """Write the weights of a network.
+    """Save the weights of a network.
 
     Raises:
-        DataError: the disk is full. Going on would lose the weights; the checkpoint from before them is there.
+        DataError: the file cannot be written, for example because the disk is full.
     """
     if rank() != 0:
         return

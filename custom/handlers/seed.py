@@ -1,4 +1,4 @@
-"""Randomness inside the network by counter, so that a resumed run needs no generator's state."""
+"""Reproducible random numbers inside the network, also after resuming."""
 
 import torch
 from ignite.engine import Engine, Events
@@ -6,18 +6,20 @@ from ignite.engine import Engine, Events
 from ..ops.randomness import item_generator
 from ..system.distributed import rank
 
-# The datasets draw from the first streams of the same seed.
+# The datasets use the lower streams of the same seed.
 _STREAM = 1 << 16
 
 
 class SeedSteps:
-    """Seeds torch before every iteration from (seed, iteration, rank) alone.
+    """Seeds torch before every iteration from (seed, iteration, rank).
 
-    What dropout and stochastic depth draw in iteration n is then the same whether the run was interrupted before it or
-    not, whatever was drawn in between (by a validation, by starting workers), and differs between ranks.
+    Dropout and stochastic depth then draw the same numbers in iteration n whether or not the run was interrupted,
+    whatever else drew random numbers in between; ranks draw different ones.
+
+    Example: ``{"_target_": "custom.handlers.SeedSteps", "seed": 0}``
 
     Args:
-        seed: of the run.
+        seed: the run's seed.
     """
 
     def __init__(self, *, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Moving a learning-rate schedule on by optimizer steps."""
+"""Learning-rate schedules that count optimizer steps."""
 
 from typing import Any
 
@@ -11,12 +11,14 @@ from .accumulation import ends_step
 class StepSchedule:
     """Steps a scheduler after every optimizer step, or a ``ReduceLROnPlateau`` after every validation.
 
-    MONAI's ``LrScheduleHandler`` counts iterations, of which several make one optimizer step when gradients are
-    accumulated. Steps that were left out because a gradient overflowed count too: the run is as long as planned.
+    MONAI's ``LrScheduleHandler`` counts iterations, several of which make one optimizer step when gradients are
+    accumulated. Steps that were skipped because a gradient was not finite count too.
+
+    Example: ``{"_target_": "custom.handlers.StepSchedule", "scheduler": "@lr_scheduler"}``
 
     Args:
-        scheduler: from :func:`custom.training.lr_schedules.build_schedule`, or any of torch's.
-        evaluator: the validation engine, whose key metric ``ReduceLROnPlateau`` looks at.
+        scheduler: from :func:`custom.training.lr_schedules.build_schedule`, or any torch scheduler.
+        evaluator: the validation engine, whose key metric ``ReduceLROnPlateau`` uses.
     """
 
     def __init__(self, *, scheduler: LRScheduler, evaluator: Engine | None = None) -> None:
@@ -28,7 +30,7 @@ class StepSchedule:
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
-            self.evaluator.add_event_handler(Events.COMPLETED, self._look)
+            self.evaluator.add_event_handler(Events.COMPLETED, self._step_on_metric)
         else:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
 
@@ -36,5 +38,5 @@ class StepSchedule:
         if ends_step(engine):
             self.scheduler.step()
 
-    def _look(self, evaluator: Engine, *_: Any) -> None:
+    def _step_on_metric(self, evaluator: Engine, *_: Any) -> None:
         self.scheduler.step(evaluator.state.metrics[evaluator.state.key_metric_name])

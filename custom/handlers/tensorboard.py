@@ -1,4 +1,4 @@
-"""A run on TensorBoard."""
+"""TensorBoard logs of a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,15 +20,17 @@ _HELD_STEPS = 20
 class TensorBoard:
     """Writes event files for TensorBoard.
 
-    For every iteration: the loss and each of its ``components`` (by name, where a loss has that attribute), the
-    learning rate and the norm of the gradient. For every epoch: what :class:`Resources` measured, the validation's
-    metrics, and the pictures that :class:`Panels` drew. Values stay on the GPU for 20 iterations and are then fetched
-    at once. A resumed run goes on in the same curves. List it after the ``ValidationHandler``.
+    For each iteration: the loss and its ``components`` (if it has that attribute), the learning rate and the gradient
+    norm. For each epoch: the measurements of :class:`Resources`, the validation metrics, and the pictures of
+    :class:`Panels`. Values are fetched from the GPU every 20 iterations. A resumed run continues the same curves. List
+    it after the ``ValidationHandler``.
+
+    Example: ``{"_target_": "custom.handlers.TensorBoard", "output_dir": "@results_dir", "optimizer": "@optimizer"}``
 
     Args:
         output_dir: the run's folder.
-        optimizer: read for its learning rate.
-        loss: read for its components.
+        optimizer: its learning rate is logged.
+        loss: its components are logged.
         evaluator: the validation engine.
     """
 
@@ -58,7 +60,7 @@ class TensorBoard:
             self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
 
     def _try(self, engine: Engine, work: Callable[[Engine], None]) -> None:
-        """Curves end where the disk is full (their writer gives up with the first error), the training does not."""
+        """Call ``work``; after the first error (full disk) no more curves are written, and training continues."""
         if self._given_up:
             return
         self._given_up = True
@@ -83,7 +85,7 @@ class TensorBoard:
             self._write_held()
 
     def _write_held(self) -> None:
-        """Write what is held, waiting for the GPU once."""
+        """Write the values held back, waiting for the GPU once."""
         tensors = [value for _, values in self._held for value in values.values() if isinstance(value, torch.Tensor)]
         numbers = iter(torch.stack([tensor.float() for tensor in tensors]).tolist() if tensors else ())
         for step, values in self._held:
@@ -102,7 +104,7 @@ class TensorBoard:
             for name, value in self.evaluator.state.metrics.items():
                 if torch.as_tensor(value).numel() == 1:
                     writer.add_scalar(f"validation/{name}", float(value), step)
-            for picture in sorted((self.output_dir / "panels").glob("[!.]*.png")):  # a killed session leaves half a one
+            for picture in sorted((self.output_dir / "panels").glob("[!.]*.png")):  # hidden ones are incomplete
                 writer.add_image(f"panels/{picture.stem}", _pixels(picture), step, dataformats="HWC")
         self._validated = False
         writer.flush()
@@ -111,7 +113,7 @@ class TensorBoard:
         if self._opened is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # what a former session wrote from this step on was lost and is done again
+            # hides what an interrupted session logged after the checkpoint
             self._opened = SummaryWriter(str(self.output_dir), purge_step=step)
         return self._opened
 
@@ -123,7 +125,7 @@ class TensorBoard:
 
 
 def _pixels(picture: Path) -> Any:
-    """``(H, W, 3)`` uint8."""
+    """Read a picture as ``(H, W, 3)`` uint8."""
     from matplotlib.image import imread
 
     return (imread(picture)[..., :3] * 255).round().astype("uint8")

@@ -1,4 +1,4 @@
-"""``--tracking mlflow`` of MONAI's runner, whose handler expects a trainer that takes its batches apart."""
+"""Makes ``--tracking mlflow`` of MONAI's runner work with trainers that do not decollate their outputs."""
 
 import functools
 from importlib.util import find_spec
@@ -10,10 +10,10 @@ from ..errors import DataError
 
 
 def support_mlflow() -> None:
-    """Let MONAI's ``MLFlowHandler`` log the loss of a trainer with ``decollate: false``, which reaches it in a tuple.
+    """Patch MONAI's ``MLFlowHandler`` to accept the loss of a trainer with ``decollate: false``, a tuple of one.
 
-    The runner adds that handler itself, so there is no entry of a configuration to change. Where mlflow is missing, one
-    line says so instead of what MONAI raises from its configuration's depths.
+    The runner creates that handler itself, so no configuration can change it. If mlflow is not installed, the handler
+    raises a :class:`DataError` of one line.
     """
     make = MLFlowHandler.__init__
 
@@ -29,5 +29,5 @@ def support_mlflow() -> None:
 
 
 def single(value: Any) -> Any:
-    """What a tuple of one holds; anything else as it is."""
+    """Return the element of a tuple of one; any other value unchanged."""
     return value[0] if isinstance(value, tuple) and len(value) == 1 else value

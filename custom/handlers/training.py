@@ -1,4 +1,4 @@
-"""The handlers of a training, in two groups: around each step, and around the run."""
+"""Handlers for training, in two groups: for each step, and for the whole run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,27 +27,30 @@ from .tensorboard import TensorBoard
 
 @without_effect("output_dir", "resources", "progress")
 class StepHandlers(HandlerGroup):
-    """What surrounds every training step; list it before the ``ValidationHandler``.
+    """The handlers of every training step, in this order; list the group before the ``ValidationHandler``.
 
     =========  ===========================================================================================
     loader     starts the stream of batches at the trainer's iteration
-    seed       :class:`SeedSteps`: what the network draws depends on seed, iteration and rank alone
+    seed       :class:`SeedSteps`: random numbers depend on seed, iteration and rank alone
     gradients  :class:`GradientGuard`: clips gradients, skips steps that are not finite
     schedule   :class:`StepSchedule`: steps the learning-rate schedule
-    resources  :class:`Resources`: seconds per step, share of waiting for data, memory
-    progress   :class:`ProgressBar`, on the first rank
+    resources  :class:`Resources`: time per step, waiting for data, memory
+    progress   :class:`ProgressBar`, on rank 0
     =========  ===========================================================================================
+
+    Example: ``{"_target_": "custom.handlers.StepHandlers", "loader": "@train#dataloader", "network": "@network",
+    "optimizer": "@optimizer", "lr_scheduler": "@lr_scheduler", "output_dir": "@results_dir"}``
 
     Args:
         loader: the trainer's :class:`custom.data.StreamLoader`.
         network: the network that is trained.
         optimizer: its optimizer.
-        lr_scheduler: from :func:`custom.training.lr_schedules.build_schedule`, or any of torch's.
+        lr_scheduler: from :func:`custom.training.lr_schedules.build_schedule`, or any torch scheduler.
         output_dir: the run's folder.
         evaluator: the validation engine, for a schedule that depends on its metric.
-        max_gradient_norm: the L2 norm of all gradients together above which they are clipped; None clips nothing.
-        seed: of the run.
-        changes: see :class:`HandlerGroup`.
+        max_gradient_norm: L2 norm over all gradients above which they are clipped; None clips nothing.
+        seed: the run's seed.
+        changes: handlers to switch off or replace, see :class:`HandlerGroup`.
     """
 
     def __init__(
@@ -81,33 +84,38 @@ class StepHandlers(HandlerGroup):
     *("checkpoint_minutes", "remote_copy", "tensorboard", "budget", "checkpoints", "record"),
 )
 class RunHandlers(HandlerGroup):
-    """What records a run, stops it in time and continues it; list it last.
+    """The handlers that record, stop and resume a run, in this order; list the group last.
 
     =============  ==========================================================================================
     remote_copy    :class:`RemoteCopy`: uploads weights, checkpoints and results if ``output_dir`` is a URL
     history        :class:`History`: ``metrics.csv`` and ``curves.png``
-    tensorboard    :class:`TensorBoard`, on the first rank
-    final_weights  :class:`SaveFinalWeights`: ``model_final.pt`` when the training is complete
+    tensorboard    :class:`TensorBoard`, on rank 0
+    final_weights  :class:`SaveFinalWeights`: ``model_final.pt`` when training is complete
     budget         :class:`Budget`: stops in time or on SIGTERM, and prints the command that continues the run
     checkpoints    :class:`Checkpoints`: the whole state of the run
-    record         :class:`RunRecord`: ``run.json``, what the run was made of
+    record         :class:`RunRecord`: ``run.json``, configuration, cases and versions
     =============  ==========================================================================================
 
+    Example: ``{"_target_": "custom.handlers.RunHandlers", "model_dir": "@model_dir", "results_dir": "@results_dir",
+    "output_dir": "@output_dir", "evaluator": "@validate#evaluator", "datasets": ["@train#dataset",
+    "@validate#dataset"], "objects": {"network": "@network", "optimizer": "@optimizer"}, "resume": true, "budget_hours":
+    12}``
+
     Args:
-        model_dir: folder of the weights and, in ``checkpoints``, of the state.
+        model_dir: folder of the weights; checkpoints are in ``checkpoints`` below it.
         results_dir: local folder of tables and pictures.
-        output_dir: as the user gave it: that folder, or a URL to upload to.
+        output_dir: the same folder, or a URL to upload to.
         evaluator: the validation engine, whose network is saved at the end.
-        datasets: those of training and validation, whose cases and volumes the run is made from.
-        objects: what has a ``state_dict``, by name, see :class:`Checkpoints`; ``optimizer`` and ``loss`` are also read
-            for the curves.
-        configuration: of the run; a run with another one does not continue it.
-        resume: whether to continue the run in ``model_dir``.
-        changed_data: whether to continue it although volumes have changed since.
-        overwrite: whether to replace a run in ``model_dir`` that is not continued.
-        budget_hours: from the start of the process; None sets no limit.
-        checkpoint_minutes: between two checkpoints.
-        changes: see :class:`HandlerGroup`.
+        datasets: the datasets of training and validation, in this order.
+        objects: objects with a ``state_dict``, by name, see :class:`Checkpoints`; ``optimizer`` (required) and ``loss``
+            are also logged.
+        configuration: the run's configuration; only a run with the same settings is resumed.
+        resume: whether to resume the run in ``model_dir``.
+        changed_data: whether to resume even though volumes have changed.
+        overwrite: whether to replace a run in ``model_dir`` when not resuming.
+        budget_hours: time limit from the start of the process; None sets no limit.
+        checkpoint_minutes: time between two checkpoints.
+        changes: handlers to switch off or replace, see :class:`HandlerGroup`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How a network sees a volume that is larger than its input."""
+"""Inference on volumes that are larger than the network's input, and autocast."""
 
 from .autocast import AutocastInferer
 from .slice_volume import SliceVolumeInferer

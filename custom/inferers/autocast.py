@@ -1,4 +1,4 @@
-"""One key for the precision of a network, wherever it runs."""
+"""Automatic mixed precision on any device."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,20 +12,22 @@ from .common import PRECISIONS, check_precision, device_of, fast_dtype
 
 @without_effect("device")
 class AutocastInferer(Inferer):
-    """Runs a network under ``torch.autocast``, on whatever device it is, and returns float32.
+    """Runs a network under ``torch.autocast`` on any device, and returns float32.
 
-    MONAI's engines cast on CUDA only. Losses, metrics and the blending of windows stay outside and see float32. In
-    training in float16 the engine needs MONAI's ``GradScaler``: ``"amp": "$@train#inferer.scales_gradients"``, with
-    ``"amp_kwargs": {"enabled": false}`` so that MONAI does not cast the loss too.
+    MONAI's engines autocast on CUDA only. Losses, metrics and the blending of windows are computed in float32. Training
+    in float16 needs MONAI's ``GradScaler``: set ``"amp": "$@train#inferer.scales_gradients"`` in the trainer, with
+    ``"amp_kwargs": {"enabled": false}`` so that MONAI does not cast the loss as well.
+
+    Example: ``{"_target_": "custom.inferers.AutocastInferer", "precision": "bfloat16", "device": "@device"}``
 
     Args:
-        precision: ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: the faster type of 16 bits that a CUDA
-            device has instructions for, float32 on a CPU, where training in bfloat16 is not faster.
-        device: where the network will run; for ``"auto"``.
-        inferer: how the network sees the input; by default all of it at once.
+        precision: ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: on CUDA the 16-bit type with hardware
+            support (bfloat16 if possible), on a CPU float32.
+        device: where the network will run, for ``"auto"``.
+        inferer: how to apply the network; by default to the whole input at once.
 
     Shape:
-        as the inferer's; a network that returns several tensors (a list, tuple or dictionary) keeps doing so.
+        as the inferer's; a network may return several tensors in a list, tuple or dictionary.
     """
 
     def __init__(
@@ -37,14 +39,14 @@ class AutocastInferer(Inferer):
         automatic = fast_dtype(device) if device.type == "cuda" else None
         self.dtype = automatic if precision == "auto" else PRECISIONS[precision]
         self.scales_gradients = self.dtype is torch.float16
-        """Whether gradients need a ``GradScaler``, lest small ones become 0."""
+        """Whether a ``GradScaler`` is needed to keep small gradients from underflowing."""
         self.inferer = SimpleInferer() if inferer is None else inferer
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         def float32_network(*network_args: Any, **network_kwargs: Any) -> Any:
             return _float32(network(*network_args, **network_kwargs))
 
-        # around all windows, since leaving the context forgets the converted weights
+        # around all windows, since leaving the context clears the cache of converted weights
         with torch.autocast(device_of(network, inputs).type, dtype=self.dtype, enabled=self.dtype is not None):
             return self.inferer(inputs, float32_network, *args, **kwargs)
 

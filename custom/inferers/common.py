@@ -1,4 +1,4 @@
-"""What the inferers share: where a network runs, in which precision, and what becomes of its output."""
+"""What the inferers have in common: devices, precision, and checks of the output."""
 
 import copy
 import logging
@@ -25,10 +25,10 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.floa
 
 
 def check_option(name: str, values: Sequence[str | None], known: Sequence[str | None]) -> None:
-    """Refuse values that are not among the known ones.
+    """Check that all values are among the known ones.
 
     Raises:
-        ValueError: when a value is not known.
+        ValueError: a value is not known.
     """
     for value in values:
         if value not in known:
@@ -36,19 +36,19 @@ def check_option(name: str, values: Sequence[str | None], known: Sequence[str | 
 
 
 def check_precision(precision: str) -> None:
-    """Refuse a precision that is not known.
+    """Check the inferers' argument ``precision``.
 
     Raises:
-        ValueError: when this is not a value of the inferers' argument ``precision``.
+        ValueError: the value is not known.
     """
     check_option("precision", [precision], ["auto", *PRECISIONS])
 
 
 @contextmanager
 def autocast_to(precision: str, device: torch.device) -> Iterator[torch.dtype | None]:
-    """Run what is inside in a precision; gives the type, or None where nothing is changed.
+    """Context in which torch autocasts to a precision; yields the data type, or None for float32.
 
-    Leaving the outermost of these contexts forgets the converted weights.
+    Leaving the outermost of these contexts clears the cache of converted weights.
     """
     dtype = fast_dtype(device) if precision == "auto" else PRECISIONS[precision]
     if dtype is None:
@@ -60,27 +60,27 @@ def autocast_to(precision: str, device: torch.device) -> Iterator[torch.dtype | 
 
 
 def fast_dtype(device: torch.device) -> torch.dtype | None:
-    """The type of 16 bits that is faster than float32 there, if any."""
+    """Return the 16-bit type that is faster than float32 on the device, if any."""
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float16
     if device.type == "cpu":
-        supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private, so it may go
+        supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private, may be removed
         return torch.bfloat16 if supported is not None and supported() else None
     return None
 
 
 def device_of(network: Callable, inputs: torch.Tensor) -> torch.device:
-    """Where the network's parameters are; where the input is, for a network without any."""
+    """Return the device of the network's parameters; of the input, if the network has none."""
     parameter = next(network.parameters(), None) if isinstance(network, nn.Module) else None
     return inputs.device if parameter is None else parameter.device
 
 
 def check_finite(output: torch.Tensor) -> None:
-    """Refuse a prediction with values that are not finite.
+    """Check that all values of a prediction are finite.
 
     Raises:
-        DataError: a value is not finite. Thresholds would take it for background without a word.
+        DataError: a value is not finite. A threshold would turn it into background silently.
     """
     if not output.sum().isfinite():
         raise DataError.of(
@@ -98,11 +98,11 @@ Narrow = TypeVar("Narrow", bound=WithPrecision)
 
 
 def predict_finite(inferer: Narrow, predict: Callable[[Narrow], torch.Tensor]) -> torch.Tensor:
-    """A prediction, made a second time in float32 where a value of it was too large for 16 bits.
+    """Predict, and repeat the prediction in float32 if a value overflowed in 16 bits.
 
     Args:
-        inferer: with ``precision``.
-        predict: called with the inferer, and the second time with one that is like it but in float32.
+        inferer: an inferer with ``precision``.
+        predict: called with the inferer; the second time with a copy of it in float32.
 
     Raises:
         DataError: a value is not finite in float32 either.
@@ -118,9 +118,9 @@ def predict_finite(inferer: Narrow, predict: Callable[[Narrow], torch.Tensor]) -
 
 
 def with_metadata_of(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | MetaTensor:
-    """The output with the metadata of the input, if that has any, so that ``Invertd`` and writers work on it."""
+    """Return the output with the metadata of the input, if it has any, for ``Invertd`` and writers."""
     if not isinstance(inputs, MetaTensor):
         return output
-    # an empty tensor carries the metadata, lest the input's dtype and device come along
+    # an empty tensor, so that dtype and device of the input are not copied
     metadata = MetaTensor([]).copy_meta_from(inputs, copy_attr=False)
     return convert_to_dst_type(output, metadata, dtype=output.dtype, device=output.device)[0]

@@ -1,4 +1,4 @@
-"""Smaller batches where a GPU's memory runs out."""
+"""Smaller batches when the GPU runs out of memory."""
 
 import logging
 from collections.abc import Callable
@@ -14,23 +14,23 @@ def predict_in_halves(
     unit: str,
     smaller: Callable[[int], None] | None = None,
 ) -> torch.Tensor:
-    """``predict(batch)``; where the GPU's memory does not suffice, half of the batch at a time, and so on.
+    """Return ``predict(batch)``; if the GPU runs out of memory, halve the batch, repeatedly if necessary.
 
     Args:
         predict: called with ``(n, ...)``, returns ``(n, ...)``.
-        batch: of at least one.
-        unit: what there are n of, for the warning.
-        smaller: told the new size of a batch.
+        batch: at least one item.
+        unit: name of the items, for the warning.
+        smaller: called with the new batch size.
 
     Raises:
-        torch.OutOfMemoryError: one alone is too much.
+        torch.OutOfMemoryError: memory does not suffice for a single item.
     """
     try:
         return predict(batch)
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             raise
-    # Out of the except clause, which would keep what the failed call holds.
+    # Outside of the except clause, which keeps the tensors of the failed call alive.
     torch.cuda.empty_cache()
     half = len(batch) // 2
     logger.warning("out of GPU memory with %d %s at a time: trying %d", len(batch), unit, half)

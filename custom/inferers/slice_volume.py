@@ -1,4 +1,4 @@
-"""Whole volumes through a network that sees slices."""
+"""Whole volumes predicted slice by slice with a 2-D network."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,44 +20,43 @@ FLIPS = ("vertical", "horizontal")
 
 @without_effect("sw_batch_size", "device", "output_device", "progress")
 class SliceVolumeInferer(Inferer):
-    """Predict a volume slice by slice, in batches, averaged over flips, and put the slices together again.
+    """Predicts a volume slice by slice, in batches, optionally averaged over flips.
 
-    The slices lie along the first spatial axis (in this package's canonical orientation, "SPL", from inferior to
-    superior); rows and columns are the second and the third. Channels of context are built by the same function as
-    in training, :func:`custom.ops.slice_context.slice_neighbours`.
+    Slices lie along the first spatial axis (in this package's orientation "SPL", from inferior to superior).
+    Neighbouring slices as channels are built by the same function as in training,
+    :func:`custom.ops.slice_context.slice_neighbours`. Beside the volume and its output, only one batch is in memory.
 
-    Memory beside the volume and its output: one batch. The volume stays where it is, batches go to the network's
-    device and predictions to the output's.
+    Example: ``{"_target_": "custom.inferers.SliceVolumeInferer", "sw_batch_size": 8, "divisor": 32,
+    "tta": ["horizontal"]}``
 
     Args:
         sw_batch_size: slices per call of the network.
-        tta: test-time augmentation: flips named ``"horizontal"`` (columns reversed: left and right of the patient) and
+        tta: test-time augmentation: flips ``"horizontal"`` (columns reversed: left and right of the patient) and
             ``"vertical"`` (rows reversed), in all combinations, whose predictions are averaged.
-        n_context: neighbouring slices on each side that the network sees as channels, the lowest first. With C
-            channels in the volume, channel ``k * C + c`` of the network's input is channel c of the k-th slice.
+        n_context: number of neighbouring slices on each side that are added as channels, lowest first. With C channels
+            in the volume, input channel ``k * C + c`` is channel c of the k-th slice.
         context_mm: distance between these slices in mm, see :func:`custom.ops.slice_context.context_offsets`; needs a
-            ``MetaTensor``, whose affine knows the distance. ``None``: adjacent slices.
-        divisor: rows and columns are padded to a multiple of it, at their ends and by the edge's values, and the
-            prediction is cropped back. MONAI's ``FlexibleUNet`` needs 32: at other sizes it answers with another size.
-        activation: ``"sigmoid"`` or ``"softmax"``: the views are averaged as probabilities, which are returned, so
-            that no activation must follow. ``None``: logits are averaged and returned.
-        precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"``: the network runs under autocast of that type.
-            ``"auto"``: bfloat16 where the processor has instructions for it (CPU with AVX512-BF16, CUDA from Ampere
-            on), float16 on older CUDA devices, else float32. Activation and averaging are float32.
-        device: where the network runs; by default where its parameters are, or the input where it has none.
-        output_device: where the result is collected; by default where the input is.
-        progress: show a progress bar.
+            ``MetaTensor`` for the slice spacing. None: adjacent slices.
+        divisor: rows and columns are padded at their end, with the edge's values, to a multiple of it, and the
+            prediction is cropped back. MONAI's ``FlexibleUNet`` needs 32.
+        activation: ``"sigmoid"`` or ``"softmax"``: probabilities are averaged and returned. None: logits are averaged
+            and returned.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``: type to which the network is autocast. ``"auto"``:
+            bfloat16 with hardware support (CPU with AVX512-BF16, CUDA from Ampere on), float16 on older CUDA devices,
+            otherwise float32. Activation and averaging are computed in float32.
+        device: where the network runs; by default where its parameters are, or the input if it has none.
+        output_device: where the result is collected; by default the input's device.
+        progress: whether to show a progress bar.
 
     Shape:
-        Input ``(B, C, D, H, W)``, or slices alone ``(B, C, H, W)``, of any dtype. The network is called with
-        ``(n, (2 * n_context + 1) * C, H', W')`` float32, n up to ``sw_batch_size``, H' and W' being H and W up to the
-        ``divisor``, and returns one tensor ``(n, C_out, H', W')``. Output ``(B, C_out, D, H, W)`` or ``(B, C_out, H,
-        W)`` float32; a ``MetaTensor`` with the input's metadata where the input is one, as MONAI's inferers do, so
-        that ``Invertd`` works on it.
+        Input ``(B, C, D, H, W)``, or single slices ``(B, C, H, W)``, of any dtype. The network is called with float32
+        ``(n, (2 * n_context + 1) * C, H', W')``, n up to ``sw_batch_size``, H' and W' being the padded sizes, and
+        returns one tensor ``(n, C_out, H', W')``. Output float32 ``(B, C_out, D, H, W)`` or ``(B, C_out, H, W)``; a
+        ``MetaTensor`` with the input's metadata if the input is one.
 
     Raises:
-        ValueError: an option that is unknown, an input of another number of dimensions or without slices,
-            ``context_mm`` without a known distance between slices, or a prediction of another size than its slice.
+        ValueError: an unknown option, an input with a wrong number of dimensions or without slices, ``context_mm``
+            without a known slice spacing, or a prediction whose size differs from its slice's.
         DataError: a prediction that is not finite.
     """
 
@@ -81,7 +80,7 @@ class SliceVolumeInferer(Inferer):
                 raise ValueError(f"{name} must be 1 or more, found {value}")
         check_option("activation", [activation], ACTIVATIONS)
         check_precision(precision)
-        context_offsets(n_context, context_mm, spacing_mm=1.0)  # refuses ill values now
+        context_offsets(n_context, context_mm, spacing_mm=1.0)  # raises for invalid values
         self.sw_batch_size = sw_batch_size
         self.views = views(tta, known=FLIPS)
         self.n_context = n_context
@@ -99,7 +98,7 @@ class SliceVolumeInferer(Inferer):
     ) -> torch.Tensor | MetaTensor:
         if inputs.ndim not in (4, 5) or 0 in inputs.shape:
             raise ValueError(f"expected (B, C, D, H, W) or (B, C, H, W), none of them 0, found {tuple(inputs.shape)}")
-        # metadata is put aside: every operation on a MetaTensor costs, and the network needs none of it
+        # as plain tensors: operations on a MetaTensor are slower
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         volumes = volumes.unsqueeze(2) if inputs.ndim == 4 else volumes
         offsets = self._offsets(inputs)
@@ -109,7 +108,7 @@ class SliceVolumeInferer(Inferer):
     def _volumes(
         self, volumes: torch.Tensor, offsets: list[list[int]], network: Callable, args, kwargs
     ) -> torch.Tensor:
-        """Predict ``(B, C, D, H, W)``, whose contexts have the given offsets."""
+        """Predict ``(B, C, D, H, W)`` with context slices at the given offsets."""
         device = torch.device(self.device) if self.device is not None else device_of(network, volumes)
         neighbours = [
             [slice_neighbours(index, volumes.shape[2], own) for index in range(volumes.shape[2])] for own in offsets
@@ -132,7 +131,7 @@ class SliceVolumeInferer(Inferer):
         return output
 
     def _predict(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], args, kwargs) -> torch.Tensor:
-        """The mean over all views of a batch, float32."""
+        """Mean over all views of a batch, float32."""
         total = None
         for view in self.views:
             values = view.back(self.activation(self._logits(view.of(batch), network, *args, **kwargs)))
@@ -140,7 +139,7 @@ class SliceVolumeInferer(Inferer):
         return total / len(self.views) if len(self.views) > 1 else total
 
     def _logits(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
-        """What the network says of one view, float32, of the view's own size."""
+        """Output of the network for one view, float32, cropped to the view's size."""
         rows, columns = (-length % self.divisor for length in batch.shape[2:])
         if rows == columns == 0:
             return network(batch, *args, **kwargs).float()
@@ -150,7 +149,7 @@ class SliceVolumeInferer(Inferer):
         return logits[:, :, : batch.shape[2], : batch.shape[3]]
 
     def _offsets(self, inputs: torch.Tensor) -> list[list[int]]:
-        """Offsets of the context, for each volume of the batch."""
+        """Offsets of the context slices, for each volume of the batch."""
         spacings = [None] * len(inputs)
         if self.context_mm is not None and self.n_context > 0:
             spacings = _slice_distances(inputs)

@@ -1,4 +1,4 @@
-"""A volume larger than the network's window, predicted window by window."""
+"""Sliding-window inference with little memory."""
 
 import logging
 from collections import deque
@@ -23,40 +23,43 @@ from .views import ROTATE90, views
 logger = logging.getLogger(__name__)
 
 
-@without_effect("sw_batch_size", "device", "output_device", "concurrency", "progress")
+@without_effect("sw_batch_size", "output_device", "concurrency", "progress")
 class SlidingWindow(Inferer):
-    """Predict overlapping windows and blend them with Gaussian weights; memory beside input and output is one slab.
+    """Predicts overlapping windows and blends them with Gaussian weights.
 
-    The windows, their weights and the result are those of :class:`monai.inferers.SlidingWindowInferer` in its Gaussian
-    mode. Windows are taken in the order of the first axis, so that a plane that no further window reaches can be
-    written to the output: what is kept meanwhile is ``roi_size[0]`` planes, not a second volume and a count map.
+    Windows, weights and result are those of :class:`monai.inferers.SlidingWindowInferer` in Gaussian mode. Windows are
+    predicted in the order of the first axis, and planes that no further window overlaps are written to the output at
+    once. Beside input and output, only ``roi_size[0]`` planes are in memory.
 
     :meth:`planes` does the same for volumes that do not fit into memory.
 
+    Example: ``{"_target_": "custom.inferers.SlidingWindow", "roi_size": [72, 136, 136], "overlap": 0.25,
+    "activation": "softmax", "channels": [1]}``
+
     Args:
-        roi_size: (D, H, W) of the window, in voxels. Axes shorter than it are padded by repeating the border.
-        overlap: share of the window that the next one covers, 0 to below 1, one number or (D, H, W).
-        sw_batch_size: windows per call of the network; halved when the GPU's memory runs out.
-        activation: ``"softmax"`` or ``"sigmoid"``: probabilities are blended and returned. ``None``: logits are.
-        channels: which channels to return; ``None``: all. A two-class softmax is known from its second channel alone.
-        tta: test-time augmentation: flips of the axes named ``"depth"``, ``"vertical"`` and ``"horizontal"`` and
-            quarter turns, ``"rotate90"``, in all combinations, whose predictions are averaged.
-        empty_value: windows in which no voxel is above it lie outside the scanned object: the network does not see them
-            and they are predicted as 0. ``None``: every window is predicted.
-        precision: see :class:`custom.inferers.SliceVolumeInferer`. On a CPU the network is also brought to
-            channels-last order when it runs in bfloat16, which is where that pays.
-        device: where the network runs; by default where its parameters are.
-        output_device: where the result is collected; by default where the input is.
-        concurrency: groups of windows predicted at the same time on a CPU, each in a thread of its own. With torch set
-            to one thread, the result does not depend on the number of cores, as it else does in the last bits.
-        progress: show a progress bar.
+        roi_size: (D, H, W) of the window, in voxels. Shorter axes are padded by repeating the border.
+        overlap: fraction of the window that the next one overlaps, 0 to below 1, one number or (D, H, W).
+        stride: (D, H, W) distance between windows in voxels, instead of ``overlap``.
+        sw_batch_size: windows per call of the network; halved when the GPU runs out of memory.
+        activation: ``"softmax"`` or ``"sigmoid"``: probabilities are blended and returned. None: logits.
+        channels: channels to return; None: all. For a two-class softmax the second channel suffices.
+        tta: test-time augmentation: flips of the axes ``"depth"``, ``"vertical"`` and ``"horizontal"`` and quarter
+            turns, ``"rotate90"``, in all combinations, whose predictions are averaged.
+        empty_value: windows without any voxel above it lie outside the scanned object and are predicted as 0 without
+            calling the network. None: every window is predicted.
+        precision: see :class:`custom.inferers.SliceVolumeInferer`. On a CPU in bfloat16 the network is also converted
+            to the channels-last memory format.
+        output_device: where the result is collected; by default the input's device.
+        concurrency: number of threads that predict batches of windows on a CPU. If torch uses one thread itself, the
+            result does not depend on the number of cores.
+        progress: whether to show a progress bar.
 
     Shape:
-        Input ``(B, C, D, H, W)``; the network is called with ``(n, C, *roi_size)`` float32 and returns one tensor of
-        the same size; output ``(B, C_out, D, H, W)`` float32, a ``MetaTensor`` where the input is one.
+        Input ``(B, C, D, H, W)``; the network is called with float32 ``(n, C, *roi_size)`` and returns one tensor of
+        the same spatial size; output float32 ``(B, C_out, D, H, W)``, a ``MetaTensor`` if the input is one.
 
     Raises:
-        ValueError: an unknown option, or quarter turns of a window whose rows and columns differ in number.
+        ValueError: an invalid option, or quarter turns of a window with different numbers of rows and columns.
         DataError: a prediction that is not finite.
     """
 
@@ -65,13 +68,13 @@ class SlidingWindow(Inferer):
         *,
         roi_size: Sequence[int],
         overlap: float | Sequence[float] = 0.25,
+        stride: Sequence[int] | None = None,
         sw_batch_size: int = 1,
         activation: str | None = None,
         channels: Sequence[int] | None = None,
         tta: Sequence[str] = (),
         empty_value: float | None = None,
         precision: str = "auto",
-        device: str | torch.device | None = None,
         output_device: str | torch.device | None = None,
         concurrency: int = 1,
         progress: bool = False,
@@ -90,16 +93,18 @@ class SlidingWindow(Inferer):
         if activation is None and empty_value is not None:
             raise ValueError("empty_value needs an activation: windows left out are predicted with probability 0")
         self.roi_size = tuple(roi_size)
-        # as MONAI rounds, but for what floating point makes of 0.9 * 10
-        self.stride = tuple(max(1, int(n * (1 - share) + 1e-6)) for n, share in zip(roi_size, overlap, strict=True))
-        """(D, H, W) distance between windows, in voxels."""
+        if stride is None:  # rounded as in MONAI, except for the floating-point error of 0.9 * 10
+            stride = [max(1, int(n * (1 - share) + 1e-6)) for n, share in zip(roi_size, overlap, strict=True)]
+        if any(not 0 < step <= length for step, length in zip(stride, roi_size, strict=True)):
+            raise ValueError(f"stride: expected 1 to roi_size, found {tuple(stride)} and {tuple(roi_size)}")
+        self.stride = tuple(stride)
+        """(D, H, W) step between windows, in voxels."""
         self.sw_batch_size = sw_batch_size
         self.activation = ACTIVATIONS[activation]
         self.channels = None if channels is None else list(channels)
         self.views = views(tta)
         self.empty_value = empty_value
         self.precision = precision
-        self.device = device
         self.output_device = output_device
         self.concurrency = concurrency
         self.progress = progress
@@ -110,7 +115,7 @@ class SlidingWindow(Inferer):
     ) -> torch.Tensor | MetaTensor:
         if inputs.ndim != 5:
             raise ValueError(f"expected (B, C, D, H, W), found {tuple(inputs.shape)}")
-        # Metadata is put aside: every operation on a MetaTensor costs, and the network needs none of it.
+        # As plain tensors: operations on a MetaTensor are slower.
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         output = predict_finite(self, lambda inferer: inferer._volumes(volumes, network, args, kwargs))
         return with_metadata_of(inputs, output)
@@ -144,20 +149,20 @@ class SlidingWindow(Inferer):
         *args,
         **kwargs,
     ) -> Iterator[torch.Tensor]:
-        """Predict a part of a volume that need not fit into memory, and give it out plane by plane.
+        """Predict a part of a volume that need not fit into memory, and yield it in groups of planes.
 
-        Every voxel has the value that it has when the whole volume is predicted, to the last bit if the network's
-        answer to a window does not depend on the windows beside it in the batch.
+        Every voxel has the value that it has when the whole volume is predicted; bit for bit if the network's output
+        for a window does not depend on the rest of the batch.
 
         Args:
-            read: gives planes ``start`` to ``stop``, ``(C, stop - start, H, W)`` of any type, of what the part reads,
-                with its padding; asked in ascending order, and again for planes that windows share.
+            read: called with ``start`` and ``stop``, returns these planes of the part's padded input, ``(C, stop -
+                start, H, W)`` of any type; called in ascending order, and again for planes that windows share.
             part: which windows, from :meth:`custom.ops.windows.WindowGrid.part`.
             network: as for the inferer itself, and so are further arguments.
 
         Yields:
-            blended predictions ``(C_out, n, h, w)`` float32, which together are the part's box. They may be changed,
-            and are good until the next ones are asked for.
+            blended predictions ``(C_out, n, h, w)`` float32, which together are the part's box. They may be modified in
+            place and are valid until the next iteration.
         """
         depth, corners = self.roi_size[0], list(product(*part.starts[1:]))
         (first, last), *rows_and_columns = part.inner
@@ -167,14 +172,14 @@ class SlidingWindow(Inferer):
             for z, following in pairwise([*part.starts[0], part.size[0]]):
                 layer = read(z, z + depth)
                 if slab is None:
-                    device = torch.device(self.device) if self.device is not None else device_of(network, layer)
+                    device = device_of(network, layer)
                     slab = _Slab(gaussian_weights(self.roi_size), layer.shape[2:], device)
-                    _arrange(network, self.precision, device)
+                    _use_channels_last(network, self.precision, device)
                 predict = _Predictor(self, layer, network, device, slab, args, kwargs)
                 with autocast_to(self.precision, device):  # around all windows of the layer, to convert weights once
                     for corner, prediction in predict(self._occupied(layer, corners)):
                         slab.add(corner, prediction)
-                if slab.total is None:  # nothing but empty windows so far: their number of channels is unknown
+                if slab.total is None:  # only empty windows so far: the number of channels is unknown
                     slab.allocate(self._channels_out(predict, corners))
                 slab.weigh(corners)
                 start, stop = max(first, z), min(last, following)
@@ -194,7 +199,7 @@ class SlidingWindow(Inferer):
         return len(next(iter(predict(corners[:1])))[1]) if self.channels is None else len(self.channels)
 
     def _views(self, windows: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
-        """The mean over all views; smaller groups follow a full memory, also for the windows to come."""
+        """Mean over all views; once memory has run out, later batches are smaller too."""
         predict = partial(self._mean, network=network, args=args, kwargs=kwargs)
         return predict_in_halves(predict, windows, "windows", self._limit_batch)
 
@@ -226,13 +231,13 @@ class _Predictor:
         size = self.inferer.sw_batch_size
         groups = [corners[start : start + size] for start in range(0, len(corners), size)]
         if self.inferer.concurrency == 1 or self.device.type != "cpu":
-            predictions = map(self._predict, groups)  # a GPU still works on the last group while the next is cut
+            predictions = map(self._predict, groups)  # a GPU still computes while the next group is cut out
         else:
             predictions = _in_threads(self._predict, groups, self.inferer.concurrency)
         for group, predicted in zip(groups, predictions, strict=True):
             yield from zip(group, predicted, strict=True)
 
-    @torch.no_grad()  # the mode belongs to the thread, as autocast does
+    @torch.no_grad()  # grad mode and autocast are per thread
     def _predict(self, group: Sequence[tuple[int, ...]]) -> torch.Tensor:
         windows = torch.stack([window_of(self.layer, corner, self.inferer.roi_size) for corner in group])
         if self.device.type == "cuda" and windows.device.type == "cpu":
@@ -249,7 +254,7 @@ class _Predictor:
 
 
 def _in_threads(work: Callable, items: Sequence, threads: int) -> Iterator:
-    """Results in the items' order; at most one more than ``threads`` of them wait."""
+    """Yield results in the order of the items; at most ``threads`` + 1 of them are held."""
     with ThreadPoolExecutor(threads) as pool:
         ahead: deque = deque()
         for item in items:
@@ -261,10 +266,10 @@ def _in_threads(work: Callable, items: Sequence, threads: int) -> Iterator:
 
 
 class _Slab:
-    """The planes that further windows may still reach: weighted sums of predictions, and of weights.
+    """Weighted sums of predictions, and sums of weights, for the planes that further windows may overlap.
 
-    Products and sums are separate operations: fused ones round differently at the ends of vector registers, which
-    depend on where a window lies.
+    Multiplication and addition are separate: fused operations round differently at the ends of vector registers, so the
+    result would depend on a window's position.
     """
 
     def __init__(self, weights: torch.Tensor, size: Sequence[int], device: torch.device) -> None:
@@ -274,7 +279,7 @@ class _Slab:
         self.weights = weights.to(self.weight.device)
 
     def allocate(self, channels: int) -> None:
-        """Make room for predictions."""
+        """Allocate the sums of predictions."""
         self.total = self._zeros(channels, self.weight.device)
         if self.total.device != self.weight.device:
             self._leave_gpu()
@@ -291,11 +296,11 @@ class _Slab:
             window_of(self.weight, corner, self.weights.shape).add_(self.weights)
 
     def blended(self, planes: int) -> torch.Tensor:
-        """The predictions ``(C, planes, H, W)`` of the first planes; they stay good until these are dropped."""
+        """Return the predictions ``(C, planes, H, W)`` of the first planes; valid until these are dropped."""
         return self.total[:, :planes].div_(self.weight[:, :planes])
 
     def drop(self, planes: int) -> None:
-        """Move the planes behind the first ones to the front, without a copy of the slab."""
+        """Move the remaining planes to the front, without a copy of the slab."""
         kept = self.size[0] - planes
         for sums in (self.total, self.weight):
             for start in range(0, kept, planes):
@@ -305,16 +310,16 @@ class _Slab:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the sums take memory that the network could use."""
+        """Whether the sums occupy GPU memory that the network could use."""
         return self.weight.device.type != "cpu"
 
     def move_to_main_memory(self) -> None:
-        """Leave the GPU's memory to the network."""
+        """Move the sums to main memory."""
         logger.warning("out of GPU memory: predictions are summed up in main memory from now on")
         self._leave_gpu()
 
     def _leave_gpu(self) -> None:
-        """All three in main memory, however little of them would not fit elsewhere."""
+        """Move all three tensors, so that they are on one device."""
         self.total = None if self.total is None else self.total.cpu()
         self.weight, self.weights = self.weight.cpu(), self.weights.cpu()
         torch.cuda.empty_cache()
@@ -327,14 +332,14 @@ class _Slab:
             return torch.zeros((channels, *self.size))
 
 
-def _arrange(network: Callable, precision: str, device: torch.device) -> None:
-    """Bring the network to channels-last order where it runs in bfloat16 on a CPU, which is where that pays."""
+def _use_channels_last(network: Callable, precision: str, device: torch.device) -> None:
+    """Convert the network to channels-last if it runs in bfloat16 on a CPU, where this is faster."""
     with autocast_to(precision, device) as dtype:
         if dtype is torch.bfloat16 and device.type == "cpu" and isinstance(network, nn.Module):
             network.to(memory_format=torch.channels_last_3d)
 
 
 def window_of(planes: torch.Tensor, corner: Sequence[int], roi_size: Sequence[int]) -> torch.Tensor:
-    """A view of ``(C, roi_size[0], H, W)`` on the rows and columns of one window."""
+    """Return a view ``(C, roi_size[0], H, W)`` of the rows and columns of one window."""
     (top, left), (_, height, width) = corner, roi_size
     return planes[:, :, top : top + height, left : left + width]

@@ -12,36 +12,36 @@ ROTATE90 = "rotate90"
 
 
 class View(NamedTuple):
-    """One way of looking at an image: axes that are reversed, then quarter turns of the plane of the last two axes."""
+    """One view of an image: flipped axes, then quarter turns in the plane of the last two axes."""
 
     flips: tuple[int, ...] = ()
     turns: int = 0
 
     def of(self, image: torch.Tensor) -> torch.Tensor:
-        """The image ``(..., H, W)`` as this view shows it."""
+        """Transform an image ``(..., H, W)`` to this view."""
         return torch.rot90(image.flip(self.flips), self.turns, (-2, -1)) if self.turns else image.flip(self.flips)
 
     def back(self, prediction: torch.Tensor) -> torch.Tensor:
-        """The inverse, for what the network made of the view."""
+        """Transform the prediction for this view back."""
         turned = torch.rot90(prediction, -self.turns, (-2, -1)) if self.turns else prediction
         return turned.flip(self.flips)
 
 
 def views(tta: Sequence[str], known: Sequence[str] = (*FLIPS, ROTATE90)) -> list[View]:
-    """The plain view, and all combinations of the flips and quarter turns that are named.
+    """Return the identity and all combinations of the named flips and quarter turns.
 
     Args:
         tta: any of ``"depth"``, ``"vertical"`` and ``"horizontal"`` (flips) and ``"rotate90"`` (quarter turns in the
             plane of rows and columns).
-        known: the names that are possible.
+        known: the allowed names.
 
     Raises:
-        ValueError: another name, or a text instead of a list.
+        ValueError: another name, or a string instead of a list.
     """
     if isinstance(tta, str) or not set(tta) <= set(known):
         raise ValueError(f"tta: found {tta!r}, expected a list of any of {', '.join(known)}")
     flips = {FLIPS[name] for name in tta if name != ROTATE90}
-    if ROTATE90 in tta and -2 in flips:  # reversed rows are reversed columns, turned twice
+    if ROTATE90 in tta and -2 in flips:  # flipped rows are flipped columns turned by 180 degrees
         flips = flips - {-2} | {-1}
     turns = range(4) if ROTATE90 in tta else (0,)
     return [

@@ -1,4 +1,4 @@
-"""Loss functions, one a file."""
+"""Loss functions, one per file."""
 
 from .bce_dice import BCEDiceLoss
 from .betti_matching import BettiMatchingLoss

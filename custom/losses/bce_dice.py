@@ -1,4 +1,4 @@
-"""Binary cross-entropy and Dice of overlapping regions."""
+"""Binary cross-entropy and Dice for overlapping regions."""
 
 import torch
 import torch.nn.functional as F
@@ -10,14 +10,15 @@ from .regions import RegionLoss
 class BCEDiceLoss(RegionLoss):
     """``lambda_bce * BCE + lambda_dice * Dice`` of sigmoid regions, in float32.
 
-    :class:`monai.losses.DiceCELoss` takes more than one channel for exclusive classes, whose cross-entropy is a
-    softmax.
+    :class:`monai.losses.DiceCELoss` treats several channels as exclusive classes with a softmax cross-entropy.
+
+    Example: ``{"_target_": "custom.losses.BCEDiceLoss", "lambda_bce": 0.5, "lambda_dice": 0.5}``
 
     Args:
         lambda_bce: weight of the cross-entropy, the mean over all voxels and regions.
         lambda_dice: weight of the Dice loss, the mean over the regions.
-        batch: whether Dice pools the batch (see :class:`.RegionLoss`) or is taken slice by slice.
-        smooth: added to numerator and denominator of Dice, so that a batch without the region stays finite.
+        batch: whether Dice is computed over the whole batch (see :class:`.RegionLoss`) or for each slice.
+        smooth: added to numerator and denominator of Dice, so that it is finite if a region is absent.
     """
 
     def __init__(

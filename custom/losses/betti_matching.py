@@ -1,4 +1,4 @@
-"""Betti matching: topological features that the prediction has too many, or has at the wrong values."""
+"""Betti matching loss: penalises wrong topological features."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,36 +11,38 @@ from ..ops.target_layout import IGNORE_LABEL
 from .masked import MaskedLoss, surface_probability
 
 LEVELS = 32
-"""The matching sees probabilities rounded to this many levels: bars shorter than a level, which hardly weigh in the
-loss, are most of the bars and of the time."""
+"""Probabilities are rounded to this many levels for the matching: features shorter than a level hardly affect the
+loss but would take most of the time."""
 
 CANDIDATES = 4
-"""Positions drawn for a crop, of which the one with the most valid voxels is taken."""
+"""Number of random positions, of which the one with the most valid voxels is used."""
 
 
 class BettiMatchingLoss(MaskedLoss):
     """Betti matching loss (Stucki et al., ICML 2023, arXiv 2211.15272; in 3-D arXiv 2407.04683) on one random crop.
 
     With birth b and death d of each feature (component, tunnel, cavity) in the filtration of ``1 - p``, and primes for
-    its partner in the label: the sum of ``(b - b')^2 + (d - d')^2`` over the matched features and of ``(b - d)^2 / 2``
-    over those of either side without a partner. It is divided by 1 plus the sum of ``(b - d)^2 / 2`` over all features
-    of both, held constant in backward: the published loss runs into the hundreds at the start of a training and to
-    hundredths at its end, this one stays about below 1 and its gradient on the scale of the other losses'. Prediction
-    and label are 0 where the label is ignored, as in the competition's score.
+    its partner in the label: the sum of ``(b - b')^2 + (d - d')^2`` over matched features and of ``(b - d)^2 / 2`` over
+    unmatched features of either side. It is divided by 1 plus the sum of ``(b - d)^2 / 2`` over all features of both,
+    as a constant in the backward pass: the published loss ranges from hundreds to hundredths during training, this one
+    stays below about 1, comparable to other losses. Prediction and label are set to 0 in the ignored region, as in the
+    competition's score.
 
-    The matching runs on the CPU, 0.1 to 1 s for 48^3 voxels: give it to :class:`~custom.losses.CompoundLoss` with an
-    interval. Crop k of a run is drawn from (seed, k) alone; the count of crops is in the state dict.
+    The matching runs on the CPU, 0.1 to 1 s for 48^3 voxels: use it in :class:`~custom.losses.CompoundLoss` with an
+    interval. Crop k of a run depends on (seed, k); the number of crops is in the state dict.
 
-    Where the compiled extension is missing, a warning says how to install it and ``available`` is False, for the
-    compound loss to leave the term out.
+    If the compiled extension is missing, a warning says how to install it, and ``available`` is False, so that the
+    compound loss leaves the term out.
+
+    Example: ``{"_target_": "custom.losses.BettiMatchingLoss", "crop_size": 48, "seed": "@seed"}``
 
     Args:
-        crop_size: edge of the crop in voxels, or one for each axis; cut to the patch.
-        seed: of the crops' positions.
-        ignore_index: label value of the voxels that are left out.
+        crop_size: edge of the crop in voxels, or one for each axis; at most that of the patch.
+        seed: for the positions of the crops.
+        ignore_index: label value of ignored voxels.
 
     Raises:
-        BettiUnavailableError: when called although the extension is missing.
+        BettiUnavailableError: when called without the extension.
     """
 
     def __init__(self, *, crop_size: int | Sequence[int] = 48, seed: int = 0, ignore_index: int = IGNORE_LABEL) -> None:
@@ -53,15 +55,15 @@ class BettiMatchingLoss(MaskedLoss):
     def compute(
         self, logits: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, *extras: torch.Tensor
     ) -> torch.Tensor:
-        crop = self._draw(valid)
+        crop = self._random_crop(valid)
         logits, label, valid = logits[crop], label[crop], valid[crop]
         prediction = 1 - surface_probability(logits) * valid
         truth = 1 - ((label == 1) & valid).to(logits.dtype)
         error, persistence = betti_matching_error(prediction[0, 0], truth[0, 0])
         return error / (1 + persistence.detach())
 
-    def _draw(self, valid: torch.Tensor) -> tuple[slice, ...]:
-        """The crop: one item, all channels, and its part of D, H and W."""
+    def _random_crop(self, valid: torch.Tensor) -> tuple[slice, ...]:
+        """Draw a crop: one item, all channels, and a range of D, H and W."""
         random = np.random.default_rng((self.seed, self.calls))
         self.calls += 1
         items, *space = valid.shape[:1] + valid.shape[2:]
@@ -81,14 +83,14 @@ class BettiMatchingLoss(MaskedLoss):
 
 
 def betti_matching_error(prediction: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far the features of two volumes ``(D, H, W)`` in [0, 1] are apart, and how much there is of them.
+    """Compare the topological features of two volumes ``(D, H, W)`` in [0, 1].
 
     Returns:
         the sum over matched and unmatched features, and that of ``(birth - death)^2 / 2`` over all features.
     """
     rounded = (torch.nan_to_num(prediction.detach()) * LEVELS).round() / LEVELS
     matching = match_betti(rounded.cpu().numpy(), label.cpu().numpy())
-    error = persistence = 0 * prediction.sum()  # a NaN must not be lost because it is no feature
+    error = persistence = 0 * prediction.sum()  # keeps a NaN, which is no feature
     for bars, partners in zip(matching.prediction_matched, matching.label_matched, strict=True):
         ours, theirs = _values(prediction, bars), _values(label, partners)
         error = error + (ours - theirs).square().sum()
@@ -101,7 +103,7 @@ def betti_matching_error(prediction: torch.Tensor, label: torch.Tensor) -> tuple
 
 
 def _persistence(values: torch.Tensor) -> torch.Tensor:
-    """Squared distance of the bars from those that die at birth."""
+    """Squared distance of the bars to the diagonal."""
     return (values[0] - values[1]).square().sum() / 2
 
 

@@ -1,4 +1,4 @@
-"""Surface distance: how far from the surface the prediction errs."""
+"""Boundary loss on the distance from the true surface."""
 
 import torch
 
@@ -6,14 +6,16 @@ from .masked import MaskedLoss, surface_probability
 
 
 class SurfaceDistanceLoss(MaskedLoss):
-    """Boundary loss (Kervadec et al., MIDL 2019, arXiv 1812.07032) on the signed distance made in the loader.
+    """Boundary loss (Kervadec et al., MIDL 2019, arXiv 1812.07032) on the signed distance computed in the loader.
 
-    The mean over the valid voxels of ``(p - y) * phi``: each wrong voxel counts by its distance to the true surface.
-    ``phi`` is negative inside, so no term is negative, and the loss is 0 for the label itself. Subtracting the label
-    ``y`` adds a constant to the published loss and leaves its gradient as it is.
+    Mean of ``(p - y) * phi`` over the valid voxels: each wrong voxel is weighted by its distance to the true surface.
+    ``phi`` is negative inside, so no term is negative, and the loss of the label itself is 0. Subtracting the label
+    ``y`` shifts the published loss by a constant and does not change its gradient.
+
+    Example: ``{"_target_": "custom.losses.SurfaceDistanceLoss"}``
 
     Args:
-        ignore_index: label value of the voxels that are left out.
+        ignore_index: label value of ignored voxels.
     """
 
     reads = ("distance",)

@@ -1,4 +1,4 @@
-"""Soft clDice: overlap of each skeleton with the other's mask."""
+"""Soft clDice: overlap of skeletons with masks."""
 
 import torch
 
@@ -8,18 +8,19 @@ from .masked import MaskedLoss, surface_probability
 
 
 class SoftClDiceLoss(MaskedLoss):
-    """Soft clDice (Shit et al., CVPR 2021, arXiv 2003.07311) of the surface, without the ignored voxels.
+    """Soft clDice (Shit et al., CVPR 2021, arXiv 2003.07311) of the surface, without ignored voxels.
 
-    ``1 - 2 T S / (T + S + 1e-4)`` with the topology precision ``T``, the share of the prediction's soft skeleton that
-    lies in the label, and the topology sensitivity ``S``, the share of the label's skeleton that lies in the
-    prediction; the mean over the batch. The value is that of ``monai.losses.SoftclDiceLoss`` on the surface channel
-    alone. Prediction and label are 0 where the label is ignored, as in the competition's score, so the border of the
-    annotated region cuts both alike.
+    ``1 - 2 T S / (T + S + 1e-4)`` with the topology precision ``T``, the fraction of the prediction's soft skeleton
+    within the label, and the topology sensitivity ``S``, the fraction of the label's skeleton within the prediction;
+    mean over the batch. The value is that of ``monai.losses.SoftclDiceLoss`` on the surface channel. Prediction and
+    label are set to 0 in the ignored region, as in the competition's score.
+
+    Example: ``{"_target_": "custom.losses.SoftClDiceLoss", "iterations": 3}``
 
     Args:
         iterations: erosions of the skeleton; at least half the thickness of the thickest structure, in voxels.
-        smooth: added to numerator and denominator of both shares.
-        ignore_index: label value of the voxels that are left out.
+        smooth: added to numerator and denominator of both fractions.
+        ignore_index: label value of ignored voxels.
     """
 
     def __init__(self, *, iterations: int = 3, smooth: float = 1.0, ignore_index: int = IGNORE_LABEL) -> None:

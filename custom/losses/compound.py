@@ -1,4 +1,4 @@
-"""Several losses in one: a weight each, deep supervision for some, the value of each by name."""
+"""Weighted sum of losses, some with deep supervision."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,26 +8,29 @@ from torch.nn.modules.loss import _Loss
 
 
 class CompoundLoss(_Loss):
-    """Weighted sum of named losses on the output of a deeply supervised network.
+    """Weighted sum of named losses, for networks with deep supervision.
 
     The terms in ``deep`` are computed on every level of the output by :class:`monai.losses.DeepSupervisionLoss`, the
-    others on the finest level alone: a skeleton or a distance in voxels means nothing on a target shrunk eightfold, and
-    thin sheets are no longer whole there. A term of weight 0, or one whose ``available`` is False, is not computed.
+    others on the finest level only: skeletons and distances in voxels are meaningless on a downsampled target. Terms
+    with weight 0 or whose ``available`` is False are not computed.
 
-    After each call ``components`` holds, by name, the unweighted value of each term as a detached tensor on the loss's
-    device (reading it does not wait for the GPU; printing does). A term that is computed every N-th call keeps its last
-    value in between. The count of calls is in the state dict, so that a resumed run goes on in step.
+    After each call ``components`` holds the unweighted value of each term by name, as detached tensors on the loss's
+    device. A term that is computed every N-th call keeps its last value in between. The number of calls is in the state
+    dict, so that a resumed run continues exactly.
+
+    Example: ``CompoundLoss(terms={"dice_ce": MaskedDiceCELoss(), "cldice": SoftClDiceLoss()},
+    weights={"dice_ce": 1.0, "cldice": 0.5}, deep=["dice_ce"])``
 
     Args:
         terms: loss modules by name, each called as ``loss(input, target)``.
         weights: a weight for each term.
         deep: names of the terms with deep supervision.
-        level_weights: weights of the levels, the finest first; halved from level to level if None.
-        every: names of terms computed on every N-th call only, beginning with the first, and their N. The weight
-            holds on the calls on which the term is computed.
+        level_weights: weights of the levels, finest first; by default halved from level to level.
+        every: the interval N of terms that are computed only on every N-th call, from the first on; their weight is not
+            scaled.
 
     Raises:
-        ValueError: when the names do not fit the terms, or a term has no weight.
+        ValueError: unknown names, or a term without weight.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class CompoundLoss(_Loss):
             the weighted sum, a float32 scalar.
 
         Raises:
-            ValueError: when there are more levels than level weights.
+            ValueError: there are more levels than level weights.
         """
         levels = [input] if isinstance(input, torch.Tensor) else input
         if self.level_weights is not None and len(levels) > len(self.level_weights):  # MONAI would use its own weights

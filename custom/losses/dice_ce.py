@@ -1,4 +1,4 @@
-"""Dice and cross-entropy, without the ignored voxels."""
+"""Dice and cross-entropy with an ignored label."""
 
 import torch
 import torch.nn.functional as F
@@ -9,18 +9,20 @@ from .masked import MaskedLoss
 
 
 class MaskedDiceCELoss(MaskedLoss):
-    """``lambda_dice * Dice + lambda_ce * CE`` over the voxels that are not ignored.
+    """``lambda_dice * Dice + lambda_ce * CE`` without ignored voxels.
 
-    Like :class:`monai.losses.DiceCELoss`, which has no ignore label. Dice is that of the surface channel; the
-    cross-entropy is the mean over all valid voxels of the batch. Works on each level of
-    :class:`monai.losses.DeepSupervisionLoss`: nearest-neighbour resizing keeps labels and ignored voxels exact.
+    Like :class:`monai.losses.DiceCELoss`, which has no ignored label. Dice is that of the surface channel; the
+    cross-entropy is the mean over all valid voxels of the batch. Suitable for
+    :class:`monai.losses.DeepSupervisionLoss`, whose nearest-neighbour resizing keeps labels exact.
+
+    Example: ``{"_target_": "custom.losses.MaskedDiceCELoss", "lambda_dice": 1.0, "lambda_ce": 1.0}``
 
     Args:
         lambda_dice: weight of the Dice loss.
         lambda_ce: weight of the cross-entropy.
-        batch: whether Dice pools the batch instead of averaging the patches.
-        smooth: added to numerator and denominator of Dice, so that a patch without valid surface stays finite.
-        ignore_index: label value of the voxels that are left out.
+        batch: whether Dice is computed over the whole batch instead of for each patch.
+        smooth: added to numerator and denominator of Dice, so that it is finite without any valid surface.
+        ignore_index: label value of ignored voxels.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class MaskedDiceCELoss(MaskedLoss):
     def compute(
         self, logits: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, *extras: torch.Tensor
     ) -> torch.Tensor:
-        # The mean of no voxels would be NaN, so the sum is divided here.
+        # The sum is divided here, since the mean over no voxels would be NaN.
         ce = F.cross_entropy(logits, label[:, 0].long(), ignore_index=self.ignore_index, reduction="sum")
         ce = ce / valid.sum().clamp(min=1)
         return self.lambda_dice * self.dice(logits, label) + self.lambda_ce * ce

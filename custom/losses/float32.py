@@ -1,4 +1,4 @@
-"""Any loss in float32, whatever precision the network computes in."""
+"""Losses in float32, whatever the network's precision."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -11,11 +11,10 @@ Forward = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def in_float32(forward: Forward) -> Forward:
-    """Decorate ``forward(self, input, target)`` of a loss so that it computes in float32.
+    """Decorate ``forward(self, input, target)`` of a loss to compute in float32.
 
-    Sums over a 512 x 512 slice overflow float16 (largest value 65504) and lose digits in bfloat16. Inside, autocast is
-    off, both tensors are plain (a MetaTensor would carry its bookkeeping through every operation) and have the dtype
-    float32; float64 is left as it is.
+    Sums over a 512 x 512 slice overflow in float16 (largest value 65504) and are inaccurate in bfloat16. Autocast is
+    disabled, and both tensors are converted to float32 (float64 is kept), without metadata.
     """
 
     @wraps(forward)
@@ -29,10 +28,12 @@ def in_float32(forward: Forward) -> Forward:
 
 
 class Float32Loss(_Loss):
-    """A loss of MONAI or torch, computed in float32 with autocast off.
+    """A loss of MONAI or torch, computed in float32 with autocast disabled.
+
+    Example: ``{"_target_": "custom.losses.Float32Loss", "loss": {"_target_": "TverskyLoss", "sigmoid": true}}``
 
     Args:
-        loss: the loss to compute; called as ``loss(input, target)``.
+        loss: the loss, called as ``loss(input, target)``.
     """
 
     def __init__(self, *, loss: torch.nn.Module) -> None:
@@ -45,6 +46,6 @@ class Float32Loss(_Loss):
 
         Args:
             input: logits ``(B, C, ...)`` of any float dtype.
-            target: what the wrapped loss expects, of any dtype.
+            target: as the wrapped loss expects, of any dtype.
         """
         return self.loss(input, target)

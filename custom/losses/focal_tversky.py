@@ -1,4 +1,4 @@
-"""The focal Tversky loss of overlapping regions."""
+"""Focal Tversky loss for overlapping regions."""
 
 import torch
 from monai.losses import TverskyLoss
@@ -10,18 +10,21 @@ class FocalTverskyLoss(RegionLoss):
     """``mean over regions of (1 - TI) ** (1 / gamma)``, ``TI = TP / (TP + alpha FP + beta FN)``, in float32.
 
     Abraham and Khan, A Novel Focal Tversky Loss Function with Improved Attention U-Net for Lesion Segmentation, ISBI
-    2019 (arXiv 1810.07842), who use ``gamma`` 4/3: an exponent of 0.75 weights regions that are almost right up.
-    MONAI's ``AsymmetricFocalTverskyLoss`` is another function, made for one background and one foreground channel.
+    2019 (arXiv 1810.07842), with ``gamma`` 4/3: an exponent of 0.75 increases the weight of regions that are almost
+    correct. MONAI's ``AsymmetricFocalTverskyLoss`` is a different function, for one background and one foreground
+    channel.
+
+    Example: ``{"_target_": "custom.losses.FocalTverskyLoss", "alpha": 0.3, "beta": 0.7}``
 
     Args:
-        alpha: weight of false alarms.
-        beta: weight of missed voxels; more than ``alpha`` favours recall.
+        alpha: weight of false positives.
+        beta: weight of false negatives; a value above ``alpha`` favours recall.
         gamma: 1 gives the Tversky loss.
-        batch: whether the region's voxels are counted over the batch (see :class:`.RegionLoss`) or slice by slice.
-        smooth: added to numerator and denominator, so that a batch without the region stays finite.
+        batch: whether voxels are counted over the whole batch (see :class:`.RegionLoss`) or for each slice.
+        smooth: added to numerator and denominator, so that the loss is finite if a region is absent.
     """
 
-    # Below this the slope of x ** (1 / gamma), infinite at 0, is cut off.
+    # x is clamped to this, since the slope of x ** (1 / gamma) is infinite at 0.
     _FLOOR = 1e-6
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The log-cosh Dice loss of overlapping regions."""
+"""Log-cosh Dice loss for overlapping regions."""
 
 import torch
 from monai.losses import DiceLoss
@@ -9,12 +9,14 @@ from .regions import RegionLoss
 class LogCoshDiceLoss(RegionLoss):
     """``mean over regions of log(cosh(1 - Dice))``, in float32.
 
-    Jadon, A survey of loss functions for semantic segmentation, CIBCB 2020 (arXiv 2006.14822): the slope, the tanh of
-    the Dice loss, goes to 0 as the Dice goes to 1.
+    Jadon, A survey of loss functions for semantic segmentation, CIBCB 2020 (arXiv 2006.14822): the gradient, tanh of
+    the Dice loss, vanishes as Dice approaches 1.
+
+    Example: ``{"_target_": "custom.losses.LogCoshDiceLoss"}``
 
     Args:
-        batch: whether Dice pools the batch (see :class:`.RegionLoss`) or is taken slice by slice.
-        smooth: added to numerator and denominator of Dice, so that a batch without the region stays finite.
+        batch: whether Dice is computed over the whole batch (see :class:`.RegionLoss`) or for each slice.
+        smooth: added to numerator and denominator of Dice, so that it is finite if a region is absent.
     """
 
     def __init__(self, *, batch: bool = True, smooth: float = 1e-5) -> None:

@@ -1,4 +1,4 @@
-"""The Lovász hinge of overlapping regions."""
+"""Lovász hinge loss for overlapping regions."""
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +9,14 @@ from .regions import RegionLoss
 class LovaszHingeLoss(RegionLoss):
     """Convex surrogate of ``1 - IoU`` on hinge errors, the mean over regions, in float32.
 
-    Berman, Triki and Blaschko, The Lovász-Softmax loss, CVPR 2018 (arXiv 1705.08790): the voxels' errors
-    ``max(0, 1 - logit * sign)`` are sorted from the largest down and weighted by what each adds to the Jaccard loss of
-    the set of wrong voxels. Where a region is absent, only its worst false alarm counts.
+    Berman, Triki and Blaschko, The Lovász-Softmax loss, CVPR 2018 (arXiv 1705.08790): the errors ``max(0, 1 - logit *
+    sign)`` of the voxels are sorted in descending order and weighted by the increase of the Jaccard loss that each
+    causes. If a region is absent, only its largest false positive counts.
+
+    Example: ``{"_target_": "custom.losses.LovaszHingeLoss"}``
 
     Args:
-        batch: whether a region's voxels are sorted over the batch or slice by slice.
+        batch: whether voxels are sorted over the whole batch or for each slice.
     """
 
     def __init__(self, *, batch: bool = True) -> None:
@@ -33,7 +35,7 @@ class LovaszHingeLoss(RegionLoss):
 
 
 def _jaccard_steps(sorted_target: torch.Tensor) -> torch.Tensor:
-    """How much each voxel of ``(rows, voxels)``, added to the wrong ones before it, adds to the Jaccard loss."""
+    """Increase of the Jaccard loss by each voxel of ``(rows, voxels)``, when added to the wrong ones before it."""
     # Counts are integers: a float32 sum of ones stops growing at 2 ** 24.
     hits = sorted_target.long().cumsum(1)
     total = hits[:, -1:]

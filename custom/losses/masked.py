@@ -1,4 +1,4 @@
-"""What the losses of the surface share: a target of several channels whose ignored voxels count for nothing."""
+"""Base class of the surface losses: targets with several channels, and ignored voxels."""
 
 from abc import ABC, abstractmethod
 
@@ -10,12 +10,12 @@ from .float32 import in_float32
 
 
 class MaskedLoss(_Loss, ABC):
-    """Base of losses on two-class logits that leave out the voxels with the ignore label.
+    """Base of losses on two-class logits with an ignored label.
 
-    A subclass names the target channels that it reads beside the label in ``reads`` and implements :meth:`compute`.
+    A subclass lists the additional target channels that it needs in ``reads``, and implements :meth:`compute`.
 
     Args:
-        ignore_index: label value of the voxels that are left out.
+        ignore_index: label value of ignored voxels.
     """
 
     reads: tuple[str, ...] = ()
@@ -26,20 +26,19 @@ class MaskedLoss(_Loss, ABC):
 
     @in_float32
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Compute the loss of the voxels that are not ignored.
+        """Compute the loss over the voxels that are not ignored.
 
         Args:
             input: logits ``(B, 2, D, H, W)`` of any float dtype; channel 1 is the surface.
-            target: ``(B, K, D, H, W)`` of any dtype, the channels in the order of
-                :data:`custom.ops.target_layout.TARGET_CHANNELS`: the label (0 background, 1 surface, ignore), then
-                whatever the loss reads beside it. The plain label, ``K = 1``, is enough for losses that read nothing
-                else.
+            target: ``(B, K, D, H, W)`` of any dtype, with channels in the order of
+                :data:`custom.ops.target_layout.TARGET_CHANNELS`: the label (0 background, 1 surface, ignored), then
+                additional channels. ``K = 1`` suffices for losses that only need the label.
 
         Returns:
-            the loss, a float32 scalar; finite and with zero gradients where every voxel is ignored.
+            the loss, a float32 scalar; finite and with zero gradient if all voxels are ignored.
 
         Raises:
-            ValueError: when the shapes do not fit together or the target lacks a channel that the loss reads.
+            ValueError: the shapes do not match, or the target lacks a channel that the loss needs.
         """
         if input.shape[1] != 2 or input.shape[:1] + input.shape[2:] != target.shape[:1] + target.shape[2:]:
             raise ValueError(
@@ -59,9 +58,9 @@ class MaskedLoss(_Loss, ABC):
     def compute(
         self, logits: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, *extras: torch.Tensor
     ) -> torch.Tensor:
-        """The loss from logits ``(B, 2, ...)``, label, boolean mask and the channels read, each ``(B, 1, ...)``."""
+        """Compute the loss from logits ``(B, 2, ...)`` and label, boolean mask and extra channels ``(B, 1, ...)``."""
 
 
 def surface_probability(logits: torch.Tensor) -> torch.Tensor:
-    """Channel 1 of the softmax of two-class logits, ``(B, 1, ...)``; one tensor is kept for backward, not two."""
+    """Return channel 1 of the softmax of two-class logits, ``(B, 1, ...)``, keeping a single tensor for backward."""
     return torch.sigmoid(logits[:, 1:] - logits[:, :1])

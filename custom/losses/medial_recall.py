@@ -1,4 +1,4 @@
-"""Medial-surface recall: has every part of every sheet been found?"""
+"""Recall of the label's medial surface."""
 
 import torch
 
@@ -9,13 +9,15 @@ from .masked import MaskedLoss, surface_probability
 class MedialRecallLoss(MaskedLoss):
     """Skeleton recall (Kirchhoff et al., ECCV 2024, arXiv 2404.03010) on the medial surface of the label.
 
-    ``1 - (sum of p over the medial surface + smooth) / (its voxels + smooth)``, the mean over the batch. A hole of a
-    few voxels in a sheet, which costs Dice next to nothing, weighs here as much as the same area of a thick one. The
-    skeleton is made in the loader and is not dilated: sheets are hardly thicker than their medial surface.
+    ``1 - (sum of p over the medial surface + smooth) / (its voxels + smooth)``, the mean over the batch. Small holes in
+    thin sheets, which hardly affect Dice, weigh as much as the same area of a thick sheet. The skeleton is computed in
+    the loader and not dilated, since sheets are hardly thicker than their medial surface.
+
+    Example: ``{"_target_": "custom.losses.MedialRecallLoss"}``
 
     Args:
         smooth: added to numerator and denominator; a patch without surface gives 0.
-        ignore_index: label value of the voxels that are left out.
+        ignore_index: label value of ignored voxels.
     """
 
     reads = ("medial",)

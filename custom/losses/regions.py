@@ -1,4 +1,4 @@
-"""What the losses of the liver share: overlapping regions, each a sigmoid channel of its own."""
+"""Base class of the liver losses: overlapping regions, each with its own sigmoid channel."""
 
 from abc import ABC, abstractmethod
 
@@ -11,9 +11,9 @@ from .float32 import in_float32
 class RegionLoss(_Loss, ABC):
     """Base of losses on logits of regions, in float32; a subclass implements :meth:`compute`.
 
-    The liver holds the tumour, so each region is a question of its own. Losses that pool the batch count the voxels of
-    a region over all of its slices: slice by slice, one without liver (about half of an abdominal CT) adds a constant
-    with hardly any gradient; pooled, it adds its false alarms to those of the others.
+    With ``batch``, losses count the voxels of a region over all slices of a batch: in a loss for each slice, those
+    without liver (about half of an abdominal CT) add a constant with hardly any gradient; over the batch their false
+    positives count.
     """
 
     @in_float32
@@ -21,11 +21,11 @@ class RegionLoss(_Loss, ABC):
         """Compute the loss.
 
         Args:
-            input: logits ``(B, R, ...)``, one channel a region.
-            target: ``(B, R, ...)``, 1 inside the region, else 0, of any dtype.
+            input: logits ``(B, R, ...)``, one channel per region.
+            target: ``(B, R, ...)``, 1 inside the region, otherwise 0, of any dtype.
 
         Raises:
-            ValueError: when the shapes differ.
+            ValueError: the shapes differ.
         """
         if input.shape != target.shape:
             raise ValueError(f"input {tuple(input.shape)} and target {tuple(target.shape)} differ in shape")
@@ -33,4 +33,4 @@ class RegionLoss(_Loss, ABC):
 
     @abstractmethod
     def compute(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The loss of float32 tensors of one shape."""
+        """Compute the loss of two float32 tensors of the same shape."""

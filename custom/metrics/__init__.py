@@ -1,4 +1,4 @@
-"""Scores per volume."""
+"""Evaluation metrics per volume."""
 
 from .liver import LiverMetrics
 from .vesuvius_metric import VesuviusScore

@@ -1,4 +1,4 @@
-"""Metrics that keep a row of scores for every volume."""
+"""Base class of metrics with a row of scores for each volume."""
 
 import csv
 import math
@@ -20,37 +20,37 @@ from ..system.files import write_whole
 CASES_CSV = "cases.csv"
 
 Cases = Mapping[str, Mapping[str, float]]
-"""Case id to its scores, NaN where one is undefined."""
+"""Scores by case id, NaN if undefined."""
 
 
 class CaseMetric(CumulativeIterationMetric):
-    """Base of metrics over whole volumes; for :class:`custom.handlers.CaseMetrics` or any loop over volumes.
+    """Base of metrics over whole volumes, for :class:`custom.handlers.CaseMetrics` or any loop over volumes.
 
     Called with predictions and labels, batches ``(B, 1, D, H, W)`` or lists of ``(1, D, H, W)`` (one slice: ``(1, H,
-    W)``). The id of a case is that of the label's (or else the prediction's) MetaTensor, or its file name. Works over
-    several processes; a case that a sampler repeats to fill the ranks counts once.
+    W)``). The id of a case is taken from the MetaTensor of the label (or prediction), or else from its file name. Works
+    in distributed evaluation; a case that several ranks evaluate counts once.
+
+    A subclass defines ``columns`` and implements :meth:`measure`; it may override :meth:`means` and
+    :meth:`write_cases`.
 
     Raises:
-        ValueError: when two different volumes have one id.
-
-    A subclass names its ``columns`` and implements :meth:`measure`; it may override :meth:`means` and
-    :meth:`write_cases`.
+        ValueError: two different volumes have the same id.
     """
 
     columns: tuple[str, ...] = ()
 
     @abstractmethod
     def measure(self, prediction: torch.Tensor, label: torch.Tensor, name: str) -> Mapping[str, float]:
-        """The ``columns`` of one volume, ``(1, D, H, W)`` twice; NaN where a score is undefined."""
+        """Return the ``columns`` for one volume, ``(1, D, H, W)`` each; NaN for an undefined score."""
 
     def reset(self) -> None:
-        """Forget all volumes."""
+        """Remove all volumes."""
         super().reset()
         self._names: list[str] = []
         self._rows: dict[str, list[float]] = {}
 
     def cases(self) -> dict[str, dict[str, float]]:
-        """The columns by case id, of all processes. Every process has to call it."""
+        """Return the columns by case id, over all ranks. Every rank must call it."""
         rows = self.get_buffer()
         names = string_list_all_gather(self._names)
         cases: dict[str, dict[str, float]] = {}
@@ -59,19 +59,19 @@ class CaseMetric(CumulativeIterationMetric):
         return cases
 
     def means(self) -> dict[str, float]:
-        """Each column's mean over the cases in which it is defined; columns defined in none are left out."""
+        """Return each column's mean over the cases in which it is defined, without columns that are never defined."""
         cases = self.cases().values()
         values = {name: [case[name] for case in cases if not math.isnan(case[name])] for name in self.columns}
         return {name: sum(found) / len(found) for name, found in values.items() if found}
 
     def write(self, folder: str | Path) -> None:
-        """Write the scores to a folder, one process for all. Every process has to call it."""
+        """Write the scores to a folder from rank 0. Every rank must call it."""
         cases = self.cases()
         if not dist.is_initialized() or dist.get_rank() == 0:
             self.write_cases(cases, Path(folder))
 
     def write_cases(self, cases: Cases, folder: Path) -> None:
-        """Write ``cases.csv``, a row a case."""
+        """Write ``cases.csv``, one row per case."""
         write_whole(folder / CASES_CSV, lambda file: write_csv(cases, self.columns, file))
 
     def _compute_list(self, y_pred: Any, y: Any = None, **_: Any) -> torch.Tensor:
@@ -86,7 +86,7 @@ class CaseMetric(CumulativeIterationMetric):
         name = meta.get("id") or stem(meta.get("filename_or_obj", "")) or f"case-{len(self._names)}"
         values = self.measure(prediction, label, name)
         row = [float(values[column]) for column in self.columns]
-        # Another process may have the same volume to fill the ranks; this one sees it anew only if ids are not unique.
+        # Ranks may share a volume, but within this rank a repeated id means that ids are not unique.
         if name in self._rows and not np.array_equal(row, self._rows[name], equal_nan=True):
             raise ValueError(f"two different volumes have the id {name!r}")
         self._rows[name] = row
@@ -95,7 +95,7 @@ class CaseMetric(CumulativeIterationMetric):
 
 
 def write_csv(cases: Cases, columns: tuple[str, ...], file: Path) -> None:
-    """Write a row a case; what is undefined is left empty."""
+    """Write one row per case; undefined values are left empty."""
     show: Callable[[float], str] = lambda value: "" if math.isnan(value) else f"{value:.6g}"  # noqa: E731
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)

@@ -1,7 +1,7 @@
-"""Scores of liver and tumour segmentation, per volume: as a MONAI metric and for two folders.
+"""Liver and tumour segmentation scores per volume, as a MONAI metric and for two folders.
 
-What each score means, and the rule for tumour-free volumes and empty predictions, is in
-:mod:`custom.metrics.liver_case`; what is made of them in :mod:`custom.metrics.liver_report`.
+The scores, and how tumour-free volumes and empty predictions are treated, are defined in
+:mod:`custom.metrics.liver_case`; summaries are in :mod:`custom.metrics.liver_report`.
 """
 
 import warnings
@@ -25,15 +25,17 @@ KEYS = ("mean_dice", *(f"{region}_dice" for region in REGIONS))
 
 
 class LiverMetrics(CaseMetric):
-    """Scores of liver and tumour: label maps with 0 background, 1 liver, 2 tumour.
+    """Liver and tumour scores of label maps with 0 background, 1 liver, 2 tumour.
 
-    The label's (or else the prediction's) MetaTensor affine gives the millimetres. Where there is no affine, or it is
-    the identity, the case has no ASSD and HD95, with a warning.
+    Voxel sizes are those of the affine of the label's (or else the prediction's) MetaTensor. Without an affine, or with
+    the identity, ASSD and HD95 are not computed, with a warning.
+
+    Example: ``{"_target_": "custom.metrics.LiverMetrics", "key": "tumor_dice"}``
 
     Args:
-        key: what :meth:`aggregate` returns: ``"mean_dice"`` (of liver and tumour), ``"liver_dice"`` or
+        key: score returned by :meth:`aggregate`: ``"mean_dice"`` (of liver and tumour), ``"liver_dice"`` or
             ``"tumor_dice"``.
-        distances: whether ASSD and HD95 are computed, which take most of the time.
+        distances: whether to compute ASSD and HD95, which take most of the time.
     """
 
     columns = tuple(COLUMNS)
@@ -46,7 +48,7 @@ class LiverMetrics(CaseMetric):
         self.distances = distances
 
     def measure(self, prediction: torch.Tensor, label: torch.Tensor, name: str) -> dict[str, float]:
-        """All scores of one volume ``(1, D, H, W)`` or slice ``(1, H, W)``."""
+        """Return all scores of one volume ``(1, D, H, W)`` or slice ``(1, H, W)``."""
         described = next((t for t in (label, prediction) if isinstance(t, MetaTensor)), None)
         affine = np.eye(4) if described is None else described.affine.detach().cpu().numpy()
         found, true = (_plane_as_volume(tensor.detach().cpu().numpy()[0]) for tensor in (prediction, label))
@@ -56,7 +58,7 @@ class LiverMetrics(CaseMetric):
         return measure(found, true, millimetres, distances=self.distances)
 
     def means(self) -> dict[str, float]:
-        """All that is defined of the means over the cases, flat, for logs and learning curves."""
+        """Return all defined means over the cases as a flat dictionary, for logs and curves."""
         scores = summarise(self.cases())
         mean, lesions = scores["mean"], scores["mean"]["lesions"]
         flat = {f"{region}_{name}": value for region in REGIONS for name, value in mean[region].items()}
@@ -66,9 +68,9 @@ class LiverMetrics(CaseMetric):
         return {name: value for name, value in flat.items() if value is not None}
 
     def aggregate(self) -> torch.Tensor:
-        """The key metric, by which the best weights are chosen; ``mean_dice`` is the mean of those that are defined.
+        """Return the key metric, which selects the best weights; ``mean_dice`` averages those that are defined.
 
-        It is 0 where nothing is defined: MONAI would keep a NaN of the first epoch as the best for ever.
+        It is 0 if nothing is defined, since MONAI would keep a NaN of the first epoch as the best value.
         """
         means = self.means()
         keys = KEYS[1:] if self.key == "mean_dice" else (self.key,)
@@ -76,7 +78,7 @@ class LiverMetrics(CaseMetric):
         return torch.tensor(sum(defined) / len(defined) if defined else 0.0)
 
     def table(self) -> str:
-        """The scores of each case and of all as a table of text."""
+        """Return the scores of each case and their means as a text table."""
         return format_table(self.cases())
 
     def write_cases(self, cases: Cases, folder: Path) -> None:
@@ -87,16 +89,16 @@ class LiverMetrics(CaseMetric):
 def score_folders(predictions: str | Path, labels: str | Path) -> tuple[dict[str, Any], str]:
     """Compare every prediction of a folder with its label.
 
-    A prediction with other axes than its label is turned to match. Where the two affines disagree about the place in
-    the patient array order is kept, with a warning, and the prediction's millimetres count, as it has the image's
-    geometry. No distances are computed where either affine is the identity, with a warning.
+    A prediction with other axes than its label is reoriented. If the affines disagree on the position, array order is
+    kept, with a warning, and the prediction's spacing is used, which is that of the image. If either affine is the
+    identity, no distances are computed, with a warning.
 
     Args:
-        predictions, labels: folders of volumes in any format that :func:`custom.data.volumes.read_volume` reads, with
-            the values 0, 1 and 2, paired by :func:`custom.metrics.pairs.pair_files`.
+        predictions, labels: folders of volumes in any format of :func:`custom.data.volumes.read_volume`, with the
+            values 0, 1 and 2, paired by :func:`custom.metrics.pairs.pair_files`.
 
     Returns:
-        the scores as :func:`custom.metrics.liver_report.summarise` gives them, and a table of them for the screen.
+        the scores as from :func:`custom.metrics.liver_report.summarise`, and a text table of them.
 
     Raises:
         DataError: a file is missing, unreadable, of another shape or with other values.
@@ -117,7 +119,7 @@ def _measure_files(case: str, prediction_path: Path, label_path: Path) -> dict[s
     known = all(known_spacing(volume.affine, volume.array.shape) is not None for volume in (prediction, label))
     if not known:
         _warn_of_identity(case)
-    # The label is brought to the prediction's axes, as it is to the image's when it is trained on.
+    # The label is reoriented to the prediction's axes, as to the image's in training.
     true = align_label(prediction, label, label_path)
     return measure(prediction.array, true, spacing(prediction.affine) if known else None)
 
@@ -128,7 +130,7 @@ def _labels_of(path: Path) -> Volume:
 
 
 def _plane_as_volume(array: np.ndarray) -> np.ndarray:
-    """One slice ``(H, W)`` as ``(H, W, 1)``, whose first two axes are those of the affine."""
+    """Reshape a slice ``(H, W)`` to ``(H, W, 1)``, whose first two axes are those of the affine."""
     return array[..., None] if array.ndim == 2 else array
 
 

@@ -1,25 +1,25 @@
-"""How one predicted liver with its tumours compares with its label.
+"""Scores of one predicted liver with tumours against its label.
 
 Liver is every voxel of label 1 or 2, tumour every voxel of label 2. P is the prediction, L the label:
 
 ======  =============================================================================================================
 dice    ``2 |P and L| / (|P| + |L|)``
 voe     volumetric overlap error, ``1 - |P and L| / |P or L|``
-rvd     relative volume difference, ``(|P| - |L|) / |L|``: above 0 where too much was found
+rvd     relative volume difference, ``(|P| - |L|) / |L|``: positive for oversegmentation
 assd    average symmetric surface distance in mm: the mean over the surface voxels of both
 hd95    95th percentile of the surface distances in mm, the larger of the two directions. This is MONAI's definition;
-        medpy takes the percentile of both directions pooled.
+        medpy takes the percentile over both directions together.
 ======  =============================================================================================================
 
-What is undefined is NaN, and means leave it out:
+Undefined values are NaN, and are left out of means:
 
-- Neither in the label nor in the prediction (a tumour-free volume, rightly seen as such): all five. There is nothing
-  to measure; LiTS counts such a volume as Dice 1, which lifts the mean by the share of healthy patients.
-- In the prediction alone (a false alarm in a tumour-free volume): Dice is 0 and VOE 1; RVD and distances are undefined.
-- In the label alone (missed): Dice is 0, VOE 1 and RVD -1; distances are undefined.
-- No spacing is known: distances.
+- Neither label nor prediction has the region (true negative): all five scores are undefined. LiTS counts such a volume
+  as Dice 1, which raises the mean by the fraction of healthy patients.
+- Only the prediction has it (false positive): Dice is 0 and VOE 1; RVD and distances are undefined.
+- Only the label has it (false negative): Dice is 0, VOE 1 and RVD -1; distances are undefined.
+- Unknown spacing: distances are undefined.
 
-Distances thus cover only the volumes in which something was found: read them beside the Dice and their count.
+Distances thus cover only volumes in which something was found, and must be read together with Dice and their count.
 """
 
 import math
@@ -32,7 +32,7 @@ from ..ops.components import component_sizes, label_components
 from ..ops.liver_labels import LIVER, TUMOR
 
 REGIONS = {"liver": LIVER, "tumor": TUMOR}
-"""The least label that belongs to each region."""
+"""The smallest label of each region."""
 
 SCORES = ("dice", "voe", "rvd", "assd", "hd95")
 LESIONS = ("tp", "fp", "fn")
@@ -44,7 +44,7 @@ COLUMNS = (
     "tumor_burden_error",
     *(f"{region}_{count}" for region in REGIONS for count in VOXELS),
 )
-"""What :func:`measure` returns, in this order."""
+"""Keys of the result of :func:`measure`, in this order."""
 
 
 def measure(
@@ -53,18 +53,19 @@ def measure(
     """Compare one volume with its label.
 
     Args:
-        prediction, label: ``(D, H, W)`` in any, but the same, axis order: 0 background, 1 liver, 2 tumour. Along an
-            axis of one voxel no surface is seen.
-        spacing: mm between voxels along each axis; ``None`` if unknown.
-        distances: whether ``assd`` and ``hd95`` are computed, which take most of the time.
+        prediction, label: ``(D, H, W)`` in the same, arbitrary axis order: 0 background, 1 liver, 2 tumour. An axis of
+            length 1 is ignored for surfaces.
+        spacing: mm between voxels along each axis; None if unknown.
+        distances: whether to compute ``assd`` and ``hd95``, which take most of the time.
 
     Returns:
-        the values of :data:`COLUMNS`. ``lesion_tp``, ``_fp`` and ``_fn`` are by :func:`match_lesions`.
-        ``tumor_burden_error`` is the tumours' share of the liver in the prediction less that in the label, undefined
-        where either has no liver. ``*_overlap``, ``*_predicted`` and ``*_labelled`` are voxels, for the global Dice.
+        the values of :data:`COLUMNS`. ``lesion_tp``, ``_fp`` and ``_fn`` are from :func:`match_lesions`.
+        ``tumor_burden_error`` is the tumours' fraction of the liver in the prediction minus that in the label,
+        undefined if either has no liver. ``*_overlap``, ``*_predicted`` and ``*_labelled`` count voxels, for the global
+        Dice.
 
     Raises:
-        ValueError: when the shapes differ or are not three-dimensional.
+        ValueError: the shapes differ or are not three-dimensional.
     """
     if prediction.shape != label.shape or label.ndim != 3:
         raise ValueError(f"two volumes of one shape expected, found {prediction.shape} and {label.shape}")
@@ -90,10 +91,10 @@ def measure(
 
 
 def match_lesions(prediction: np.ndarray, label: np.ndarray) -> tuple[int, int, int]:
-    """Count found lesions, false alarms and missed lesions.
+    """Count true positive, false positive and false negative lesions.
 
-    A lesion is a 26-connected component of label 2, so lesions that touch, be it at a corner, are one lesion. It is
-    found if a predicted one overlaps it with an IoU of more than 0.5, which no lesion can have with two others.
+    A lesion is a 26-connected component of label 2. It is found if a predicted lesion overlaps it with an IoU above
+    0.5, which makes matches unique.
     """
     found, n_found = label_components(prediction == REGIONS["tumor"])
     true, n_true = label_components(label == REGIONS["tumor"])
@@ -114,9 +115,9 @@ def _volume_scores(overlap: int, predicted: int, labelled: int) -> dict[str, flo
 
 
 def _surface_scores(found: np.ndarray, true: np.ndarray, spacing: np.ndarray, thick: list[int]) -> dict[str, float]:
-    """MONAI's average surface distance and 95 % Hausdorff distance, from one computation of the distances."""
+    """MONAI's average surface distance and 95 % Hausdorff distance, from a single computation of distances."""
     shape = [found.shape[axis] for axis in thick]
-    if not shape:  # a single voxel, which both have
+    if not shape:  # a single voxel, contained in both
         return {"assd": 0.0, "hd95": 0.0}
     edges = get_mask_edges(found.reshape(shape), true.reshape(shape))
     there, back = (

@@ -1,4 +1,4 @@
-"""What the comparisons of many volumes add up to, as numbers, as a table, as files and as a picture."""
+"""Summary of the liver scores of many volumes: as numbers, text table, files and histogram."""
 
 import json
 import math
@@ -19,15 +19,14 @@ COLOURS = {"liver": "#f4a261", "tumor": "#e63946"}
 
 
 def summarise(cases: Cases) -> dict[str, Any]:
-    """The scores of each case and of all, in the form of the JSON file; what is undefined is ``None``.
+    """Return the scores of each case and their means, as in the JSON file; undefined values are None.
 
     Returns:
         ``cases``: id to ``{"liver": {"dice", "voe", "rvd", "assd", "hd95"}, "tumor": {the same}, "lesions": {"tp",
-        "fp", "fn"}}``.
-        ``mean``: the same, each value the mean over the cases in which it is defined, whose number is in ``defined``;
-        ``lesions`` holds precision, recall and F1 of all lesions together as well. ``tumor_burden_rmse`` is the root
-        mean square of the tumour burden's error.
-        ``global``: ``liver_dice`` and ``tumor_dice`` of all voxels together.
+            "fp",
+        "fn"}}``. ``mean``: the same, with means over the cases in which a value is defined, whose number is in
+        ``defined``; ``lesions`` also has precision, recall and F1 over all lesions. ``tumor_burden_rmse`` is the root
+        mean square error of the tumour burden. ``global``: ``liver_dice`` and ``tumor_dice`` over all voxels together.
     """
     columns = {name: [case[name] for case in cases.values()] for name in COLUMNS}
     means = {name: _mean(values) for name, values in columns.items()}
@@ -48,7 +47,7 @@ def summarise(cases: Cases) -> dict[str, Any]:
 
 
 def detection(tp: float, fp: float, fn: float) -> dict[str, float | None]:
-    """Precision, recall and F1 of lesions; ``None`` where there is nothing to divide by."""
+    """Return precision, recall and F1 of lesions; None if the denominator is 0."""
     return {
         "precision": _ratio(tp, tp + fp),
         "recall": _ratio(tp, tp + fn),
@@ -57,7 +56,7 @@ def detection(tp: float, fp: float, fn: float) -> dict[str, float | None]:
 
 
 def format_table(cases: Cases) -> str:
-    """The scores of each case and of all as a table of text; ``-`` stands for what is undefined."""
+    """Return the scores of each case and their means as a text table; ``-`` means undefined."""
     scores = summarise(cases)
     groups = ["", *(name for region in REGIONS for name in (region, *[""] * (len(SCORES) - 1))), "lesions", "", ""]
     head = ["case", *SCORES * len(REGIONS), *LESIONS]
@@ -78,7 +77,7 @@ def format_table(cases: Cases) -> str:
 
 
 def write_reports(cases: Cases, folder: str | Path) -> None:
-    """Write ``cases.csv`` (a row a case), ``scores.json`` (:func:`summarise`) and ``dice_histogram.png``."""
+    """Write ``cases.csv`` (one row per case), ``scores.json`` (:func:`summarise`) and ``dice_histogram.png``."""
     folder = Path(folder)
     hidden = {f"{region}_{name}" for region in REGIONS for name in VOXELS}
     columns = tuple(name for name in COLUMNS if name not in hidden)
@@ -89,7 +88,7 @@ def write_reports(cases: Cases, folder: str | Path) -> None:
 
 
 def draw_histogram(cases: Cases, path: str | Path) -> None:
-    """Draw how the Dice of liver and of tumour is spread over the cases."""
+    """Plot histograms of the Dice of liver and tumour over the cases."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")

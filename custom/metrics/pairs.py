@@ -1,4 +1,4 @@
-"""Which prediction belongs to which label, by file name."""
+"""Pairs predictions with labels by file name."""
 
 import re
 from pathlib import Path
@@ -13,18 +13,18 @@ _LITS = re.compile(r"(?:test-)?(?:volume|segmentation)[-_]0*(\d+)$")
 
 
 def pair_files(predictions: str | Path, labels: str | Path) -> dict[str, tuple[Path, Path]]:
-    """Pair the volumes of two folders, subfolders included.
+    """Pair the volumes of two folders, including subfolders.
 
-    A pair has equal names, endings aside, or LiTS names: ``volume-7`` or ``segmentation-7`` with ``segmentation-7``,
-    zeros before the number and an appended ``_pred``, ``_seg`` and the like aside. Where the labels' folder holds
-    ``segmentation-*`` files its other volumes are images, and are left alone; a folder in MSD layout is entered.
+    A pair has equal names without suffix, or LiTS names: ``volume-7`` or ``segmentation-7`` with ``segmentation-7``;
+    leading zeros and an appended ``_pred``, ``_seg`` etc. are ignored. If the labels' folder has ``segmentation-*``
+    files, its other volumes are ignored as images; an MSD layout is recognised.
 
     Returns:
-        case id, which is the prediction's name, to (prediction, label), in natural order.
+        case id (the prediction's name) to (prediction, label), in natural order.
 
     Raises:
-        DataError: a folder is missing or holds no volume; a prediction without its label or a label without its
-            prediction, which left out would flatter the mean; two files of the same name.
+        DataError: a folder is missing or contains no volume; a prediction without label or a label without prediction;
+            duplicate names.
     """
     found, true = volumes_in(Path(predictions)), _labels(Path(labels))
     by_key: dict[str, list[str]] = {}
@@ -50,10 +50,10 @@ def pair_files(predictions: str | Path, labels: str | Path) -> dict[str, tuple[P
 
 
 def volumes_in(folder: Path) -> dict[str, Path]:
-    """All volumes of a folder and its subfolders, by name without ending, in natural order.
+    """Return all volumes of a folder and its subfolders by name without suffix, in natural order.
 
     Raises:
-        DataError: the folder is missing or holds no volume; two files of the same name.
+        DataError: the folder is missing or contains no volume; duplicate names.
     """
     return _by_name(_paths(folder))
 
@@ -82,7 +82,7 @@ def _by_name(paths: list[Path]) -> dict[str, Path]:
 
 
 def _key(name: str) -> str:
-    """What the two names of a pair have in common."""
+    """Common part of the two names of a pair."""
     name = WRITER_SUFFIX.sub("", name)
     lits = _LITS.match(name)
     return f"lits-{lits[1]}" if lits else name

@@ -1,4 +1,4 @@
-"""The official Vesuvius score of two folders of volumes, as numbers and as a table."""
+"""The official Vesuvius score of two folders of volumes."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,22 +18,22 @@ from .vesuvius_score import PARTS, check_parts, score_volume
 def score_folders(
     predictions: str, labels: str, *, processes: int | None = None, parts: Sequence[str] = PARTS
 ) -> tuple[dict[str, Any], str]:
-    """Score every prediction of a folder against the label of the same name; neither may lack the other.
+    """Score every prediction of a folder against the label of the same name.
 
     Args:
         predictions: folder of volumes ``<id>.tif``.
-        labels: folder of volumes ``<id>.tif``. A ``train.csv`` or ``test.csv`` (``id,scroll_id``) in it or beside it
-            adds means per scroll to the table.
-        processes: octants matched at a time.
-        parts: what to compute.
+        labels: folder of volumes ``<id>.tif``. A ``train.csv`` or ``test.csv`` (``id,scroll_id``) in it or its parent
+            folder adds means per scroll to the table.
+        processes: octants matched in parallel.
+        parts: the parts of the score to compute.
 
     Returns:
-        ``{"cases": {id: {"score", "toposcore", "surface_dice", "voi_score"}}, "mean": {...}}``, and the table to print.
+        ``{"cases": {id: {"score", "toposcore", "surface_dice", "voi_score"}}, "mean": {...}}``, and a text table.
 
     Raises:
-        DataError: a folder or prediction is missing, a shape differs, a label holds other values than 0, 1 and 2. What
-            the headers tell is checked before the first volume is scored. A prediction holds fractions.
-        BettiUnavailableError: "toposcore" where the compiled Betti matching is missing.
+        DataError: a folder or file is missing, a shape differs, a label has other values than 0, 1 and 2, a prediction
+            has fractions. Headers are checked before scoring starts.
+        BettiUnavailableError: "toposcore" without the compiled Betti matching.
     """
     from tqdm import tqdm
 
@@ -54,7 +54,7 @@ def score_folders(
 
 
 def _checked_pairs(predictions: str, labels: str) -> dict[str, tuple[Path, Path]]:
-    """Prediction and label of each id; shapes are compared as far as headers tell, before hours of work."""
+    """Prediction and label of each id; shapes are compared by headers, before hours of computation."""
     pairs = pair_files(predictions, labels)
     for prediction, label in pairs.values():
         headers = read_shape(prediction), read_shape(label)
@@ -75,7 +75,7 @@ def _read_pair(prediction: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scrolls(labels: Path) -> dict[str, str]:
-    """The scroll of each id, from the competition's table where it is at hand."""
+    """Scroll of each id, from the competition's table if there is one."""
     for table in (folder / name for folder in (labels, labels.parent) for name in ("train.csv", "test.csv")):
         if table.is_file():
             with table.open(newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The official Vesuvius score as MONAI metrics; the definition is in :mod:`.vesuvius_score`."""
+"""The official Vesuvius score as a MONAI metric; it is defined in :mod:`.vesuvius_score`."""
 
 from collections.abc import Sequence
 
@@ -12,35 +12,37 @@ __all__ = ["VesuviusScore", "score_folders", "score_volume", "topo_score", "voi_
 
 
 class VesuviusScore(CaseMetric):
-    """The competition's score as a MONAI metric: ``aggregate()`` is the mean over volumes.
+    """The Vesuvius competition's score as a MONAI metric; ``aggregate()`` is the mean over volumes.
 
-    Predictions are 0 or 1, labels 0, 1, or 2 for ignored, of any integer type. See
-    :func:`.vesuvius_score.score_volume` for the :attr:`columns`.
+    Predictions are 0 or 1, labels 0, 1, or 2 for ignored, of any integer type. See :func:`.vesuvius_score.score_volume`
+    for the :attr:`columns`.
+
+    Example: ``{"_target_": "custom.metrics.VesuviusScore", "parts": ["surface_dice", "voi_score"]}``
 
     Args:
-        parts: "toposcore", "surface_dice", "voi_score". Leaving out the first makes a cheap validation (about a second
-            for 320^3), whose score is the weighted mean of the other two.
-        processes: octants matched at a time; ``None``: as many as cores and free memory allow.
+        parts: "toposcore", "surface_dice", "voi_score". Without the first, validation is fast (about a second for
+            320^3), and the score is the weighted mean of the other two.
+        processes: octants matched in parallel; None: as many as cores and free memory allow.
 
     Raises:
         ValueError: a part is unknown.
-        BettiUnavailableError: "toposcore" where the compiled Betti matching is missing.
+        BettiUnavailableError: "toposcore" without the compiled Betti matching.
     """
 
     def __init__(self, *, parts: Sequence[str] = PARTS, processes: int | None = None) -> None:
         super().__init__()
-        check_parts(parts)  # now rather than after an epoch
+        check_parts(parts)  # raises before training
         self.parts = tuple(parts)
         self.processes = processes
         self.columns = tuple(column_names(parts))
 
     def measure(self, prediction: torch.Tensor, label: torch.Tensor, name: str) -> dict[str, float]:
-        """All scores of one volume, ``(1, D, H, W)`` twice."""
+        """Return all scores of one volume, prediction and label ``(1, D, H, W)``."""
         if prediction.shape != label.shape or prediction.ndim != 4 or prediction.shape[0] != 1:
             raise ValueError(f"expected (1, D, H, W) twice, got {tuple(prediction.shape)} and {tuple(label.shape)}")
         arrays = (torch.as_tensor(tensor[0]).cpu().numpy() for tensor in (prediction, label))
         return score_volume(*arrays, parts=self.parts, processes=self.processes)
 
     def aggregate(self) -> torch.Tensor:
-        """Mean score of the volumes seen since the last reset; 0 if there were none."""
+        """Return the mean score of the volumes since the last reset; 0 if there were none."""
         return torch.tensor(self.means().get("score", 0.0))

@@ -1,15 +1,15 @@
 """The score of the Kaggle competition "Vesuvius Challenge - Surface Detection" (2025/26).
 
-``0.30 * TopoScore + 0.35 * SurfaceDice@2 + 0.35 * VOI_score`` for each volume, then the mean over volumes. Voxels whose
-label is 2 are background in both prediction and label; any other value than 0 is surface.
+``0.30 * TopoScore + 0.35 * SurfaceDice@2 + 0.35 * VOI_score`` for each volume, then the mean over volumes. Voxels with
+label 2 are background in both prediction and label; any other value than 0 is surface.
 
 - **TopoScore**: F1 of the topological features (components, tunnels, cavities, with weights 0.34, 0.33, 0.33) that
-  Betti matching pairs up, counted in eight octants. Voxels join by faces.
-- **SurfaceDice@2**: share of both surfaces' area within 2 voxels of the other surface.
-- **VOI_score**: ``1 / (1 + 0.3 * VOI)``, VOI being the variation of information in bits between the components (joined
-  by faces, edges and corners) of prediction and label, over the voxels that are surface in either.
+  Betti matching pairs, counted in eight octants with 6-connectivity.
+- **SurfaceDice@2**: fraction of both surfaces' area within 2 voxels of the other surface.
+- **VOI_score**: ``1 / (1 + 0.3 * VOI)``, where VOI is the variation of information in bits between the 26-connected
+  components of prediction and label, over the voxels that are surface in either.
 
-Nothing here is in millimetres: the competition's volumes have no spacing.
+All distances are in voxels: the competition's volumes have no spacing.
 """
 
 import itertools
@@ -46,20 +46,19 @@ def score_volume(
     processes: int | None = None,
     done: Callable[[], object] | None = None,
 ) -> dict[str, float]:
-    """All the scores of one volume.
+    """Return all scores of one volume.
 
     Args:
         prediction: (D, H, W); 0 is background, anything else surface.
         label: (D, H, W); 0 background, 1 surface, 2 ignored.
-        parts: what to compute; without "toposcore" a 320^3 volume takes about a second instead of a minute.
-        processes: octants matched at a time; ``None``: as many as cores and free memory allow (5.6 GiB for 160^3).
+        parts: the parts to compute; without "toposcore" a 320^3 volume takes about a second instead of a minute.
+        processes: octants matched in parallel; None: as many as cores and free memory allow (5.6 GiB for 160^3).
         done: called after each of the eight octants, from any thread.
 
     Returns:
-        ``score``, the official one or, if parts are left out, the weighted mean of the others; the ``parts``; and what
-        explains them: ``f1_components``, ``f1_tunnels``, ``f1_cavities`` (NaN where neither mask has any),
-        ``voi_split`` (bits; sheets torn apart), ``voi_merge`` (bits; sheets run together), ``components`` and
-        ``label_components``.
+        ``score``, the official one or, if parts are left out, the weighted mean of the others; the ``parts``; and their
+        details: ``f1_components``, ``f1_tunnels``, ``f1_cavities`` (NaN if neither mask has any), ``voi_split`` (bits;
+        for split sheets), ``voi_merge`` (bits; for merged sheets), ``components`` and ``label_components``.
 
     Raises:
         ValueError: shapes differ or are not 3-D, or a part is unknown.
@@ -68,7 +67,7 @@ def score_volume(
     check_parts(parts)
     prediction, label = without_ignored(prediction, label)
     scores: dict[str, float] = {}
-    with ThreadPoolExecutor(1) as pool:  # the octants' processes work while this one does the rest
+    with ThreadPoolExecutor(1) as pool:  # in parallel with the other parts
         topology = pool.submit(topo_score, prediction, label, processes, done) if "toposcore" in parts else None
         if "surface_dice" in parts:
             scores["surface_dice"] = surface_dice(prediction, label, TOLERANCE)
@@ -80,7 +79,7 @@ def score_volume(
 
 
 def without_ignored(prediction: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as bool masks that are background where the label is 2.
+    """Return both as bool masks that are background where the label is 2.
 
     Raises:
         ValueError: shapes differ or are not 3-D.
@@ -97,7 +96,7 @@ def topo_score(
     processes: int | None = None,
     done: Callable[[], object] | None = None,
 ) -> dict[str, float]:
-    """``toposcore`` and the F1 of each dimension, of two (D, H, W) bool masks; see :func:`score_volume`."""
+    """Return ``toposcore`` and the F1 of each dimension for two (D, H, W) bool masks; see :func:`score_volume`."""
     pairs = [(prediction[octant], label[octant]) for octant in octants(prediction.shape)]
     counts = np.sum(match_counts_of_all(pairs, processes, done), axis=0)
     f1 = [dimension_f1(*row) for row in counts.tolist()]
@@ -108,16 +107,16 @@ def topo_score(
 
 
 def octants(shape: Sequence[int]) -> list[tuple[slice, ...]]:
-    """The parts of a volume cut in two along each axis, the first part longer by one if the length is odd."""
+    """Return the parts of a volume halved along each axis; the first half is one voxel longer if the length is odd."""
     halves = [[slice(0, (n + 1) // 2), slice((n + 1) // 2, n)] if n > 1 else [slice(0, n)] for n in shape]
     return list(itertools.product(*halves))
 
 
 def dimension_f1(matched: int, predicted: int, present: int) -> float:
-    """F1 of the features of one dimension.
+    """Return the F1 of the features of one dimension.
 
-    NaN where there are none at all: the dimension does not count. False features where the label has none get 1/3 for
-    one, 1/5 for two and so on, never 0.
+    NaN if there are none: the dimension is excluded. If only the label has none, one false feature gives 1/3, two give
+    1/5 and so on, never 0.
     """
     if present:
         return 2 * matched / (predicted + present)
@@ -125,10 +124,10 @@ def dimension_f1(matched: int, predicted: int, present: int) -> float:
 
 
 def voi_score(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """``voi_score`` of two (D, H, W) bool masks, its two summands in bits, and the numbers of components.
+    """Return ``voi_score`` of two (D, H, W) bool masks, its two summands in bits, and the numbers of components.
 
-    ``voi_split`` is the entropy of the predicted components given the label's, ``voi_merge`` the other way round. In
-    both, background is a class of its own where only the other mask has surface. Both empty gives 1.
+    ``voi_split`` is the conditional entropy of the predicted components given the label's, ``voi_merge`` the reverse.
+    Background counts as a class where only the other mask has surface. The score of two empty masks is 1.
     """
     predicted, components = label_components(prediction)
     present, label_count = label_components(label)
@@ -144,7 +143,7 @@ def voi_score(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
 
 
 def _conditional_entropies(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """H(first | second) and H(second | first) in bits, of two labellings of the same voxels."""
+    """H(first | second) and H(second | first) in bits, for two labellings of the same voxels."""
     if not first.size:
         return 0.0, 0.0
     pairs, counts = np.unique(first.astype(np.int64) << 32 | second, return_counts=True)
@@ -155,13 +154,13 @@ def _conditional_entropies(first: np.ndarray, second: np.ndarray) -> tuple[float
 
 
 def column_names(parts: Sequence[str]) -> list[str]:
-    """The keys of :func:`score_volume`, in order."""
+    """Return the keys of :func:`score_volume`, in order."""
     ordered = [part for part in PARTS if part in parts]
     return ["score", *ordered, *itertools.chain.from_iterable(DETAILS[part] for part in ordered)]
 
 
 def check_parts(parts: Sequence[str]) -> None:
-    """Raise an error unless ``parts`` can be computed here: ValueError or BettiUnavailableError."""
+    """Raise ValueError for unknown ``parts``, or BettiUnavailableError if they cannot be computed."""
     unknown = set(parts) - set(PARTS)
     if unknown or not parts:
         raise ValueError(f"parts must be some of {', '.join(PARTS)}; got {', '.join(parts) or 'none'}")
@@ -170,6 +169,6 @@ def check_parts(parts: Sequence[str]) -> None:
 
 
 def _weighted(scores: Mapping[str, float]) -> float:
-    """Weighted mean of the parts that were computed; with all of them, the official score."""
+    """Weighted mean of the computed parts; with all of them, the official score."""
     weights = {part: weight for part, weight in WEIGHTS.items() if part in scores}
     return sum(weight * scores[part] for part, weight in weights.items()) / sum(weights.values())

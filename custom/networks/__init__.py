@@ -1,4 +1,4 @@
-"""Networks that MONAI does not have, and what is done to any network."""
+"""Networks that MONAI lacks, and modifications of any network."""
 
 from .checkpointing import checkpoint_activations
 from .ensemble import build_ensemble

@@ -1,4 +1,4 @@
-"""Activation checkpointing: recompute chosen parts of a network in backward instead of keeping what they computed."""
+"""Activation checkpointing: parts of a network are recomputed in the backward pass to save memory."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,24 +14,24 @@ from torch.utils.checkpoint import checkpoint
 def checkpoint_activations(
     network: torch.nn.Module, *, names: Sequence[str] = (), types: Sequence[str] = ()
 ) -> torch.nn.Module:
-    """Checkpoint the modules of a network that a name or a type chooses; the network is changed and returned.
+    """Checkpoint those modules of a network that are selected by name or type; modifies and returns the network.
 
-    Memory is held by the finest levels and time by recomputing, so choose those: in SegResNetDS
-    ``encoder.layers.0.blocks``, ``encoder.layers.1.blocks``, ``up_layers.1.blocks`` and ``up_layers.2.blocks``. A
-    single convolution is not worth it: it keeps its input either way.
+    Most memory is used at the finest levels, so choose those: in SegResNetDS ``encoder.layers.0.blocks``,
+    ``encoder.layers.1.blocks``, ``up_layers.1.blocks`` and ``up_layers.2.blocks``. Checkpointing a single convolution
+    saves nothing, since its input is kept either way.
 
-    Outputs, gradients and running statistics of normalisation are those without checkpointing, and so are the keys of
-    the state dict, so weights go both ways. Only passes in training mode with gradients are checkpointed. The network
-    can be copied and pickled; TorchScript wants the network as it was built.
+    Outputs, gradients, normalisation statistics and keys of the state dict are unchanged. Only training-mode passes
+    with gradients are checkpointed. The network can be copied and pickled; TorchScript needs the original network.
+
+    Example: ``checkpoint_activations(network, names=["encoder.layers.0.blocks", "up_layers.2.blocks"])``
 
     Args:
         network: any module.
         names: names of submodules as in ``network.named_modules()``, or patterns (``up_layers.*.blocks``).
-        types: class names, e.g. ``SegResBlock``. Of modules inside one another only the outermost is checkpointed.
+        types: class names, e.g. ``SegResBlock``. Of nested modules only the outermost is checkpointed.
 
     Raises:
-        ValueError: when a name or a type chooses no module, or chooses a container that is never called itself, such as
-            a ModuleList.
+        ValueError: a name or type matches no module, or a container that is never called itself, such as a ModuleList.
     """
     modules = {name: module for name, module in network.named_modules() if name}
     chosen: dict[str, torch.nn.Module] = {}
@@ -43,7 +43,7 @@ def checkpoint_activations(
         if type(module).forward is torch.nn.Module.forward:
             raise ValueError(f"{name} is a {type(module).__name__}, which is never called; name the modules inside it")
         if not any(name.startswith(f"{other}.") for other in chosen):
-            # A bound function and not a closure: deepcopy and pickle then bind the copy's forward to the copy.
+            # A partial instead of a closure, so that deepcopy and pickle bind a copy's forward to the copy.
             module.forward = partial(_forward, module)
     return network
 
@@ -68,7 +68,7 @@ def _contexts(module: torch.nn.Module) -> tuple:
 
 @contextmanager
 def _without_running_statistics(module: torch.nn.Module) -> Iterator[None]:
-    """A second forward pass must not count the batch a second time: for its duration, copies take the update."""
+    """Context in which batch norm updates copies of its statistics: recomputing must not count a batch twice."""
     buffers = [
         (norm, name, buffer)
         for norm in module.modules()

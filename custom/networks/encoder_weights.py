@@ -1,4 +1,4 @@
-"""Weights of a classifier, read as the start of a segmentation encoder."""
+"""Initialisation of segmentation encoders with the weights of classifiers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ from ..system.state_dict import misfit, read_state_dict
 
 __all__ = ["imagenet_state_dict", "load_encoder_weights", "read_encoder_weights", "stem_for_channels"]
 
-# MONAI numbers the blocks of EfficientNet by stage and block, the published files by block alone.
+# MONAI numbers the blocks of EfficientNet by stage and block, published files by block only.
 _STAGE = re.compile(r"^(_blocks)\.\d+(\.\d+\.)")
 
 
 def read_encoder_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """The encoder's part of a state dict saved by ``torch.save``.
+    """Read the encoder's state dict from a file saved by ``torch.save``.
 
-    A dict under the key ``state_dict`` is taken for the whole, the prefix ``module.`` of DataParallel is dropped, and
-    of a checkpoint of this package's network only the entries under ``encoder.`` are kept, without that prefix.
+    A dictionary under the key ``state_dict`` is used instead of the whole, the prefix ``module.`` of DataParallel is
+    removed, and of a checkpoint of this package's network only the entries under ``encoder.`` are used, without prefix.
 
     Raises:
         DataError: see :func:`custom.system.state_dict.read_state_dict`.
@@ -34,10 +34,10 @@ def read_encoder_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def imagenet_state_dict(backbone: str, spatial_dims: int) -> dict[str, torch.Tensor]:
-    """ImageNet weights with a three-channel stem, downloaded (and kept in torch's cache) by MONAI's own loader.
+    """Return ImageNet weights with a three-channel stem, downloaded (and cached) by MONAI's loader.
 
     Raises:
-        ValueError: MONAI has no ImageNet weights for this backbone; without the check it would start at random.
+        ValueError: MONAI has no ImageNet weights for this backbone.
     """
     entry = FLEXUNET_BACKBONE.register_dict[backbone]
     if backbone not in efficientnet.url_map or spatial_dims != 2:
@@ -53,18 +53,18 @@ def imagenet_state_dict(backbone: str, spatial_dims: int) -> dict[str, torch.Ten
 def load_encoder_weights(
     encoder: nn.Module, weights: Mapping[str, torch.Tensor], *, source: str | Path, ignored: Sequence[str] = ()
 ) -> None:
-    """Fill ``encoder`` with ``weights``, its first convolution fitted by :func:`stem_for_channels`.
+    """Load ``weights`` into ``encoder``, adapting the first convolution by :func:`stem_for_channels`.
 
     Keys are MONAI's or, for EfficientNet, those of the published files (``_blocks.7.`` for ``_blocks.3.7.``).
 
     Args:
-        encoder: the network to fill in place.
-        weights: its state dict, of any number of input channels.
-        source: file or name the weights came from, for the message.
-        ignored: children that ``weights`` may have and the encoder has not, such as the classification head.
+        encoder: the network, modified in place.
+        weights: its state dict, for any number of input channels.
+        source: file or name of the weights, for the error message.
+        ignored: child modules that only ``weights`` has, such as the classification head.
 
     Raises:
-        DataError: a key is missing, unexpected, or of another shape; nothing has been changed then.
+        DataError: a key is missing, unexpected, or of another shape; the encoder is unchanged.
     """
     own = encoder.state_dict()
     names = {_STAGE.sub(r"\1\2", name): name for name in own}
@@ -72,7 +72,7 @@ def load_encoder_weights(
     stem = next(name for name, m in encoder.named_modules() if isinstance(m, nn.Conv2d | nn.Conv3d)) + ".weight"
     if stem in found and found[stem].ndim == own[stem].ndim:
         found[stem] = stem_for_channels(found[stem], own[stem].shape[1])
-    # counters of batches seen have no use here, and older files lack them
+    # batch counters are not needed, and older files lack them
     for key in own:
         if key.endswith("num_batches_tracked"):
             found.setdefault(key, own[key])
@@ -83,10 +83,10 @@ def load_encoder_weights(
 
 
 def stem_for_channels(weight: torch.Tensor, in_channels: int) -> torch.Tensor:
-    """The weight ``(C_out, C_in, ...)`` of a first convolution for another number of input channels.
+    """Adapt the weight ``(C_out, C_in, ...)`` of a first convolution to another number of input channels.
 
-    An equal number is left as it is. Otherwise every channel gets the sum over the old ones, divided by the new
-    number: a grey image answers as it did when given as RGB, be it in one channel or repeated in all of them.
+    An equal number is unchanged. Otherwise every channel gets the sum over the old ones, divided by the new number: the
+    output for a grey image, repeated in all channels, is that for the same image as RGB.
     """
     if weight.shape[1] == in_channels:
         return weight

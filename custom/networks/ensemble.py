@@ -1,4 +1,4 @@
-"""Several trained networks as one."""
+"""Ensembles of trained networks."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -12,16 +12,15 @@ _SMALLEST = torch.finfo(torch.float32).tiny
 
 
 class Ensemble(nn.Module):
-    """The mean of several networks' probabilities, given out as logits.
+    """Mean of the probabilities of several networks, returned as logits.
 
-    To inferers it is one network: a window or slice is read and cut once and seen by all. All members are in memory,
-    which is little beside what one of them computes with.
+    For inferers it is a single network, so each window or slice is cut out once for all members. All members are in
+    memory.
 
     Args:
         network: the architecture; the first member.
-        count: number of members. The others are copies, each to get weights of its own, see
-            :class:`custom.handlers.LoadWeights`.
-        activation: what makes the probabilities, ``"softmax"`` over channels or ``"sigmoid"``.
+        count: number of members. The others are copies; load their weights by :class:`custom.handlers.LoadWeights`.
+        activation: ``"softmax"`` over channels or ``"sigmoid"``.
 
     Shape:
         as the network's, which returns one tensor ``(B, C, ...)``. The output is float32; its softmax or sigmoid is the
@@ -36,7 +35,7 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList([network, *(deepcopy(network) for _ in range(count - 1))])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits of the mean probability."""
+        """Return the logits of the mean probability."""
         total = None
         for member in self.members:
             logits = member(image).float()
@@ -49,7 +48,10 @@ class Ensemble(nn.Module):
 
 @without_effect("checkpoint")
 def build_ensemble(network: nn.Module, *, checkpoint: str | Sequence[str], activation: str) -> nn.Module:
-    """The network itself for one file of weights, an :class:`Ensemble` of it for a list of several."""
+    """Return the network itself for one weights file, or an :class:`Ensemble` of it for a list of several.
+
+    Example: ``build_ensemble(network, checkpoint=["fold0.pt", "fold1.pt"], activation="softmax")``
+    """
     if isinstance(checkpoint, str) or len(checkpoint) == 1:
         return network
     return Ensemble(network, count=len(checkpoint), activation=activation)

@@ -1,4 +1,4 @@
-"""How fast batch norm's running statistics follow the training."""
+"""Momentum of batch normalisation."""
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -9,19 +9,20 @@ __all__ = ["set_batch_norm_momentum"]
 def set_batch_norm_momentum(*, network: nn.Module, momentum: float = 0.1) -> nn.Module:
     """Set the momentum of every batch norm of a network, in place.
 
-    MONAI's EfficientNet has 0.01 and ``FlexibleUNet`` lets no other be chosen: the running statistics, by which a
-    network predicts, then lag some hundreds of steps behind its weights, and a short training scores 0 however well it
-    goes.
+    MONAI's EfficientNet uses 0.01, and ``FlexibleUNet`` has no argument for it: running statistics then lag hundreds of
+    steps behind the weights, so that evaluation after a short training fails.
+
+    Example: ``set_batch_norm_momentum(network=FlexibleUNet(1, 2, "efficientnet-b0"), momentum=0.1)``
 
     Args:
-        network: any network; its state dict stays as it is.
-        momentum: share of a batch's mean and variance in the new running ones, above 0 and up to 1.
+        network: any network; its state dict does not change.
+        momentum: weight of a batch's mean and variance in the running statistics, above 0 and up to 1.
 
     Returns:
         The same network.
 
     Raises:
-        ValueError: for another momentum.
+        ValueError: an invalid momentum.
     """
     if not 0 < momentum <= 1:
         raise ValueError(f"momentum is above 0 and up to 1, found {momentum}")

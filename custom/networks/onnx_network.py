@@ -1,4 +1,4 @@
-"""A network in a file, run by ONNX Runtime."""
+"""Networks run by ONNX Runtime."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,24 +18,25 @@ __all__ = ["OnnxNetwork"]
 
 @without_effect("path", "providers", "threads")
 class OnnxNetwork(nn.Module):
-    """Predict with a network exported by ``python -m monai.bundle onnx_export``, in the place of the network itself.
+    """Inference with a network exported by ``python -m monai.bundle onnx_export``, in place of the original network.
 
-    It has no parameters and gives no gradients: what it computes is in the file. Inferers, which run a network without
-    parameters where their input is, use it as any other. ``torch.autocast`` does not reach it.
+    It has no parameters and no gradients, and is not affected by ``torch.autocast``.
+
+    Example: ``{"_target_": "custom.networks.OnnxNetwork", "path": "models/model.onnx"}``
 
     Args:
-        path: the file, ``models/model.onnx``.
-        providers: what runs it, ONNX Runtime's names, the preferred one first: ``CPUExecutionProvider`` in every build;
-            ``CUDAExecutionProvider`` and others in builds of their own (``onnxruntime-gpu``).
-        threads: threads for one call; by default as many as torch uses.
+        path: the exported file.
+        providers: ONNX Runtime's execution providers in order of preference: ``CPUExecutionProvider`` is in every
+            build; ``CUDAExecutionProvider`` and others need special builds (``onnxruntime-gpu``).
+        threads: number of threads per call; by default as many as torch uses.
 
     Shape:
-        Input and output as the exported network's: ``(B, C, H, W)`` or ``(B, C, D, H, W)`` of any floating type and on
-        any device. The output is float32, on the input's device.
+        As the exported network's: ``(B, C, H, W)`` or ``(B, C, D, H, W)``, of any floating type and on any device. The
+        output is float32, on the input's device.
 
     Raises:
-        DataError: onnxruntime is not installed or has no such provider; the file is missing or holds no network that
-            takes one float32 tensor.
+        DataError: onnxruntime is not installed or lacks a provider; the file is missing or contains no network with one
+            float32 input.
     """
 
     def __init__(
@@ -65,10 +66,10 @@ def _open(path: Path, providers: list[str], threads: int) -> "InferenceSession":
         raise DataError.of(path, found, f"some of {', '.join(onnxruntime.get_available_providers())}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; one line per initializer it folds says nothing to a user
+    options.log_severity_level = 3  # errors only
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # onnxruntime has a kind of exception for each way to fail, none of them public
+    except Exception as error:  # onnxruntime's exception types are not public
         raise DataError.of(path, f"an unreadable file ({type(error).__name__})", expected) from error
     inputs = [tensor.type for tensor in session.get_inputs()]
     if inputs != ["tensor(float)"]:

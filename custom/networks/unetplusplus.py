@@ -1,4 +1,4 @@
-"""U-Net++ on the encoders that MONAI's ``FLEXUNET_BACKBONE`` registers."""
+"""U-Net++ with the encoders in MONAI's ``FLEXUNET_BACKBONE``."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from .encoder_weights import imagenet_state_dict, load_encoder_weights, read_enc
 
 __all__ = ["FlexibleUNetPlusPlus", "NestedDecoder"]
 
-# What a classifier needs and a segmenter never calls. Parameters without a gradient stop DistributedDataParallel.
+# Layers used for classification only. DistributedDataParallel does not accept parameters without gradient.
 _CLASSIFIER_PARTS = {
     EfficientNet: ("_conv_head", "_conv_head_padding", "_bn1", "_avg_pooling", "_dropout", "_fc"),
     ResNet: ("avgpool", "fc"),
@@ -25,48 +25,50 @@ _CLASSIFIER_PARTS = {
 
 
 class FlexibleUNetPlusPlus(nn.Module):
-    """U-Net++ (nested U-Net with dense skip pathways) on a classification encoder.
+    """U-Net++ (nested U-Net with dense skip pathways) with a classification encoder.
 
-    With E^0 ... E^L the encoder's feature maps, each half the size of the one before and E^0 half the input's size,
-    the nodes are X^{i,0} = E^i and X^{i,j} = H([X^{i,0}, ..., X^{i,j-1}, up(X^{i+1,j-1})]), H being two 3x3
-    convolutions. X^{0,L} is brought to the input's size by one more pair of convolutions, to which the head belongs.
+    With E^0 ... E^L the encoder's feature maps, each half the size of the one before and E^0 half the input's size, the
+    nodes are X^{i,0} = E^i and X^{i,j} = H([X^{i,0}, ..., X^{i,j-1}, up(X^{i+1,j-1})]), H being two 3x3 convolutions.
+    X^{0,L} is upsampled to the input's size, followed by another pair of convolutions and the head.
 
     Source: Zhou et al., "UNet++: A Nested U-Net Architecture for Medical Image Segmentation" (2018) and "UNet++:
     Redesigning Skip Connections to Exploit Multiscale Features in Image Segmentation" (2020). As in the papers, all
-    nodes of a level have the same width. Since the encoder starts by halving the image, the finest level of the
-    pyramid works at half the input's size.
+    nodes of a level have the same width. Since the encoder halves the image first, the finest level has half the
+    input's size.
+
+    Example: ``{"_target_": "custom.networks.FlexibleUNetPlusPlus", "backbone": "efficientnet-b4", "out_channels": 2}``
 
     Args:
-        backbone: a name registered in ``FLEXUNET_BACKBONE``: ``efficientnet-b0`` to ``b8`` and ``l2``, ``resnet10`` to
-            ``resnet200``. The registry itself is never changed.
+        backbone: a name in ``FLEXUNET_BACKBONE``: ``efficientnet-b0`` to ``b8`` and ``l2``, ``resnet10`` to
+            ``resnet200``.
         in_channels: channels of the input.
-        out_channels: channels of the output, which are logits.
-        decoder_channels: width of the nodes from the coarsest level that has nodes (E^{L-1}) to the finest (E^0), and
-            at last the width at full size: as many numbers as the encoder has feature maps.
-        deep_supervision: if true, heads on X^{0,L-1} ... X^{0,1} are trained as well.
-        encoder_weights: ``None`` for a random start; ``"imagenet"`` for the weights MONAI downloads (2-D
+        out_channels: channels of the output logits.
+        decoder_channels: width of the nodes from the coarsest level with nodes (E^{L-1}) to the finest (E^0), and
+            finally the width at full size: as many numbers as the encoder has feature maps.
+        deep_supervision: whether heads on X^{0,L-1} ... X^{0,1} are trained as well.
+        encoder_weights: None for random weights; ``"imagenet"`` for weights downloaded by MONAI (2-D
             ``efficientnet-b0`` to ``b7``); or the path of a local file, see :func:`.read_encoder_weights`.
         spatial_dims: 2 or 3.
-        norm: normalisation, MONAI style, of the decoder and of those encoders that let it be chosen (EfficientNet).
-            A momentum of 0.1 makes the running statistics usable after some tens of steps; MONAI's EfficientNet has
-            0.01 by default, which needs some hundreds.
-        act: activation of the decoder, MONAI style.
-        dropout: dropout of the decoder, MONAI style.
+        norm: normalisation of the decoder and, if configurable (EfficientNet), of the encoder, in MONAI's format. With
+            a momentum of 0.1 running statistics converge within tens of steps; MONAI's EfficientNet has 0.01 by
+            default, which takes hundreds.
+        act: activation of the decoder, in MONAI's format.
+        dropout: dropout of the decoder, in MONAI's format.
 
     Shape:
-        Input ``(B, in_channels, H, W)`` or ``(B, in_channels, D, H, W)``, of any size: it is padded inside, at the
-        end of each axis and by the edge's values, to the next multiple of ``2 ** (L + 1)``, 32 for all encoders of
-        MONAI, and the output is cropped back. Output ``(B, out_channels, ...)`` of the input's spatial size. With
-        deep supervision and in training mode only, a list of L such tensors, that of X^{0,L} first and of X^{0,1}
-        last, for ``monai.losses.DeepSupervisionLoss`` (the paper weighs them equally: ``weight_mode="same"``).
+        Input ``(B, in_channels, H, W)`` or ``(B, in_channels, D, H, W)`` of any size: it is padded at the end of each
+        axis, with the edge's values, to a multiple of ``2 ** (L + 1)`` (32 for all of MONAI's encoders), and the output
+        is cropped. Output ``(B, out_channels, ...)`` of the input's spatial size. In training mode with deep
+        supervision, a list of L such tensors, from X^{0,L} to X^{0,1}, for ``monai.losses.DeepSupervisionLoss`` (the
+        paper weights them equally: ``weight_mode="same"``).
 
-    In training with batch norm, the coarsest feature map needs more than one value per channel: a single 32x32 image
-    is too little.
+    In training with batch norm, the coarsest feature map needs more than one value per channel: a single 32x32 image is
+    too small.
 
     Raises:
-        ValueError: an unknown backbone, a number of widths that does not fit it, or ``encoder_weights="imagenet"``
-            where there are none.
-        DataError: a weights file that is missing, unreadable, or does not fit the encoder.
+        ValueError: an unknown backbone, a wrong number of widths, or ``encoder_weights="imagenet"`` for an encoder
+            without them.
+        DataError: a weights file that is missing, unreadable, or does not match the encoder.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class FlexibleUNetPlusPlus(nn.Module):
             raise ValueError(
                 f"decoder_channels must hold {len(encoder_channels)} numbers for {backbone}, found {decoder_channels}"
             )
-        # JSON has lists where MONAI's layer factories want tuples
+        # MONAI's layer factories need tuples instead of JSON's lists
         norm, act = (tuple(x) if isinstance(x, list) else x for x in (norm, act))
         dropout = tuple(dropout) if isinstance(dropout, list) else dropout
 
@@ -161,7 +163,7 @@ class NestedDecoder(nn.Module):
 
 
 class _Node(nn.Module):
-    """H([row..., up(below)]): one node of the nested decoder."""
+    """One node of the nested decoder: H([row..., up(below)])."""
 
     def __init__(self, **two_conv) -> None:
         super().__init__()
@@ -175,9 +177,9 @@ class _Node(nn.Module):
 
 
 class _AuxiliaryHead(nn.Sequential):
-    """1x1 convolution to logits, brought from half to full size.
+    """1x1 convolution to logits, upsampled from half to full size.
 
-    MONAI's ``SegmentationHead`` would align the corners, which shifts the border by half a pixel against the main path.
+    MONAI's ``SegmentationHead`` aligns corners, which would shift borders by half a pixel relative to the main output.
     """
 
     def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
@@ -187,9 +189,9 @@ class _AuxiliaryHead(nn.Sequential):
 
 
 class _ZeroPaddedShortcut(nn.Module):
-    """ResNet's parameter-free shortcut "A": every ``stride``-th value, missing channels filled with zeros.
+    """ResNet's parameter-free shortcut "A": strided subsampling, with zeros for missing channels.
 
-    MONAI has it as a ``functools.partial``, which cannot be scripted and cuts the gradient (it uses ``.data``).
+    MONAI's is a ``functools.partial``, which cannot be scripted and cuts the gradient (it uses ``.data``).
     """
 
     def __init__(self, *, planes: int, stride: int, spatial_dims: int) -> None:
@@ -203,7 +205,7 @@ class _ZeroPaddedShortcut(nn.Module):
 
 
 def _build_encoder(backbone: str, in_channels: int, spatial_dims: int, norm: str | tuple) -> nn.Module:
-    """The registered encoder with random weights."""
+    """Build the registered encoder with random weights."""
     entry = FLEXUNET_BACKBONE.register_dict[backbone]
     own = {"in_channels": in_channels, "spatial_dims": spatial_dims, "pretrained": False, "norm": norm}
     encoder = entry["type"](**entry["parameter"] | {key: own[key] for key in own if key in entry["parameter"]})
@@ -221,7 +223,7 @@ def _classifier_parts(encoder: nn.Module) -> tuple[str, ...]:
 
 
 def _pad_to_multiple(x: torch.Tensor, divisor: int) -> torch.Tensor:
-    """Repeat the last values of each spatial axis until its size is a multiple of ``divisor``."""
+    """Replicate the edge of each spatial axis until its size is a multiple of ``divisor``."""
     pad: list[int] = []
     for axis in range(x.dim() - 1, 1, -1):
         pad += [0, (divisor - x.size(axis) % divisor) % divisor]

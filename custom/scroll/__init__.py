@@ -1,5 +1,5 @@
-"""Whole scrolls: an OME-Zarr volume of any size in, an OME-Zarr prediction out, on one machine or on many.
+"""Prediction of whole scrolls, from OME-Zarr to OME-Zarr, on one machine or a cluster.
 
-The modules are imported by name, not from here: they need zarr and Dask (``pip install -e ".[scroll]"``), without which
-the rest of this package works.
+Import the modules directly: they need zarr and Dask (``pip install -e ".[scroll]"``), which the rest of this package
+does not.
 """

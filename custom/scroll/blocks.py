@@ -1,4 +1,4 @@
-"""How a scroll is cut into tasks: what each of them reads, predicts, keeps in memory and writes."""
+"""Division of a scroll into tasks: what each of them reads, predicts, keeps in memory and writes."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,26 +10,26 @@ import numpy as np
 from ..ops.windows import Box, Part, WindowGrid
 
 CHUNK = 128
-"""Edge of a chunk of the output, in voxels: what a viewer fetches at once, and what most scrolls come in."""
+"""Edge of an output chunk in voxels: the unit that viewers fetch, and the chunk size of most scrolls."""
 SHARD = 512
-"""Largest edge of a shard of the output, in voxels: what is written at once, one object of a bucket."""
+"""Largest edge of an output shard in voxels: the unit of writing, one object of a bucket."""
 MOST_READS = 1.35
-"""Voxels fetched for each voxel of a volume, where there is work for all workers in blocks that large."""
+"""Largest number of fetched voxels per predicted voxel, if blocks that achieve it can occupy all workers."""
 LARGEST_BLOCK = (8, 4, 4)
-"""Of a task, in shards. Its depth costs no memory, since planes stream through; it bounds what one task holds up."""
+"""(D, H, W) in shards. Depth needs no memory, since planes are streamed; it limits the duration of a task."""
 
 
 @dataclass(frozen=True)
 class BlockPlan:
     """The tasks of a run.
 
-    A task is a block of whole shards. It goes through its block from the first plane to the last, with the windows of
-    the global grid, and writes a layer of shards whenever one is complete.
+    A task is a block of whole shards. It processes its block plane by plane, with the windows of the global grid, and
+    writes a layer of shards whenever one is complete.
 
     Args:
         grid: the windows of the whole volume.
-        region: the part of the volume that is predicted, in voxels; blocks and shards are counted from its corner.
-        input_chunk: (D, H, W) of the chunks that the volume is read in.
+        region: the part of the volume that is predicted, in voxels; origin of blocks and shards.
+        input_chunk: (D, H, W) of the volume's chunks.
         shard: edge of the output's shards, in voxels.
         block: (D, H, W) of a task, in voxels; multiples of ``shard``.
     """
@@ -46,15 +46,15 @@ class BlockPlan:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the output, in voxels."""
+        """(D, H, W) of the output, in voxels."""
         return tuple(stop - start for start, stop in self.region)
 
     def blocks(self) -> list[Box]:
-        """The tasks, in voxels of the output, plane by plane."""
+        """Return the tasks as boxes in voxels of the output, plane by plane."""
         return list(product(*self._spans()))
 
     def part(self, box: Box) -> Part:
-        """The windows that a box of the output needs."""
+        """Return the windows that a box of the output needs."""
         return self.grid.part(shifted(box, self.region))
 
     @property
@@ -64,12 +64,12 @@ class BlockPlan:
 
     @property
     def windows(self) -> int:
-        """Windows that are predicted, those on the borders of blocks by each of them."""
+        """Number of predicted windows, counting those shared by blocks once for each."""
         return math.prod(sum(len(part.starts[axis]) for part in parts) for axis, parts in self._axis_parts())
 
     @property
     def chunks_read(self) -> int:
-        """Chunks of the input that are fetched, as often as they are."""
+        """Number of chunk requests, including repeated ones."""
         return math.prod(
             sum(_chunks(*part.read[axis], self.input_chunk[axis]) for part in parts)
             for axis, parts in self._axis_parts()
@@ -77,7 +77,7 @@ class BlockPlan:
 
     @property
     def reads(self) -> float:
-        """Voxels fetched, in whole chunks, as a multiple of the output's voxels."""
+        """Fetched voxels, in whole chunks, relative to the output's voxels."""
         fetched = 1
         for axis, parts in self._axis_parts():
             size, chunk = self.grid.shape[axis], self.input_chunk[axis]
@@ -87,26 +87,26 @@ class BlockPlan:
 
     @property
     def largest_size(self) -> tuple[int, ...]:
-        """(D, H, W) of what the largest task reads."""
+        """(D, H, W) of the largest task's input."""
         return tuple(max(part.size[axis] for part in parts) for axis, parts in self._axis_parts())
 
     @property
     def most_windows(self) -> int:
-        """Windows of the task that has most of them."""
+        """Largest number of windows of a task."""
         return math.prod(max(len(part.starts[axis]) for part in parts) for axis, parts in self._axis_parts())
 
     def longest(self, workers: int) -> float:
-        """Windows until all is done, at most, when whoever is idle takes the next block (Graham 1966)."""
+        """Return an upper bound of the run time in windows, if idle workers take the next block (Graham 1966)."""
         return (self.windows + (workers - 1) * self.most_windows) / workers
 
     @property
     def memory(self) -> int:
-        """Bytes that the largest task keeps, beside the network and what it computes with."""
+        """Bytes used by the largest task, without the network and its activations."""
         _, height, width = self.largest_size
         row = row_depth(self.input_chunk[0], self.grid.stride[0])
         roi = self.grid.roi[0]
         sums = 2 * 4 * roi  # of predictions and of weights, float32
-        planes = 2 * roi + 3 * row  # what windows are cut from, rows being used and the row that is read ahead
+        planes = 2 * roi + 3 * row  # the planes of the windows, chunk rows in use and the row that is prefetched
         block = math.prod(min(a, b) for a, b in zip(self.block[1:], self.shape[1:], strict=True))
         return height * width * (sums + planes) + block * self.shard + 4 * self.shard**3
 
@@ -117,7 +117,7 @@ class BlockPlan:
         ]
 
     def _axis_parts(self) -> Iterator[tuple[int, list[Part]]]:
-        """Each axis with its blocks' parts, the other axes being of no account: they are independent."""
+        """Yield each axis with its blocks' parts; axes are independent."""
         for axis, spans in enumerate(self._spans()):
             boxes = [tuple(span if other == axis else (0, 1) for other in range(3)) for span in spans]
             yield axis, [self.part(box) for box in boxes]
@@ -126,10 +126,10 @@ class BlockPlan:
 def choose_block(
     grid: WindowGrid, region: Box, input_chunk: Sequence[int], shard: int, *, workers: int, memory: float
 ) -> tuple[int, ...]:
-    """The block with which ``workers`` are done first, each with ``memory`` bytes for a task.
+    """Return the block size that minimises the total run time of ``workers``, each with ``memory`` bytes for a task.
 
-    Larger blocks predict fewer windows twice and read fewer chunks twice; smaller ones leave no worker idle at the end.
-    The result of a prediction does not depend on it.
+    Larger blocks repeat fewer windows and reads at their borders; smaller ones balance the load at the end. The
+    prediction does not depend on the block size.
     """
     shape = [stop - start for start, stop in region]
     most = [min(-(-size // shard), limit) for size, limit in zip(shape, LARGEST_BLOCK, strict=True)]
@@ -143,7 +143,7 @@ def choose_block(
 
 
 def choose_shard(shape: Sequence[int], chunk: int = CHUNK, largest: int = SHARD) -> int:
-    """Edge of the shards for an output: as large as leaves two along its longest axis."""
+    """Return the edge of the output's shards: the largest that leaves two along the longest axis."""
     shard = largest
     while shard > chunk and 2 * shard > max(shape):
         shard //= 2
@@ -151,20 +151,20 @@ def choose_shard(shape: Sequence[int], chunk: int = CHUNK, largest: int = SHARD)
 
 
 def row_depth(chunk: int, step: int) -> int:
-    """Planes that are read at once: whole chunks, and no fewer than the windows advance."""
+    """Return the number of planes read at once: whole chunks, at least the step of the windows."""
     return -(-step // chunk) * chunk
 
 
 def shifted(box: Box, region: Box) -> Box:
-    """A box of the output in voxels of the volume."""
+    """Convert a box of the output to voxels of the volume."""
     return tuple((start + first, stop + first) for (start, stop), (first, _) in zip(box, region, strict=True))
 
 
 def parse_region(text: str | None, shape: Sequence[int]) -> Box:
-    """Read ``z0:z1,y0:y1,x0:x1``; an empty number is the volume's border.
+    """Parse ``z0:z1,y0:y1,x0:x1``; an empty number is the volume's border.
 
     Raises:
-        ValueError: the text is of another form, or the box is empty or reaches beyond the volume.
+        ValueError: the text has another format, or the box is empty or exceeds the volume.
     """
     if text is None:
         return tuple((0, size) for size in shape)
@@ -181,10 +181,10 @@ def parse_region(text: str | None, shape: Sequence[int]) -> Box:
 
 
 def halve(array: np.ndarray, *, mask: bool) -> np.ndarray:
-    """The next level of a pyramid: uint8 ``(D, H, W)`` to half of each length, rounded up.
+    """Return the next level of a pyramid: uint8 ``(D, H, W)`` with half of each length, rounded up.
 
-    A voxel is the rounded mean of the 8 that it stands for; in a mask, 1 where one of them is, lest sheets that are two
-    voxels thick fall to pieces. At an odd end the last plane counts twice.
+    A voxel is the rounded mean of 8 voxels; in a mask their maximum, so that sheets two voxels thick remain connected.
+    At an odd end the last plane counts twice.
     """
     array = np.pad(array, [(0, length % 2) for length in array.shape], mode="edge")
     octants = [array[z::2, y::2, x::2] for z, y, x in product((0, 1), repeat=3)]

@@ -1,7 +1,7 @@
-"""Blosc that refuses a chunk which was cut off.
+"""Blosc codecs that reject truncated chunks.
 
-The library believes the length in the chunk's header (bytes 12 to 15) and reads on behind a shorter buffer, whatever
-lies there. https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
+The library trusts the length in the chunk's header (bytes 12 to 15) and reads beyond the end of a shorter buffer.
+https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
 """
 
 from typing import Any
@@ -18,20 +18,20 @@ HEADER = 16
 
 
 class CheckedBlosc(Blosc):
-    """As version 2 of zarr uses it."""
+    """The codec for zarr format 2."""
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Decompress a chunk.
 
         Raises:
-            ValueError: it is shorter than it says.
+            ValueError: it is truncated.
         """
         check_length(buf)
         return super().decode(buf, out)
 
 
 class CheckedBloscCodec(BloscCodec):
-    """As version 3 of zarr uses it."""
+    """The codec for zarr format 3."""
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
         check_length(chunk_bytes.as_numpy_array())
@@ -51,7 +51,7 @@ def check_length(chunk: Any) -> None:
 
 
 def register() -> None:
-    """Let zarr decode Blosc with the check, in this process."""
+    """Make zarr use the checked codecs in this process."""
     numcodecs.register_codec(CheckedBlosc)
     register_codec("blosc", CheckedBloscCodec)
     zarr.config.set({"codecs.blosc": f"{CheckedBloscCodec.__module__}.{CheckedBloscCodec.__qualname__}"})

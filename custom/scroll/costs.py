@@ -1,4 +1,4 @@
-"""What a prediction will read, compute, keep in memory and write, before anything is done."""
+"""Estimates what a prediction will read, compute, keep in memory and write."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,18 +11,18 @@ from .model import Bundle
 from .pyramid import Pyramid
 
 MEMORY_SHARE = 0.6
-"""Of a worker's memory that a task's planes may take; the rest is for the network."""
+"""Fraction of a worker's memory for the planes of a task; the rest is for the network."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which part of a volume is predicted, and in which pieces it is computed and written.
+    """The part of a volume to predict, and the sizes of tasks, shards and chunks.
 
     Args:
-        region: ``z0:z1,y0:y1,x0:x1`` in voxels; the windows are still those of the whole volume.
-        block: (D, H, W) of a task in voxels, in multiples of the shard; by default see :func:`fit`.
+        region: ``z0:z1,y0:y1,x0:x1`` in voxels; windows are those of the whole volume.
+        block: (D, H, W) of a task in voxels, multiples of the shard; by default see :func:`fit`.
         chunk: edge of the output's chunks in voxels.
-        shard: edge of the output's shards in voxels, the chunk times a power of two; by default 512 or less.
+        shard: edge of the output's shards in voxels, the chunk times a power of two; by default at most 512.
     """
 
     region: str | None = None
@@ -31,14 +31,14 @@ class Layout:
     shard: int | None = None
 
     def plan(self, grid: WindowGrid, input_chunk: Sequence[int]) -> BlockPlan:
-        """The tasks, blocks of one shard if not given.
+        """Return the tasks, by default blocks of one shard.
 
         Args:
             grid: the windows of the whole volume.
             input_chunk: (D, H, W) of the volume's chunks.
 
         Raises:
-            ValueError: the layout does not fit the volume or itself.
+            ValueError: the layout does not fit the volume, or is inconsistent.
         """
         box = parse_region(self.region, grid.shape)
         shard = self.shard or choose_shard([stop - start for start, stop in box], self.chunk)
@@ -48,7 +48,7 @@ class Layout:
 
 
 def fit(plan: BlockPlan, *, workers: int, memory: float) -> BlockPlan:
-    """The same in the blocks with which workers of ``memory`` bytes each are done first."""
+    """Return the plan with the block size that minimises run time for workers of ``memory`` bytes each."""
     block = choose_block(
         plan.grid, plan.region, plan.input_chunk, plan.shard, workers=workers, memory=MEMORY_SHARE * memory
     )
@@ -65,22 +65,23 @@ def plan_scroll(
     layout: Layout,
     voxels_per_second: float | None = None,
 ) -> dict[str, Any]:
-    """What :func:`custom.scroll.engine.predict_scroll` would cost.
+    """Estimate the cost of :func:`custom.scroll.engine.predict_scroll`.
 
     Args:
         shape: (D, H, W) of the volume.
         input_chunk: (D, H, W) of its chunks.
-        bundle: network and windows; no weights are needed.
-        workers: how many there will be.
-        memory: of each, in bytes.
-        layout: region and pieces.
-        voxels_per_second: of the volume, that one worker predicts in a large block; ``None``: not known.
+        bundle: network and windows; weights are not needed.
+        workers: number of workers.
+        memory: of each worker, in bytes.
+        layout: region and sizes.
+        voxels_per_second: speed of one worker in a large block, in voxels of the volume; None if unknown.
 
     Returns:
-        numbers by name: those that :func:`cost` gives, ``worker_hours`` in all, and ``hours`` until the end, at most.
+        the numbers of :func:`cost`, ``workers``, and with a known speed the total ``worker_hours`` and an upper bound
+        of the run time, ``hours``.
 
     Raises:
-        ValueError: the layout does not fit the volume or itself.
+        ValueError: the layout does not fit the volume, or is inconsistent.
     """
     windows = bundle.windows()
     plan = layout.plan(WindowGrid(tuple(shape), windows.roi_size, windows.stride), input_chunk)
@@ -94,18 +95,18 @@ def plan_scroll(
 
 
 def cost(plan: BlockPlan, *, chunk: int = CHUNK, views: int = 1) -> dict[str, Any]:
-    """What a plan amounts to, if nothing in the volume is empty. Bytes are those of voxels before compression.
+    """Return the cost of a plan, if nothing in the volume is empty. Bytes are those of uncompressed voxels.
 
     Args:
         plan: the tasks.
         chunk: edge of the output's chunks in voxels.
-        views: flips and turns in which the network sees every window.
+        views: number of views of test-time augmentation.
 
     Returns:
-        ``voxels`` of the output; ``block`` and number of ``blocks``; ``windows``, those that two blocks need counted
-        twice; ``network_voxels``, that pass through the network; ``requests`` and ``bytes_read``, of chunks of the
-        input; ``reads``, voxels fetched for each voxel; ``objects_written``, shards of all levels and markers;
-        ``bytes_written``; ``bytes_read_back``, for coarse levels; ``memory``, of a worker, beside the network.
+        ``voxels`` of the output; ``block`` and number of ``blocks``; ``windows``, counting shared ones once for each
+        block; ``network_voxels`` that pass through the network; ``requests`` and ``bytes_read`` of input chunks;
+        ``reads``, fetched voxels per output voxel; ``objects_written``, shards of all levels and markers;
+        ``bytes_written``; ``bytes_read_back`` for coarse levels; ``memory`` of a worker without the network.
     """
     pyramid = Pyramid(plan.shape, chunk, plan.shard)
     voxels = [prod(pyramid.level_shape(level)) for level in range(pyramid.levels)]

@@ -1,4 +1,4 @@
-"""A scroll on Dask: one process for each GPU or share of the processor, or a cluster that is there already."""
+"""Prediction of a scroll with Dask, on a local cluster or an existing one."""
 
 import logging
 import os
@@ -30,12 +30,12 @@ from .survey import Survey, survey, warn_of_missing
 from .worker import Job, Result, predict_block, write_coarse
 
 CORES = 4
-"""Of a processor, for each worker: windows are spread over them."""
+"""CPU cores per worker, which predict windows in parallel."""
 RETRIES = 3
-"""Of a task that raises; one whose worker is lost begins again where that left off, as often."""
+"""Number of retries of a task that raises or loses its worker; finished shards are not repeated."""
 CONNECT_SECONDS = 30
 SUMS = ("voxels", "windows", "predicted", "fetched", "bytes")
-"""Of the results, in the summary."""
+"""Fields of the results that the summary adds up."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 logger = logging.getLogger(__name__)
@@ -43,13 +43,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the work, and how much each does at a time.
+    """The Dask workers, and how much each of them does in parallel.
 
     Args:
-        scheduler: address of a Dask scheduler; by default a cluster is made on this machine.
-        count: processes of that; by default one for each GPU, else one for every 4 cores.
-        threads: windows that a worker without a GPU predicts at the same time; by default its share of the cores.
-        batch_size: windows in one call of the network on a GPU; by default the bundle's.
+        scheduler: address of a Dask scheduler; by default a cluster is started on this machine.
+        count: number of local workers; by default one per GPU, or else one per 4 cores.
+        threads: windows that a worker without a GPU predicts in parallel; by default its share of the cores.
+        batch_size: windows per call of the network on a GPU; by default the bundle's.
     """
 
     scheduler: str | None = None
@@ -69,33 +69,33 @@ def predict_scroll(
     overwrite: bool = False,
     same_input: bool = False,
 ) -> dict[str, Any]:
-    """Predict a scroll, or go on with a prediction that was begun.
+    """Predict a scroll, or continue a prediction.
 
-    The values depend on the input, the bundle and ``threshold`` alone; not on anything that says how the work is done.
+    The result depends only on the input, the bundle and ``threshold``, not on workers or layout.
 
     Args:
         input: OME-Zarr image or zarr array, uint8 ``(D, H, W)``: a path or a URL.
         output: OME-Zarr to write, of the region's shape.
         bundle: network, windows and weights.
         layout: the region to predict, and blocks, shards and chunks.
-        workers: a cluster, or processes on this machine.
-        threshold: makes a mask of 0 and 1; ``None``: the probability from 0 to 255.
-        overwrite: begin anew where a prediction is there, instead of going on with it.
-        same_input: take the input for that of a prediction which is there, although its identity is another.
+        workers: an existing cluster, or workers on this machine.
+        threshold: writes a mask of 0 and 1; None: the probability from 0 to 255.
+        overwrite: whether to replace an existing prediction instead of continuing it.
+        same_input: whether to continue a prediction although the input's identity has changed.
 
     Returns:
-        the summary: what was done and how fast, and ``failed``, the blocks that could not be predicted and why.
+        a summary of the work and its speed, and ``failed``, the blocks that could not be predicted and why.
 
     Raises:
         DataError: input, output or bundle cannot be used.
-        ValueError: the layout does not fit the volume or itself.
+        ValueError: the layout does not fit the volume, or is inconsistent.
     """
     started = time.perf_counter()
     image = open_image(input)
     job = _job(image, _absolute(input), _absolute(output), bundle, threshold, layout, workers)
     surveyed = survey(image, job.plan.part(tuple((0, length) for length in job.plan.shape)).read)
     with _client(workers) as client:
-        written = _begin(job, image, surveyed, overwrite=overwrite, same_input=same_input)
+        written = _open_output(job, image, surveyed, overwrite=overwrite, same_input=same_input)
         resources = _resources(client, started_here=workers.scheduler is None)
         if layout.block is None:
             job = replace(job, plan=fit(job.plan, workers=resources.workers, memory=resources.memory))
@@ -104,7 +104,7 @@ def predict_scroll(
         results, failed = tasks.blocks()
         failed = failed or tasks.coarse_levels()
     if not failed and not is_url(output):
-        for left in Path(output).rglob("*.partial"):  # of writers that were killed
+        for left in Path(output).rglob("*.partial"):  # of killed writers
             left.unlink()
     _warn(image, surveyed, results)
     return _summary(job, results, failed, time.perf_counter() - started)
@@ -120,15 +120,15 @@ def _job(
     workers: Workers,
 ) -> Job:
     windows = bundle.windows()
-    bundle.intensity()  # refuses early
+    bundle.intensity()  # raises before any work
     plan = layout.plan(WindowGrid(image.array.shape, windows.roi_size, windows.stride), image.array.chunks)
     if f"{input}/".startswith(f"{output.rstrip('/')}/"):
         raise DataError.of(output, "the place of the input", "another place")
     return Job(input, output, bundle, plan, layout.chunk, threshold, workers.threads or 1, workers.batch_size)
 
 
-def _begin(job: Job, image: Image, surveyed: Survey, *, overwrite: bool, same_input: bool) -> Output:
-    """The output with its metadata, new or that of the same prediction."""
+def _open_output(job: Job, image: Image, surveyed: Survey, *, overwrite: bool, same_input: bool) -> Output:
+    """Open the output with its metadata, new or of the same prediction."""
     written = job.open_output()
     written.create(
         _settings(job) | {"input": surveyed.identity},
@@ -142,7 +142,7 @@ def _begin(job: Job, image: Image, surveyed: Survey, *, overwrite: bool, same_in
 
 
 def _warn(image: Image, surveyed: Survey, results: Sequence[Result]) -> None:
-    """Of what only those who read all of it know."""
+    """Warn of what is only known after reading the whole region."""
     missing = frozenset().union(*(result.missing for result in results))
     if missing and surveyed.looked_for < surveyed.total:
         warn_of_missing(image, len(missing), f"{surveyed.total} chunks, as far as this run asked for them,")
@@ -151,17 +151,17 @@ def _warn(image: Image, surveyed: Survey, results: Sequence[Result]) -> None:
 
 
 class _Resources(NamedTuple):
-    """What the workers have."""
+    """Resources of the workers."""
 
     workers: int
     threads: int
     memory: int
     spread: bool
-    """Whether the workers share the GPUs of this machine by their number; else each has the first it sees."""
+    """Whether workers are assigned to this machine's GPUs by number; otherwise each uses its first visible GPU."""
 
 
 class _Tasks:
-    """The tasks of one job on their way through Dask."""
+    """Submits the tasks of a job to Dask."""
 
     def __init__(self, client: Client, job: Job, output: Output, spread: bool) -> None:
         self.client = client
@@ -171,7 +171,7 @@ class _Tasks:
         self.topic = f"scroll-{uuid.uuid4().hex}"
 
     def blocks(self) -> tuple[list[Result], dict[str, str]]:
-        """Predict all blocks that lack a shard; results, and errors by block."""
+        """Predict all blocks with missing shards; returns results, and errors by block."""
         done = self.output.done(0)
         left = {}
         for box in self.job.plan.blocks():
@@ -188,7 +188,7 @@ class _Tasks:
 
             def show(event: tuple[float, tuple[int, int]]) -> None:
                 index, voxels = event[1]
-                predicted[index] = voxels  # a block that begins again takes its voxels back
+                predicted[index] = voxels  # a retried block counts anew
                 bar.update(sum(predicted.values()) - bar.n)
 
             self.client.subscribe_topic(self.topic, show)
@@ -211,7 +211,7 @@ class _Tasks:
         return results, failed
 
     def coarse_levels(self) -> dict[str, str]:
-        """Make the levels of the pyramid that no block could make alone; errors by shard."""
+        """Compute the pyramid levels that need several blocks; returns errors by shard."""
         for level in range(self.output.inner_levels, self.output.levels):
             done = self.output.done(level)
             missing = [position for position in self.output.level_shards(level) if position not in done]
@@ -232,14 +232,13 @@ class _Tasks:
 
 
 def _predict(job: Job, box: Box, index: int, topic: str, spread: bool) -> Result:
-    """The task, in a worker."""
-    worker = get_worker()
-    told = time.monotonic()
+    """Run a task in a worker."""
+    worker, reported = get_worker(), time.monotonic()
 
     def progress(voxels: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > 1:
-            told = time.monotonic()
+        nonlocal reported
+        if time.monotonic() - reported > 1:
+            reported = time.monotonic()
             worker.log_event(topic, (index, voxels))
 
     number = worker.name if spread and isinstance(worker.name, int) else 0
@@ -249,7 +248,7 @@ def _predict(job: Job, box: Box, index: int, topic: str, spread: bool) -> Result
 
 @contextmanager
 def _client(workers: Workers) -> Iterator[Client]:
-    """A client of the cluster that is there, or of one made for the time being."""
+    """Context with a client of the existing cluster, or of a temporary local one."""
     if workers.scheduler is not None:
         try:
             client = Client(workers.scheduler, timeout=CONNECT_SECONDS)
@@ -279,12 +278,12 @@ def _client(workers: Workers) -> Iterator[Client]:
 
 
 def local_workers() -> int:
-    """Processes that this machine has room for: one for each GPU, else one for every 4 cores."""
+    """Return the number of workers for this machine: one per GPU, or else one per 4 cores."""
     return torch.cuda.device_count() or max(1, CPU_COUNT // CORES)
 
 
 def _resources(client: Client, *, started_here: bool) -> _Resources:
-    """Ask the workers; also makes sure that they can import this package."""
+    """Query the workers, which also verifies that they can import this package."""
     logger.info("Dask dashboard: %s", client.dashboard_link)
     try:
         cores = client.run(_cores)
@@ -298,12 +297,12 @@ def _resources(client: Client, *, started_here: bool) -> _Resources:
 
 
 def _cores() -> int:
-    """Of the machine that a worker runs on; a function of this module, which the worker has to import for it."""
+    """Number of CPU cores of a worker's machine. The worker must import this module to run it."""
     return CPU_COUNT
 
 
 def _settings(job: Job) -> dict[str, Any]:
-    """What the values depend on."""
+    """Settings that determine the result."""
     windows = job.bundle.windows()
     scale = job.bundle.intensity().scaler
     return {

@@ -1,4 +1,4 @@
-"""What a bundle says about predicting a scroll: its network, windows and grey values."""
+"""Network, windows and preprocessing of a bundle, for predicting scrolls."""
 
 import json
 import re
@@ -23,17 +23,17 @@ from ..system.identity import sha256, weights_identity
 from ..transforms import CheckValuesd
 
 FOREGROUND = -1
-"""The surface is the last of a network's channels, or its only one."""
+"""The surface is a network's last channel, or its only one."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle's ``inference.json``, whole, so that a worker needs no file but the weights.
+    """A bundle's complete ``inference.json``, so that workers need no file except the weights.
 
     Attributes:
         config: the merged configuration, as JSON text.
-        checkpoint: the weights' files; of several, the mean probability is taken.
-        sha256: of these files, with commas between.
+        checkpoint: the weights files; the probabilities of several are averaged.
+        sha256: hashes of these files, separated by commas.
         version: of the model, from ``metadata.json``.
     """
 
@@ -51,16 +51,16 @@ class Bundle:
         checkpoint: str | Sequence[str] | None = None,
         weights: bool = True,
     ) -> "Bundle":
-        """Read the configurations of a bundle, later ones over earlier ones.
+        """Read the configurations of a bundle; later ones override earlier ones.
 
         Args:
             root: the bundle's folder.
-            configs: names of files in ``configs``, without their ending.
-            checkpoint: the weights, one file or several; by default what the configuration names.
-            weights: whether there have to be any; without, all but the network is there.
+            configs: names of files in ``configs``, without suffix.
+            checkpoint: one or several weights files; by default those of the configuration.
+            weights: whether weights are required; without them, everything but :meth:`network` works.
 
         Raises:
-            DataError: a file is missing, is no JSON, lacks an entry, or has one that is mistyped.
+            DataError: a file is missing or not valid JSON, or an entry is missing or misspelt.
         """
         files = [Path(root, "configs", f"{name}.json") for name in configs]
         metadata = Path(root, "configs", "metadata.json")
@@ -87,11 +87,11 @@ class Bundle:
         )
 
     def entry(self, key: str) -> Any:
-        """An entry of the configuration as it stands there."""
+        """Return an entry of the configuration, unresolved."""
         return json.loads(self.config)[key]
 
     def definition(self, key: str) -> dict[str, Any]:
-        """An entry of the configuration with all those that it refers to, by name."""
+        """Return an entry of the configuration with all entries that it refers to, by name."""
         config, found, left = json.loads(self.config), {}, [key]
         while left:
             name = left.pop()
@@ -101,10 +101,10 @@ class Bundle:
         return dict(sorted(found.items()))
 
     def windows(self) -> SlidingWindow:
-        """The bundle's windows, blended as probabilities of the surface, one channel.
+        """Return the bundle's sliding window, which blends the probability of the surface, one channel.
 
         Raises:
-            DataError: the configured inferer is no sliding window.
+            DataError: the configured inferer is not a sliding window.
         """
         inferer = self._content("inferer")
         if isinstance(inferer, SlidingWindow):
@@ -123,10 +123,10 @@ class Bundle:
         )
 
     def network(self) -> nn.Module:
-        """The network with its weights, ready to predict, on the CPU.
+        """Return the network with its weights, in evaluation mode, on the CPU.
 
         Raises:
-            DataError: a file of weights is not what it was when the bundle was read, or, on another machine, there.
+            DataError: a weights file has changed since the bundle was read, or is missing on this machine.
         """
         for path, expected in zip(self.checkpoint, self.sha256.split(","), strict=False):
             found = sha256(Path(path))[:12] if Path(path).is_file() else "that are not there"
@@ -139,11 +139,11 @@ class Bundle:
         return network.eval()
 
     def intensity(self) -> ScaleIntensityRanged:
-        """How grey values become the network's input.
+        """Return the scaling of grey values to the network's input.
 
         Raises:
-            DataError: something in the preprocessing is no function of single voxels, so that a part of a scroll could
-                not be treated as the whole; or it is for other grey values than 0 to 255, which scrolls have.
+            DataError: the preprocessing has other transforms, which might not be applicable to parts of a scroll, or
+                expects another range of grey values than the uint8 of scrolls.
         """
         preprocessing = self._content("preprocessing")
         transforms = preprocessing.flatten().transforms if isinstance(preprocessing, Compose) else [preprocessing]
@@ -167,15 +167,15 @@ class Bundle:
 
 
 class ScrollNetwork(nn.Module):
-    """A network that takes windows as a scroll has them, and answers each as if it were alone.
+    """A network that takes uint8 grey values, and whose output for a window does not depend on the batch.
 
-    Grey values are normalised here, so that windows travel as uint8. A batch is always full: libraries choose other
-    ways of computing for smaller ones, and these round differently.
+    Grey values are scaled here, so that windows are transferred as uint8. Batches are padded to full size, since
+    libraries choose other algorithms, with other rounding, for smaller ones.
 
     Args:
-        network: the bundle's.
-        intensity: of the bundle.
-        inferer: whose batch size is filled up to.
+        network: the bundle's network.
+        intensity: the bundle's scaling.
+        inferer: the inferer, for its batch size.
     """
 
     def __init__(self, network: nn.Module, intensity: ScaleIntensityRanged, inferer: SlidingWindow) -> None:
@@ -184,7 +184,7 @@ class ScrollNetwork(nn.Module):
         self.scale = intensity.scaler
         self.inferer = inferer
         self.counts: list[int] = []
-        """Windows in each call; threads may append at the same time."""
+        """Windows in each call; several threads may append."""
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Predict grey values ``(n, 1, D, H, W)`` float32."""
@@ -196,7 +196,7 @@ class ScrollNetwork(nn.Module):
         return self.network(self._normalised(windows))[:count]
 
     def _normalised(self, values: torch.Tensor) -> torch.Tensor:
-        """As :class:`monai.transforms.ScaleIntensityRange`, without its metadata."""
+        """Equivalent of :class:`monai.transforms.ScaleIntensityRange`, without metadata."""
         scale = self.scale
         values = (values - scale.a_min) / (scale.a_max - scale.a_min)
         if scale.b_min is not None and scale.b_max is not None:

@@ -1,4 +1,4 @@
-"""OME-Zarr: scrolls of zarr v2 and v3 in; version 0.5, sharded and with a pyramid, out.
+"""OME-Zarr: reads scrolls in zarr v2 and v3, writes version 0.5 with shards and a pyramid.
 
 Specification: https://ngff.openmicroscopy.org/0.5/
 """
@@ -27,11 +27,11 @@ from .volume import Volume
 
 VERSION = "0.5"
 PROGRESS = ".progress/"
-"""Below the output: a small object for each shard that is written, pyramid included. Readers of zarr ignore it."""
+"""Folder in the output with a small marker for each finished shard of all levels; zarr readers ignore it."""
 EMPTY_MARK = ".empty"
-"""How the names of those end whose shard is absent since it holds nothing but 0."""
+"""Suffix of markers of shards that are not stored, since they contain only 0."""
 MOST_CHUNKS = 2**40
-"""More are no volume, but metadata that were damaged."""
+"""More are a sign of damaged metadata."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class Image:
 
     Attributes:
         array: uint8 ``(D, H, W)``.
-        store: where its chunks come from.
-        space: how its voxels lie.
+        store: the store of its chunks.
+        space: its coordinate system.
     """
 
     array: Volume
@@ -52,10 +52,10 @@ class Image:
 
 
 def open_image(url: str) -> Image:
-    """Open an OME-Zarr image, or a single array of zarr, of version 2 or 3.
+    """Open an OME-Zarr image, or a single zarr array, of zarr format 2 or 3.
 
     Raises:
-        DataError: nothing there that can be read, no uint8 volume, or axes that cannot be followed.
+        DataError: it cannot be read, is not a uint8 volume, or has unsupported axes.
     """
     store = open_store(url, read_only=True)
     try:
@@ -66,7 +66,7 @@ def open_image(url: str) -> Image:
         names = _dimension_names(found)
     except DataError:
         raise
-    except Exception as error:  # every store and every fsspec package has errors of its own
+    except Exception as error:  # stores and fsspec packages raise various types
         reason = f"nothing that opens ({type(error).__name__}: {error})".replace("\n", " ")
         raise DataError.of(url, reason, "an OME-Zarr image or a zarr array") from error
     if not isinstance(found, zarr.Array):
@@ -86,31 +86,30 @@ def open_image(url: str) -> Image:
 
 
 def _members(group: zarr.Group) -> list[str]:
-    """What a group holds, as far as its store can say."""
+    """Names in a group, if its store can list them."""
     try:
         return sorted(group.keys())
-    except Exception:  # a web server that lists nothing
+    except Exception:  # a web server without listings
         return []
 
 
 def _dimension_names(array: zarr.Array | zarr.Group) -> list[str] | None:
-    """What an array itself calls its axes: by zarr v3, or as xarray writes it in v2."""
+    """Axis names of an array itself: of zarr v3, or as written by xarray in v2."""
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     return [str(name) for name in names] if isinstance(names, list | tuple) and None not in names else None
 
 
 def _with_separator(volume: Volume, store: PatientStore) -> Volume:
-    """The volume with the separator that its chunks' names have, where the metadata do not say.
+    """Return the volume with the dimension separator of its chunk keys, if the metadata lack it.
 
-    Version 2 of zarr lets metadata leave it out and means a dot; nested folders of writers that forgot to say so would
-    read as nothing but absent chunks.
+    Zarr v2 defaults to a dot; nested folders without this entry would be read as missing chunks.
     """
     metadata = volume.metadata
     if metadata.zarr_format != 2:
         return volume
     try:
         stated = "dimension_separator" in json.loads(store.read(f"{volume.array.store_path.path}/.zarray".lstrip("/")))
-    except FileNotFoundError:  # consolidated metadata alone
+    except FileNotFoundError:  # only consolidated metadata
         stated = False
     if stated or store.versions(volume.sample()[0]):
         return volume
@@ -121,10 +120,10 @@ def _with_separator(volume: Volume, store: PatientStore) -> Volume:
 
 
 def read_prediction(url: str) -> tuple[Image, bool]:
-    """Open a prediction that is finished, and whether its voxels are 0 and 1 rather than probabilities from 0 to 255.
+    """Open a finished prediction, and return whether it is a mask of 0 and 1 rather than probabilities from 0 to 255.
 
     Raises:
-        DataError: it is none, or parts of it are not written yet.
+        DataError: it is not a prediction, or incomplete.
     """
     image = open_image(url)
     found = zarr.open(image.store, mode="r").attrs.asdict().get("prediction")
@@ -148,16 +147,16 @@ def write_image(
     unit: str | None = "micrometer",
     mask: bool = False,
 ) -> None:
-    """Write a uint8 volume ``(D, H, W)`` with its pyramid as OME-Zarr: phantoms, and volumes out of TIFF stacks.
+    """Write a uint8 volume ``(D, H, W)`` with its pyramid as OME-Zarr.
 
     Args:
-        url: where to; what is there is replaced.
+        url: destination; existing data are replaced.
         array: the volume.
         chunk: edge of the chunks of every level, in voxels.
-        zarr_format: 3 makes OME-Zarr 0.5, 2 makes 0.4.
+        zarr_format: 3 writes OME-Zarr 0.5, 2 writes 0.4.
         scale: edge of a voxel.
-        unit: of the scale; ``None``: unknown.
-        mask: whether coarse voxels are the largest rather than the mean of those that they stand for.
+        unit: of the scale; None if unknown.
+        mask: whether coarse voxels are the maximum instead of the mean.
     """
     store = open_store(url, read_only=False)
     group = zarr.create_group(store, zarr_format=zarr_format, overwrite=True)
@@ -184,7 +183,7 @@ def write_image(
 
 
 class Output(Pyramid):
-    """A prediction on its way: arrays of all levels, and which shards of them are written.
+    """A prediction being written: arrays of all levels, and which of their shards are finished.
 
     Args:
         url: of the group.
@@ -211,27 +210,27 @@ class Output(Pyramid):
         overwrite: bool = False,
         same_input: bool = False,
     ) -> None:
-        """Write the metadata of all levels, or make sure that those there are of the same prediction.
+        """Write the metadata of all levels, or check that an existing prediction is the same.
 
         Args:
-            settings: what the values depend on; kept in the group's attribute ``prediction``.
-            space: how the voxels of the input lie.
-            offset: where the output lies in its input, in voxels.
-            source: where the input was found; kept, but a prediction goes on from another place too.
-            overwrite: whether to remove a prediction that is there and begin anew.
-            same_input: whether the entry ``input`` of the settings replaces that of a prediction that is there.
+            settings: everything that determines the result; stored in the group's attribute ``prediction``.
+            space: coordinate system of the input.
+            offset: position of the output in its input, in voxels.
+            source: location of the input; only recorded.
+            overwrite: whether to delete an existing prediction.
+            same_input: whether to replace the entry ``input`` in an existing prediction's settings.
 
         Raises:
-            DataError: something else is there already.
+            DataError: the destination holds something else.
         """
         layout = {"shape": list(self.shape), "chunk": self.chunk, "shard": self.shard}
-        settings = json.loads(json.dumps(settings | layout))  # as it will be read again
+        settings = json.loads(json.dumps(settings | layout))  # with the types of JSON, for comparison
         metadata = _metadata("prediction", self.levels, space, offset)
         metadata |= {"type": "max" if self.mask else "mean"}
         record = settings if source is None else settings | {"source": source}
         attributes = {"ome": {"version": VERSION, "multiscales": [metadata]}, "prediction": record}
-        if self._begun(settings, overwrite=overwrite, same_input=same_input):
-            self._forget_lost()
+        if self._is_begun(settings, overwrite=overwrite, same_input=same_input):
+            self._unmark_lost_shards()
         else:
             zarr.create_group(self.store, attributes=attributes)
         for level in range(self.levels):
@@ -239,16 +238,16 @@ class Output(Pyramid):
                 self._create_level(level)
 
     def done(self, level: int) -> set[tuple[int, ...]]:
-        """Positions of the shards of a level that are written."""
+        """Return the positions of a level's finished shards."""
         names = self.store.names(f"{PROGRESS}{level}/")
         return {tuple(map(int, name.removesuffix(EMPTY_MARK).split("."))) for name in names}
 
     def write(self, position: Sequence[int], values: np.ndarray) -> None:
-        """Write one shard of level 0 and what follows from it, then the marker: from then on it is done.
+        """Write one shard of level 0 with its coarser levels, and then the marker.
 
         Args:
             position: of the shard, counted in shards.
-            values: uint8, of the shard's shape; less at the far borders.
+            values: uint8, of the shard's shape; smaller at the far borders.
         """
         empty = not values.any()
         for level in range(self.inner_levels):
@@ -257,7 +256,7 @@ class Output(Pyramid):
         self._mark(0, position, empty=empty)
 
     def write_coarse(self, level: int, position: Sequence[int]) -> None:
-        """Make one shard of a level out of the level before."""
+        """Compute one shard of a level from the level before."""
         edge = 2 * self.level_shard(level)
         box = tuple(slice(place * edge, (place + 1) * edge) for place in position)
         values = halve(self.array(level - 1)[box], mask=self.mask)
@@ -265,18 +264,18 @@ class Output(Pyramid):
         self._mark(level, position, empty=not values.any())
 
     def array(self, level: int) -> zarr.Array:
-        """The array of one level."""
+        """Return the array of one level."""
         if level not in self._arrays:
             self._arrays[level] = zarr.open_array(self.store, path=str(level), mode="r+")
         return self._arrays[level]
 
     def positions(self, box: Box) -> list[tuple[int, ...]]:
-        """The shards of level 0 that a box of whole shards holds."""
+        """Return the shards of level 0 in a box of whole shards."""
         spans = [range(start // self.shard, -(-stop // self.shard)) for start, stop in box]
         return [(z, y, x) for z in spans[0] for y in spans[1] for x in spans[2]]
 
     def _write_shard(self, level: int, position: Sequence[int], values: np.ndarray) -> None:
-        if values.any():  # an absent shard is 0
+        if values.any():  # missing shards are 0
             edge = self.level_shard(level)
             box = tuple(
                 slice(place * edge, place * edge + length) for place, length in zip(position, values.shape, strict=True)
@@ -287,8 +286,8 @@ class Output(Pyramid):
         name = ".".join(map(str, position)) + EMPTY_MARK * empty
         self.store.put(f"{PROGRESS}{level}/{name}", b"{}")
 
-    def _forget_lost(self) -> None:
-        """Take back the marks of shards that were written and are not there, as after a copy that was cut off."""
+    def _unmark_lost_shards(self) -> None:
+        """Remove the markers of missing shards, for example after an incomplete copy."""
         for level in [0, *range(self.inner_levels, self.levels)]:
             there = set(self.store.names(f"{level}/c/"))
             marks = self.store.names(f"{PROGRESS}{level}/")
@@ -311,16 +310,16 @@ class Output(Pyramid):
             dimension_names=["z", "y", "x"],
         )
 
-    def _begun(self, settings: dict[str, Any], *, overwrite: bool, same_input: bool) -> bool:
-        """Whether the output is there, begun with the same settings."""
+    def _is_begun(self, settings: dict[str, Any], *, overwrite: bool, same_input: bool) -> bool:
+        """Whether the output exists and was begun with the same settings."""
         try:
             group = zarr.open(self.store, mode="r+")
             found = group.attrs.asdict().get("prediction")
         except FileNotFoundError:
-            if any(not name.endswith(".partial") for name in self.store.children()):  # left by writers that were killed
+            if any(not name.endswith(".partial") for name in self.store.children()):  # of killed writers
                 raise DataError.of(self.url, "files that are no zarr group", "a new or empty place") from None
             return False
-        except Exception as error:  # of zarr, about metadata that are damaged
+        except Exception as error:  # zarr raises various types for damaged metadata
             reason = f"nothing that opens ({type(error).__name__}: {error})".replace("\n", " ")
             raise DataError.of(self.url, reason, "a new place, or a prediction to go on with") from error
         if not isinstance(found, dict):
@@ -340,7 +339,7 @@ class Output(Pyramid):
 
 
 def _differences(found: dict[str, Any], expected: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Settings that are not those of a record, by name, with both values."""
+    """Yield settings that differ from a record, by name, with both values."""
     for key, value in expected.items():
         other = found.get(key)
         if isinstance(value, dict) and isinstance(other, dict):
@@ -350,7 +349,7 @@ def _differences(found: dict[str, Any], expected: dict[str, Any], prefix: str = 
 
 
 def _metadata(name: str, levels: int, space: Space, offset: Sequence[int]) -> dict[str, Any]:
-    """One entry of ``multiscales``. A voxel of level k lies at the centre of those of level 0 that it stands for."""
+    """One entry of ``multiscales``. A voxel of level k is at the centre of its level-0 voxels."""
     axes = [
         {"name": axis, "type": "space"} | ({"unit": unit} if unit else {})
         for axis, unit in zip(NAMES, space.units, strict=True)

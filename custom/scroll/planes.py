@@ -1,4 +1,4 @@
-"""A part of a scroll, plane by plane, each chunk fetched once and ahead of time."""
+"""Reads a part of a scroll plane by plane, fetching each chunk once and in advance."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -11,15 +11,15 @@ from .volume import Volume
 
 
 class Planes:
-    """Gives the planes of a part in ascending order; called as :meth:`custom.inferers.SlidingWindow.planes` calls.
+    """Returns the planes of a part in ascending order, as :meth:`custom.inferers.SlidingWindow.planes` needs them.
 
-    Keeps the rows of chunks that the planes asked for lie in, and reads the next one in the background. Use as a
+    Keeps the rows of chunks that contain the current planes, and prefetches the next one in the background. Use as a
     context manager.
 
     Args:
         array: uint8 ``(D, H, W)``.
-        part: what is read of it, and what goes round that.
-        step: planes by which the windows advance.
+        part: the box to read, and its padding.
+        step: step of the windows along the first axis, in planes.
     """
 
     def __init__(self, array: Volume, part: Part, step: int) -> None:
@@ -35,7 +35,7 @@ class Planes:
         self.ahead: Future | None = None
 
     def __enter__(self) -> "Planes":
-        self._order()
+        self._prefetch()
         return self
 
     def __exit__(
@@ -44,19 +44,19 @@ class Planes:
         self.reader.shutdown(cancel_futures=True)
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        """Planes ``(stop - start, H, W)``, counted from the start of what is read and padded."""
+        """Return planes ``(stop - start, H, W)``, counted from the start of the padded part."""
         shift = self.first - self.part.padding[0][0]
         first, last = max(start + shift, self.first), min(stop + shift, self.last)
         while not self.kept or self.kept[-1][1] < last:
             self.kept.append(self.ahead.result())
-            self._order()
+            self._prefetch()
         self.kept = [row for row in self.kept if row[1] > first]
         pieces = [array[max(first - a, 0) : last - a] for a, _, array in self.kept if a < last]
         planes = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         padding = [(first - start - shift, stop + shift - last), *self.part.padding[1:]]
         return np.pad(planes, padding, mode="edge") if any(map(any, padding)) else planes
 
-    def _order(self) -> None:
+    def _prefetch(self) -> None:
         self.ahead = self.reader.submit(self._read, *self.rows.pop(0)) if self.rows else None
 
     def _read(self, start: int, stop: int) -> tuple[int, int, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The levels of an output and their shards."""
+"""Levels of a resolution pyramid and their shards."""
 
 import math
 from collections.abc import Sequence
@@ -7,16 +7,15 @@ import numpy as np
 
 
 def level_count(shape: Sequence[int], chunk: int) -> int:
-    """Levels of a pyramid: the coarsest fits into two chunks along every axis."""
+    """Return the number of levels: the coarsest fits into two chunks along every axis."""
     return 1 + max(0, math.ceil(math.log2(max(shape) / (2 * chunk))))
 
 
 class Pyramid:
-    """Where the levels of an output, and the shards of these, begin and end.
+    """Sizes and positions of the levels of an output, and of their shards.
 
-    Shards of level 0 are cubes; a shard of level k holds half of each length of what one of level k - 1 holds, down to
-    one chunk, so that it is known as soon as the shard of level 0 is. Where that ends, levels are made out of the one
-    before.
+    Shards of level 0 are cubes. Shards of coarser levels cover the same region, with half the length per level, down to
+    one chunk, and can be computed from that shard alone. Even coarser levels are computed from the level before.
 
     Args:
         shape: (D, H, W) of level 0.
@@ -31,23 +30,23 @@ class Pyramid:
 
     @property
     def levels(self) -> int:
-        """How many there are."""
+        """Number of levels."""
         return level_count(self.shape, self.chunk)
 
     @property
     def inner_levels(self) -> int:
-        """How many of them, level 0 included, are known shard by shard."""
+        """Number of levels, including level 0, that can be computed from single shards of level 0."""
         return min(self.levels, 1 + (self.shard // self.chunk).bit_length() - 1)
 
     def level_shape(self, level: int) -> tuple[int, ...]:
-        """(D, H, W) of a level."""
+        """Return (D, H, W) of a level."""
         return tuple(-(-length // 2**level) for length in self.shape)
 
     def level_shard(self, level: int) -> int:
-        """Edge of the shards of a level."""
+        """Return the edge of a level's shards."""
         return max(self.chunk, self.shard >> level)
 
     def level_shards(self, level: int) -> list[tuple[int, ...]]:
-        """Positions of the shards of a level, counted in shards."""
+        """Return the positions of a level's shards, counted in shards."""
         edge = self.level_shard(level)
         return list(np.ndindex(*(-(-length // edge) for length in self.level_shape(level))))

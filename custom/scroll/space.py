@@ -1,4 +1,4 @@
-"""Where the voxels of an OME-Zarr image lie: its axes, the size of a voxel, the place of the first one.
+"""Coordinate system of an OME-Zarr image: axes, voxel size and origin.
 
 Specification: https://ngff.openmicroscopy.org/0.5/#multiscale-md, and its earlier versions from 0.1 on.
 """
@@ -14,20 +14,20 @@ from ..errors import DataError
 NAMES = ("z", "y", "x")
 VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 WITHOUT_AXES = (None, "0.1", "0.2")
-"""Versions that had no entry ``axes``: there, images of five axes are t, c, z, y, x."""
+"""Versions without the entry ``axes``: five axes are t, c, z, y, x."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Space:
-    """How the axes of an array are those of a volume.
+    """The spatial axes of an array and its coordinates.
 
     Attributes:
-        order: which axes of the array are z, y and x; every other one has length 1.
+        order: which axes of the array are z, y and x; all others have length 1.
         scale: (D, H, W) size of a voxel.
-        origin: (D, H, W) place of the centre of the first voxel.
-        units: (D, H, W) of these, ``"micrometer"``, ...; None where the file does not say.
+        origin: (D, H, W) centre of the first voxel.
+        units: (D, H, W) units of these, such as ``"micrometer"``; None if unknown.
     """
 
     order: tuple[int, int, int] = (0, 1, 2)
@@ -37,14 +37,15 @@ class Space:
 
 
 def find_image(attributes: Mapping[str, Any], url: str, members: Callable[[], Sequence[str]] = list) -> dict[str, Any]:
-    """The entry of ``multiscales`` in a group's attributes, with ``version`` and ``path`` of its finest level.
+    """Return the entry of ``multiscales`` in a group's attributes, with ``version`` and ``path`` of its finest level.
 
     Args:
         attributes: of the group.
-        url: for messages, as are ``members``, what else the group holds.
+        url: for messages.
+        members: returns the names in the group, for messages.
 
     Raises:
-        DataError: there is none, or it is not as any version of the specification has it.
+        DataError: there is none, or it does not conform to any version of the specification.
     """
     ome = attributes.get("ome", attributes)
     found = ome.get("multiscales") if isinstance(ome, Mapping) else None
@@ -65,16 +66,16 @@ def find_image(attributes: Mapping[str, Any], url: str, members: Callable[[], Se
 
 
 def read_space(image: Mapping[str, Any], shape: Sequence[int], named: Sequence[str | None] | None, url: str) -> Space:
-    """The space of an image's finest level.
+    """Return the coordinate system of an image's finest level.
 
     Args:
         image: from :func:`find_image`.
-        shape: of the array of that level.
-        named: names of the array's dimensions where it has some itself, by zarr v3.
+        shape: of that level's array.
+        named: the array's own dimension names, if any (zarr v3).
         url: for messages.
 
     Raises:
-        DataError: axes or transformations that cannot be followed.
+        DataError: unsupported axes or transformations.
     """
     axes = image.get("axes")
     if axes is None:
@@ -86,7 +87,7 @@ def read_space(image: Mapping[str, Any], shape: Sequence[int], named: Sequence[s
     if named is not None and sorted(map(str, named)) == sorted(map(str, names)) and list(named) != names:
         raise DataError.of(url, f"axes {names} of an array with dimensions {list(named)}", "the same order in both")
     scale, origin = [1.0] * len(shape), [0.0] * len(shape)
-    levels = [image["datasets"][0], image]  # those of the level come first
+    levels = [image["datasets"][0], image]  # the level's transformations are applied first
     for step in (step for level in levels for step in _transforms(level, url)):
         _apply(step, scale, origin, url)
     _check_finest(image, scale, order, url)
@@ -95,10 +96,10 @@ def read_space(image: Mapping[str, Any], shape: Sequence[int], named: Sequence[s
 
 
 def find_order(names: Sequence[Any], shape: Sequence[int], url: str) -> tuple[int, int, int]:
-    """Which of an array's axes are z, y and x.
+    """Return which of an array's axes are z, y and x.
 
     Raises:
-        DataError: one of them is missing or there twice, or another axis is longer than 1.
+        DataError: one of them is missing or duplicate, or another axis is longer than 1.
     """
     expected = "z, y and x once each, in any order, beside axes of length 1"
     lower = [name.lower() if isinstance(name, str) else name for name in names]
@@ -112,10 +113,10 @@ def find_order(names: Sequence[Any], shape: Sequence[int], url: str) -> tuple[in
 
 
 def unnamed_order(shape: Sequence[int], url: str) -> tuple[int, int, int]:
-    """Axes of an array that names none: z, y, x by custom.
+    """Return the axes of an array without axis names: z, y, x by convention.
 
     Raises:
-        DataError: they are not three.
+        DataError: there are not three axes.
     """
     if len(shape) != 3:
         raise DataError.of(url, f"an array of shape {tuple(shape)} without names of its axes", "three axes (z, y, x)")
@@ -141,7 +142,7 @@ def _transforms(holder: Mapping[str, Any], url: str) -> list[Mapping[str, Any]]:
 
 
 def _apply(step: Mapping[str, Any], scale: list[float], origin: list[float], url: str) -> None:
-    """Carry out one transformation after those before it."""
+    """Apply one transformation after the preceding ones."""
     kind = step.get("type")
     if kind == "identity":
         return
@@ -166,7 +167,7 @@ def _apply(step: Mapping[str, Any], scale: list[float], origin: list[float], url
 
 
 def _check_finest(image: Mapping[str, Any], scale: Sequence[float], order: Sequence[int], url: str) -> None:
-    """The first level is the finest by the specification; a coarser one would be predicted without anyone noticing."""
+    """Raise if the first level is not the finest, as the specification requires: a coarser one would be predicted."""
     first = _level_scale(image["datasets"][0])
     for level in image["datasets"][1:]:
         other = _level_scale(level)

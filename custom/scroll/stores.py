@@ -1,4 +1,4 @@
-"""Zarr stores, local or behind a URL, that outlast passing failures of a network."""
+"""Zarr stores, local or remote, that retry transient failures."""
 
 import asyncio
 import logging
@@ -15,12 +15,12 @@ from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from ..data.remote import VERSION_KEYS, is_url
 from ..errors import DataError
-from ..system.retry import is_temporary, retry_async
+from ..system.retry import is_transient, retry_async
 
 TRIES = 8
-"""With the pauses between them they bridge up to a minute."""
+"""Including pauses, these bridge failures of up to a minute."""
 CONCURRENCY = 64
-"""Requests to a server under way at once; it, not the processor, is what a scroll's chunks wait for."""
+"""Parallel requests to a server, whose latency limits the speed."""
 
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 
@@ -30,26 +30,26 @@ logger = logging.getLogger(__name__)
 
 
 class PatientStore(WrapperStore):
-    """Repeats what failed for a reason that may pass, and counts what was fetched.
+    """Retries requests that failed for a transient reason, and counts what was fetched.
 
     Args:
-        store: the store that does the work.
+        store: the wrapped store.
     """
 
     def __init__(self, store: FsspecStore | LocalStore) -> None:
         super().__init__(store)
         self.fetched = 0
-        """Chunks, or parts of shards, that were there and were read."""
+        """Number of chunks, or parts of shards, that were read."""
         self.bytes = 0
-        """Bytes of them."""
+        """Number of bytes of these."""
         self.missing: set[str] = set()
-        """Keys of chunks that were asked for and are not there."""
+        """Keys of requested chunks that do not exist."""
 
     async def get(self, key, prototype, byte_range=None):
-        """As the store's, patiently.
+        """Get a value, with retries.
 
         Raises:
-            ValueError: a chunk of no bytes, which zarr would take for one that is absent.
+            ValueError: a chunk without any bytes, which zarr would treat as missing.
         """
         value = await retry_async(lambda: self._store.get(key, prototype, byte_range), key, TRIES)
         if not key.endswith(METADATA):
@@ -63,7 +63,7 @@ class PatientStore(WrapperStore):
         return value
 
     async def get_partial_values(self, prototype, key_ranges):
-        """As the store's, patiently."""
+        """Get parts of values, with retries."""
         ranges = list(key_ranges)
         values = await retry_async(lambda: self._store.get_partial_values(prototype, ranges), "several objects", TRIES)
         found = [value for value in values if value is not None]
@@ -72,19 +72,19 @@ class PatientStore(WrapperStore):
         return values
 
     async def set(self, key, value):
-        """As the store's, patiently."""
+        """Set a value, with retries."""
         await retry_async(lambda: self._store.set(key, value), key, TRIES)
 
     async def set_if_not_exists(self, key, value):
-        """As the store's, patiently."""
+        """Set a value unless it exists, with retries."""
         await retry_async(lambda: self._store.set_if_not_exists(key, value), key, TRIES)
 
     async def exists(self, key):
-        """As the store's, patiently."""
+        """Whether a key exists, with retries."""
         return await retry_async(lambda: self._store.exists(key), key, TRIES)
 
     def names(self, prefix: str) -> list[str]:
-        """Keys below a prefix, without it."""
+        """Return the keys with a prefix, without that prefix."""
 
         async def listed() -> list[str]:
             return [key async for key in self._store.list_prefix(prefix)]
@@ -92,7 +92,7 @@ class PatientStore(WrapperStore):
         return [key.removeprefix(prefix) for key in sync(retry_async(listed, prefix, TRIES))]
 
     def children(self) -> list[str]:
-        """Names at the top: of objects, and of what holds others."""
+        """Return the names of objects and folders at the top level."""
 
         async def listed() -> list[str]:
             return [name async for name in self._store.list_dir("")]
@@ -100,14 +100,14 @@ class PatientStore(WrapperStore):
         return sync(retry_async(listed, str(self), TRIES))
 
     def read(self, key: str) -> bytes:
-        """The whole of one object; FileNotFoundError if there is none."""
+        """Return the content of an object; FileNotFoundError if it does not exist."""
         value = sync(self.get(key, default_buffer_prototype()))
         if value is None:
             raise FileNotFoundError(key)
         return value.to_bytes()
 
     def head(self, key: str, size: int) -> bytes:
-        """The first bytes of an object, ``size`` at most; none if it is not there."""
+        """Return up to ``size`` first bytes of an object; empty if it does not exist."""
         value = sync(
             retry_async(lambda: self._store.get(key, default_buffer_prototype(), RangeByteRequest(0, size)), key, TRIES)
         )
@@ -126,7 +126,7 @@ class PatientStore(WrapperStore):
         sync(retry_async(lambda: self._store.delete_dir(""), str(self), TRIES))
 
     def versions(self, keys: Iterable[str]) -> dict[str, str]:
-        """Of those objects that are there, what tells one version from another: size, and time of change or etag."""
+        """Return the version (size, and modification time or etag) of each existing object."""
 
         async def all_versions() -> dict[str, str | None]:
             free = asyncio.Semaphore(CONCURRENCY)
@@ -148,8 +148,8 @@ class PatientStore(WrapperStore):
             return None if S_ISDIR(found.st_mode) else f"{found.st_size} {found.st_mtime_ns}"
         try:
             info = await self._store.fs._info(f"{self._store.path.rstrip('/')}/{key}")
-        except (FileNotFoundError, NotADirectoryError) as error:  # what HTTP's file system makes of every failure
-            if error.__cause__ is not None and is_temporary(error.__cause__):
+        except (FileNotFoundError, NotADirectoryError) as error:  # HTTP's file system raises this for any failure
+            if error.__cause__ is not None and is_transient(error.__cause__):
                 raise error.__cause__ from None
             return None
         version = next((info[name] for name in VERSION_KEYS if info.get(name)), "")
@@ -157,16 +157,16 @@ class PatientStore(WrapperStore):
 
 
 def open_store(url: str, *, read_only: bool) -> PatientStore:
-    """The store of a local path or an fsspec URL. Credentials come from the environment.
+    """Open the store of a local path or an fsspec URL. Credentials come from the environment.
 
     Raises:
-        DataError: the package for this kind of URL is not installed, or the kind is unknown.
+        DataError: the package for this protocol is not installed, or the protocol is unknown.
     """
     if not is_url(url):
         return PatientStore(LocalStore(Path(url), read_only=read_only))
     zarr.config.set({"async.concurrency": CONCURRENCY})
     try:
-        # A cached listing would not show what other workers have written since.
+        # A cached listing would not include what other workers write.
         store = FsspecStore.from_url(url, read_only=read_only, storage_options={"use_listings_cache": False})
     except (ImportError, ValueError) as error:
         raise DataError.of(url, f"a URL that cannot be opened ({error})", "an installed fsspec file system") from None

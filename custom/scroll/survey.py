@@ -1,4 +1,4 @@
-"""What is there of a scroll before it is predicted: which chunks, and what tells it from every other."""
+"""Checks a scroll before it is predicted: missing chunks, and the identity of its content."""
 
 import hashlib
 import json
@@ -11,21 +11,21 @@ from ..ops.windows import Box
 from .ome_zarr import Image
 
 HEADS, HEAD_BYTES = 64, 1 << 16
-"""Chunks, evenly spread, whose first bytes count for the identity: a file that was replaced may have the same time."""
+"""Number of evenly spread chunks whose first bytes are hashed, since a replaced file may have the same time."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Chunks (of a sharded array: shards) of a part of a scroll, and the identity of the whole.
+    """Missing chunks (of a sharded array: shards) of a part of a scroll, and the identity of the whole.
 
     Attributes:
-        missing: of those looked for, how many are not there.
-        looked_for: how many were looked for; less than ``total`` in a large scroll.
-        total: how many the metadata promise.
-        identity: SHA-256 of the metadata, of sizes and times (or etags) of the chunks looked for in the whole scroll,
-            and of the first bytes of some. The path is no part of it.
+        missing: number of missing chunks among those looked for.
+        looked_for: number of chunks looked for; fewer than ``total`` in a large scroll.
+        total: number of chunks according to the metadata.
+        identity: SHA-256 of the metadata, of sizes and times (or etags) of a sample of all chunks, and of the first
+            bytes of some. It does not include the path.
     """
 
     missing: int
@@ -35,14 +35,14 @@ class Survey:
 
 
 def survey(image: Image, box: Box) -> Survey:
-    """Look for the chunks of a box; warns, in one line, of those that are missing.
+    """Look for the chunks of a box; warns, in one line, of missing ones.
 
     Args:
         image: the scroll.
         box: (D, H, W) in voxels.
 
     Raises:
-        DataError: not one chunk of the scroll was found.
+        DataError: no chunk of the scroll was found.
     """
     volume = image.array
     everywhere, promised = volume.sample()
@@ -70,7 +70,7 @@ def survey(image: Image, box: Box) -> Survey:
 
 
 def warn_of_missing(image: Image, missing: int, of: str) -> None:
-    """The line about absent chunks."""
+    """Log a warning about missing chunks."""
     logger.warning(
         "%s: %d of %s are missing; they are read as %d", image.array.url, missing, of, image.array.fill_value
     )

@@ -1,4 +1,4 @@
-"""The voxels of a zarr array as z, y, x, and its chunks as objects of its store."""
+"""A zarr array as a volume with axes z, y, x, and the keys of its chunks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from .checked_blosc import register
 register()
 
 LOOKED_FOR = 4096
-"""Chunks that are looked for at most before a run: some seconds for a bucket."""
+"""Largest number of chunks to look for before a run, which takes some seconds for a bucket."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A uint8 volume ``(D, H, W)``, in whatever order its array keeps the axes.
+    """A uint8 volume ``(D, H, W)``, whatever the axis order of its array.
 
     Args:
-        array: of three axes, and others of length 1.
+        array: three spatial axes, and others of length 1.
         order: which of its axes are z, y and x.
         url: for messages.
     """
@@ -35,7 +35,7 @@ class Volume:
 
     @property
     def metadata(self) -> ArrayMetadata:
-        """Of the array."""
+        """Metadata of the array."""
         return self.array.metadata
 
     @property
@@ -45,16 +45,16 @@ class Volume:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """(D, H, W) of what is read at once, in voxels: of a sharded array the parts of its shards."""
+        """(D, H, W) of the unit of reading, in voxels: chunks, also within shards."""
         return tuple(self.array.chunks[axis] for axis in self.order)
 
     @property
     def fill_value(self) -> int:
-        """What an absent chunk is read as."""
+        """Value of missing chunks."""
         return int(self.array.fill_value or 0)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """Voxels by slices and numbers for z, y, x.
+        """Return voxels by slices and integers for z, y, x.
 
         Raises:
             DataError: a chunk cannot be read; it is named.
@@ -67,19 +67,19 @@ class Volume:
             values = self.array[tuple(selection)]
         except MemoryError:
             raise DataError.of(self.url, f"{self.shape} voxels", "a volume that fits into memory") from None
-        except Exception as error:  # every codec and every store has errors of its own
-            self._name_broken(selection, error)
+        except Exception as error:  # codecs and stores raise various types
+            self._raise_for_broken_chunk(selection, error)
             values = self.array[tuple(selection)]
         kept = [axis for axis, part in zip(self.order, index, strict=True) if isinstance(part, slice)]
         values = np.asarray(values).transpose([sorted(kept).index(axis) for axis in kept])
         return np.ascontiguousarray(values)
 
     def key(self, position: Sequence[int]) -> str:
-        """The object that holds a chunk, by its position along the array's axes."""
+        """Return the key of the object that holds a chunk, by its position along the array's axes."""
         return "/".join(filter(None, [self.array.store_path.path, self.metadata.encode_chunk_key(position)]))
 
     def sample(self, box: Box | None = None) -> tuple[list[str], int]:
-        """Objects that the metadata promise for a box, evenly spread if there are many, and how many there are in all.
+        """Return keys of the chunks in a box, evenly sampled if there are many, and their total number.
 
         Args:
             box: (D, H, W) in voxels; by default the whole volume.
@@ -97,8 +97,8 @@ class Volume:
         firsts = [start for start, _ in spans]
         return [self.key(tuple(map(int, position + firsts))) for position in positions], total
 
-    def _name_broken(self, selection: Sequence[Any], cause: Exception) -> None:
-        """Find the chunk at which a read failed, by reading them one by one; none fails if the reason has passed."""
+    def _raise_for_broken_chunk(self, selection: Sequence[Any], cause: Exception) -> None:
+        """Find the chunk at which a read failed, by reading them one by one; none fails if the error was transient."""
         for position, part in self._parts(selection):
             try:
                 self.array[part]
@@ -108,7 +108,7 @@ class Volume:
                 raise DataError.of(f"{self.url.rstrip('/')}/{self.key(position)}", reason, expected) from cause
 
     def _parts(self, selection: Sequence[Any]) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """Stored chunks that a selection touches, and each one's share of it that has to be read at once."""
+        """Yield stored chunks that a selection touches, and the part of it in each."""
         stored = self.array.shards or self.array.chunks
         spans = []
         for part, length in zip(selection, self.array.shape, strict=True):

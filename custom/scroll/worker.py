@@ -1,4 +1,4 @@
-"""The work of one task, in whatever process Dask gives it to."""
+"""A task of a prediction, executed by a Dask worker."""
 
 import threading
 import time
@@ -21,17 +21,17 @@ from .scan_mask import EMPTY, scanned
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a task needs to know beside its box; it travels to the workers.
+    """Everything that a worker needs besides the box of its task.
 
     Args:
-        input: OME-Zarr image, a path or a URL that the workers can reach.
-        output: where the prediction goes, likewise.
-        bundle: network, windows, grey values.
-        plan: of all tasks.
+        input: OME-Zarr image, a path or a URL that workers can access.
+        output: destination of the prediction, likewise.
+        bundle: network, windows and preprocessing.
+        plan: all tasks.
         chunk: edge of the output's chunks, in voxels.
-        threshold: probability above which a voxel of a mask is 1; ``None``: the output is the probability, 0 to 255.
-        threads: windows that a CPU predicts at the same time.
-        batch_size: windows in one call of the network on a GPU; ``None``: as the bundle has it.
+        threshold: probability above which a mask is 1; None: the output is the probability, 0 to 255.
+        threads: windows that a CPU predicts in parallel.
+        batch_size: windows per call of the network on a GPU; None: as in the bundle.
     """
 
     input: str
@@ -44,30 +44,29 @@ class Job:
     batch_size: int | None = None
 
     def open_output(self) -> Output:
-        """The prediction, as this task is to write it."""
+        """Open the output for writing."""
         mask = self.threshold is not None
         return Output(self.output, shape=self.plan.shape, chunk=self.chunk, shard=self.plan.shard, mask=mask)
 
 
 class Predictor:
-    """A network on a device with its windows; made once in a process.
+    """A network with its sliding window on a device; created once per process.
 
     Args:
-        bundle: what to load.
-        device: where to.
-        threads: windows at the same time on a CPU. Each is computed by one thread, so that the result does not depend
-            on how many cores there are.
-        batch_size: on a GPU; a CPU takes windows one by one.
+        bundle: the bundle.
+        device: the device.
+        threads: windows in parallel on a CPU. Each is computed by one thread, so that the result does not depend on the
+            number of cores.
+        batch_size: windows per call on a GPU; a CPU predicts single windows.
     """
 
     def __init__(self, bundle: Bundle, device: torch.device, threads: int, batch_size: int | None) -> None:
         torch.set_num_threads(1)
-        torch.backends.cudnn.benchmark = False  # it may choose another algorithm every time
+        torch.backends.cudnn.benchmark = False  # might choose different algorithms
         torch.backends.cudnn.deterministic = True
         self.inferer: SlidingWindow = bundle.windows()
         self.inferer.empty_value = EMPTY
         self.inferer.progress = False
-        self.inferer.device = device
         self.inferer.concurrency = threads
         self.inferer.sw_batch_size = 1 if device.type == "cpu" else batch_size or self.inferer.sw_batch_size
         self.network = bundle.network().to(device)
@@ -76,10 +75,10 @@ class Predictor:
 
 @dataclass
 class Result:
-    """What a task did.
+    """Statistics of a task.
 
-    ``voxels`` and ``shards`` are those it wrote; ``memory`` is the process's peak in bytes, ``largest`` the largest
-    grey value, ``missing`` the keys of the chunks that it asked for and that are not there.
+    ``voxels`` and ``shards`` are those written; ``memory`` is the process's peak in bytes, ``largest`` the largest grey
+    value, ``missing`` the keys of chunks that were requested and do not exist.
     """
 
     voxels: int = 0
@@ -95,13 +94,13 @@ class Result:
 
 
 def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], None]) -> Result:
-    """Predict the shards of a block that are not there yet.
+    """Predict the missing shards of a block.
 
     Args:
-        job: the whole.
+        job: the prediction.
         box: the block, in voxels of the output.
-        device: of torch.
-        progress: told, after every few planes, how many voxels of the block are predicted.
+        device: torch device.
+        progress: called every few planes with the number of predicted voxels of the block.
     """
     started = time.perf_counter()
     result, output = Result(), job.open_output()
@@ -111,7 +110,7 @@ def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], Non
         image = open_image(job.input)
         predictor = _predictor(job.bundle, torch.device(device), job.threads, job.batch_size)
         for span in _spans(missing, box, output.shard):
-            run = _Run(job, image, output, (span, *box[1:]), missing)
+            run = _ShardLayers(job, image, output, (span, *box[1:]), missing)
             network = ScrollNetwork(predictor.network, predictor.intensity, predictor.inferer)
             for voxels in run.predict(predictor.inferer, network):
                 result.voxels += voxels
@@ -127,8 +126,8 @@ def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], Non
     return result
 
 
-class _Run:
-    """Layers of shards one above the other, from the first plane to the last."""
+class _ShardLayers:
+    """Predicts consecutive layers of shards from the first plane to the last."""
 
     def __init__(self, job: Job, image: Image, output: Output, box: Box, missing: list[tuple[int, ...]]) -> None:
         self.image = image
@@ -140,14 +139,14 @@ class _Run:
         self.step = job.plan.grid.stride[0]
         self.overlaps = [step < length for step, length in zip(job.plan.grid.stride, job.plan.grid.roi, strict=True)]
         self.before: np.ndarray | None = None
-        """The plane before those that are predicted."""
+        """The input plane before the current ones."""
         self.largest = 0
-        """Grey value among those seen so far."""
+        """Largest grey value so far."""
         size = [stop - start for start, stop in box]
         self.layer = np.empty((min(output.shard, size[0]), *size[1:]), np.uint8)
 
     def predict(self, inferer: SlidingWindow, network: ScrollNetwork) -> Iterator[int]:
-        """Yield the number of voxels after every few planes."""
+        """Predict and write, yielding the number of voxels of each group of planes."""
         (at, _), *rows_and_columns = self.part.inner
         inner = (slice(None), *(slice(*span) for span in rows_and_columns))
         z = self.box[0][0]
@@ -165,7 +164,12 @@ class _Run:
                 yield values.size
 
     def _scanned(self, planes: Planes, at: int, count: int) -> np.ndarray:
-        """Which voxels were scanned. Neighbours count along axes with overlapping windows: others may be unknown."""
+        """Mask of the scanned object: voxels that are not empty, and their 26 neighbours.
+
+        Predictions elsewhere are cleared; neighbours are included so that single dark voxels in the scan do not
+        puncture the surface. An axis whose windows do not overlap is left out, since a block may not have read the
+        neighbouring voxels.
+        """
         if self.before is None:
             self.before = planes(at - 1, at + 1)[:1]
         grey = np.concatenate([self.before, planes(at, at + count + 1)])
@@ -179,7 +183,7 @@ class _Run:
         return (probability > self.threshold).to(torch.uint8).cpu().numpy()
 
     def _collect(self, z: int, values: np.ndarray) -> None:
-        """Put planes, the first of which is ``z`` of the output, into the layer; write it when it is full."""
+        """Collect planes, starting with ``z`` of the output, and write each complete layer of shards."""
         edge, end = self.output.shard, self.box[0][1]
         while len(values):
             bottom = z // edge * edge
@@ -200,7 +204,7 @@ class _Run:
 
 
 def write_coarse(job: Job, level: int, position: tuple[int, ...]) -> None:
-    """Make one shard of a coarse level."""
+    """Compute one shard of a coarse level."""
     job.open_output().write_coarse(level, position)
 
 
@@ -208,7 +212,7 @@ _loading = threading.Lock()
 
 
 def _predictor(*settings) -> Predictor:
-    """The process's predictor, loaded once."""
+    """Return the process's predictor, loaded once."""
     with _loading:
         return _load(*settings)
 
@@ -219,7 +223,7 @@ def _load(*settings) -> Predictor:
 
 
 def _spans(missing: list[tuple[int, ...]], box: Box, edge: int) -> list[tuple[int, int]]:
-    """First and last planes of layers of shards that lack one, neighbouring layers together."""
+    """First and last planes of groups of adjacent layers with missing shards."""
     layers = sorted({position[0] for position in missing})
     starts = [z for z in layers if z - 1 not in layers]
     ends = [z for z in layers if z + 1 not in layers]

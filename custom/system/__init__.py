@@ -1,1 +1,1 @@
-"""What runs beneath everything: files, processes, memory."""
+"""Functions of the operating system: files, processes, memory."""

@@ -1,4 +1,4 @@
-"""One process or several: who writes, and how all of them decide the same."""
+"""Helpers for distributed training that also work in a single process."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def rank() -> int:
-    """The number of this process among those of one training, 0 where it is alone."""
+    """Return the rank of this process, 0 if it is the only one."""
     return dist.get_rank() if _several() else 0
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if _several() else 1
 
 
 def any_rank(flag: bool, group: "dist.ProcessGroup | None" = None) -> bool:
-    """Whether ``flag`` is set on any rank; every rank has to ask, and all get the same answer.
+    """Whether ``flag`` is set on any rank; every rank must call this, and all get the same result.
 
     Args:
-        flag: of this rank.
+        flag: this rank's flag.
         group: see :func:`control_group`.
     """
     if not _several():
@@ -33,7 +33,7 @@ def any_rank(flag: bool, group: "dist.ProcessGroup | None" = None) -> bool:
 
 
 def gather(value: Any) -> list[Any]:
-    """``value`` of every rank, in order, on every rank; every rank has to call this."""
+    """Return ``value`` of every rank, in order; every rank must call this."""
     if not _several():
         return [value]
     values = [None] * dist.get_world_size()
@@ -52,19 +52,19 @@ def shared_indices(count: int, rank: int, world_size: int) -> list[int]:
 
 
 def share_buffers(network: torch.nn.Module) -> None:
-    """Give every rank the first one's buffers of a network; every rank has to call this."""
+    """Broadcast the buffers of rank 0's network to all ranks; every rank must call this."""
     if _several():
         for buffer in network.buffers():
             dist.broadcast(buffer, src=0)
 
 
 def control_group() -> "dist.ProcessGroup | None":
-    """Channel for decisions that does not wait for the GPUs' work; every rank has to call this, once."""
+    """Return a process group on the CPU, which does not wait for the GPUs; every rank must call this, once."""
     return dist.new_group(backend="gloo") if _several() and dist.get_backend() == "nccl" else None
 
 
 def unwrapped(network: torch.nn.Module) -> torch.nn.Module:
-    """The network itself, whose keys go into files, without what spreads it over processes."""
+    """Return the network inside ``DistributedDataParallel``, whose keys have no prefix."""
     return network.module if isinstance(network, DistributedDataParallel) else network
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Atomic writing of files."""
 
 import logging
 import os
@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CANNOT_WRITE = (OSError, RuntimeError)
-"""What a full or lost disk raises: the system the first, ``torch.save`` the second."""
+"""Errors raised by a full or lost disk: by the system, and by ``torch.save``."""
 
 logger = logging.getLogger(__name__)
 
 
 def write_whole(path: str | Path, write: Callable[[Path], None]) -> Path:
-    """Let ``write`` fill a file beside ``path`` and rename it: nobody ever sees half a file.
+    """Let ``write`` create a temporary file next to ``path``, and rename it: readers never see an incomplete file.
 
     Args:
-        path: the file to make; its folder is created.
-        write: called with the temporary path, which ends like ``path`` so that writers that go by the name agree.
+        path: the file to write; its folder is created if missing.
+        write: called with the temporary path, which has the same suffix as ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def write_whole(path: str | Path, write: Callable[[Path], None]) -> Path:
 
 @contextmanager
 def dispensable(path: str | Path) -> Iterator[None]:
-    """Around writing what a run can do without, such as a picture: a full disk costs the file, with a warning."""
+    """Context for writing optional files, such as pictures: an error is logged as a warning."""
     try:
         yield
     except OSError as error:
@@ -41,6 +41,6 @@ def dispensable(path: str | Path) -> Iterator[None]:
 
 
 def why_unwritten(folder: str | Path, error: BaseException) -> str:
-    """The reason in a few words, with the room that is left: torch's own says nothing of disks."""
+    """Describe the error in a few words, with the free space on the disk."""
     reason = " ".join(str(error).split())
     return f"{type(error).__name__}: {reason}; {shutil.disk_usage(folder).free / 1e9:.3g} GB free"

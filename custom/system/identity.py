@@ -1,4 +1,4 @@
-"""What tells one version of a file from another, whatever its name and its time."""
+"""Hashes that identify the content of files."""
 
 import hashlib
 import os
@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 WHOLE = 1 << 20
-"""Files of up to so many bytes are hashed whole, of larger ones as much is read in :data:`BLOCKS` places."""
+"""Files up to this size are hashed completely; of larger ones this much is read, in :data:`BLOCKS` places."""
 BLOCKS = 8
 
 
 def file_identity(path: str | os.PathLike) -> dict[str, Any]:
-    """Size, time of change and a hash of a file, or of all files below a folder; links are followed.
+    """Return size, modification time and a hash of a file, or of all files below a folder; links are followed.
 
-    A header whose voxels are in other files (MetaImage, NRRD) is taken together with these.
+    A header with separate data files (MetaImage, NRRD) is combined with these.
 
     Args:
         path: a file or a folder (a DICOM series).
 
     Returns:
-        ``size`` in bytes, ``mtime_ns`` (of several files the newest), and ``sha256`` of the content, of which large
-        files give a sample: the beginning, the end and places between. For several files it is that of their names,
-        sizes, times and hashes.
+        ``size`` in bytes, ``mtime_ns`` (of several files the newest), and ``sha256`` of the content; of large files of
+        a sample: beginning, end and places in between. For several files it covers their names, sizes, times and
+        hashes.
 
     Raises:
         OSError: a file is missing or cannot be read.
@@ -41,7 +41,7 @@ def file_identity(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def weights_identity(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
-    """The SHA-256 of each file of weights, whole: the same weights are the same under any name and of any time.
+    """Return the SHA-256 of the complete content of each weights file.
 
     Raises:
         OSError: a file is missing or cannot be read.
@@ -50,7 +50,7 @@ def weights_identity(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> 
 
 
 def sha256(path: str | os.PathLike) -> str:
-    """Of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -76,7 +76,7 @@ def _below(root: Path) -> Iterable[Path]:
 
 
 def _data_files(header: Path) -> list[Path]:
-    """The other files in which a MetaImage or NRRD header has its voxels."""
+    """Separate data files of a MetaImage or NRRD header."""
     key = {".mhd": "ElementDataFile", ".nrrd": "data file|datafile"}.get(header.suffix.lower())
     if key is None:
         return []

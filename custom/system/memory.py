@@ -1,4 +1,4 @@
-"""Main memory: what is free, what this process takes, and the most that it took."""
+"""Main memory: free, used, and peak use of this process; processor cores."""
 
 import os
 import resource
@@ -8,24 +8,23 @@ from pathlib import Path
 
 
 def resident_bytes() -> int:
-    """Bytes of main memory of this process and all below it, but for mapped files, which the system can drop.
+    """Return the bytes of main memory of this process and its children, without mapped files.
 
-    Where there is no ``/proc``: the most this process has had, files included.
+    Without ``/proc``: this process's peak, including mapped files.
     """
     return _resident_below(os.getpid()) or _peak_by_usage()
 
 
 def peak_bytes() -> int:
-    """The most main memory in bytes that this process had at a time, mapped files included.
+    """Return this process's peak main memory in bytes, including mapped files.
 
-    The system's ``getrusage`` says more than that where the process was started by a larger one, whose memory it counts
-    up to the moment at which this program begins; it is asked only where there is no ``/proc``.
+    ``getrusage``, which may include the memory of the process that started this one, is only used without ``/proc``.
     """
     return _status(os.getpid()).get("VmHWM") or _peak_by_usage()
 
 
 def free_bytes() -> int | None:
-    """Memory to be had without swapping, within the container's limit; None where the system does not tell."""
+    """Return the memory available without swapping, within the container's limit; None if unknown."""
     free = []
     with suppress(OSError, KeyError, ValueError):
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
@@ -37,7 +36,7 @@ def free_bytes() -> int | None:
 
 
 def usable_cores() -> int:
-    """Cores of the processor that this process may use."""
+    """Return the number of processor cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -46,7 +45,7 @@ def _peak_by_usage() -> int:
 
 
 def _status(process: int) -> dict[str, int]:
-    """Sizes in bytes of a process, by Linux's names for them; none where it has ended or there is no ``/proc``."""
+    """Sizes in bytes of a process, by Linux's names; empty if it has ended or there is no ``/proc``."""
     try:
         lines = [line.split() for line in Path(f"/proc/{process}/status").read_text().splitlines()]
     except OSError:
@@ -61,7 +60,7 @@ def _resident_below(process: int) -> int:
 
 
 def _children(process: int) -> list[int]:
-    """Processes that the threads of a process have started; threads and processes may end meanwhile."""
+    """Child processes of all threads of a process; threads and processes may end meanwhile."""
     found: list[int] = []
     with suppress(OSError):
         for thread in Path(f"/proc/{process}/task").iterdir():

@@ -1,4 +1,4 @@
-"""Requests to servers, made again where the failure may be temporary (a busy server, a dropped connection)."""
+"""Requests to servers, made again where the failure may be transient (a busy server, a dropped connection)."""
 
 import asyncio
 import logging
@@ -19,10 +19,10 @@ Result = TypeVar("Result")
 
 
 def retry(request: Callable[[], Result], url: str) -> Result:
-    """Make a request, and make it again after a temporary failure.
+    """Make a request, and make it again after a transient failure.
 
     Raises:
-        DataError: a lasting failure, or a temporary one in the last try.
+        DataError: a lasting failure, or a transient one in the last try.
     """
     number = 1
     while True:
@@ -31,7 +31,7 @@ def retry(request: Callable[[], Result], url: str) -> Result:
         except FileNotFoundError:
             raise DataError.of(url, "no such object", "a readable object") from None
         except Exception as error:  # every fsspec package has errors of its own
-            if number == TRIES or not is_temporary(error):
+            if number == TRIES or not is_transient(error):
                 message = f"no usable answer at try {number} ({type(error).__name__}: {error})".replace("\n", " ")
                 raise DataError.of(url, message, "a readable object") from error
             time.sleep(_announced_pause(number, url, error))
@@ -44,13 +44,13 @@ async def retry_async(request: Callable[[], Awaitable[Result]], url: str, tries:
         try:
             return await request()
         except Exception as error:  # every fsspec package has errors of its own
-            if not is_temporary(error):
+            if not is_transient(error):
                 raise
             await asyncio.sleep(_announced_pause(number, url, error))
     return await request()
 
 
-def is_temporary(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether a request may succeed when it is made again.
 
     An error with an HTTP status is judged by it. Of the others, those last that say what is wrong with the request, or

@@ -1,4 +1,4 @@
-"""State dicts in files."""
+"""Reading and comparing state dicts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,21 +14,21 @@ def read_state_dict(
     missing: str = "trained weights (train first, or give --checkpoint)",
     below: str | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Read a flat state dict, as ``torch.save`` writes it, onto the CPU; nothing in the file is executed.
+    """Read a flat state dict, as written by ``torch.save``, onto the CPU; no code in the file is executed.
 
     Args:
         path: the file.
-        missing: what to say is expected, where there is no file.
-        below: a key under which the state dict may be, beside other things.
+        missing: what the error says is expected if the file does not exist.
+        below: optional key under which the file may have the state dict.
 
     Raises:
-        DataError: the file is missing, damaged, or holds other things than tensors.
+        DataError: the file is missing, damaged, or contains other things than tensors.
     """
     if not Path(path).is_file():
         raise DataError.of(path, "no such file", missing)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file and for one that holds more than tensors
+    except Exception as error:  # torch raises various types for unsuitable files
         raise DataError.of(path, f"an unreadable file ({type(error).__name__})", "a state dict of tensors") from error
     if below is not None and isinstance(state, Mapping):
         state = state.get(below, state)
@@ -38,7 +38,7 @@ def read_state_dict(
 
 
 def misfit(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str | None:
-    """How the names and shapes of a state dict differ from those of a network's, in words; None if they do not."""
+    """Describe how names and shapes of a state dict differ from a network's; None if they do not."""
     kinds = {
         "missing": [key for key in expected if key not in state],
         "unexpected": [key for key in state if key not in expected],

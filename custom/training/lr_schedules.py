@@ -1,4 +1,4 @@
-"""Learning rate over the optimizer steps of a whole run."""
+"""Learning-rate schedules over the optimizer steps of a run."""
 
 import math
 from collections.abc import Callable
@@ -25,30 +25,32 @@ def build_schedule(
     patience: int = 10,
     factor: float = 0.3,
 ) -> LRScheduler:
-    """Build a schedule by name; :class:`custom.handlers.StepSchedule` moves it on.
+    """Build a schedule by name, to be stepped by :class:`custom.handlers.StepSchedule`.
 
-    With the optimizer's own learning rate ``lr``, w warm-up steps, T steps in all, and s steps done:
+    With the optimizer's learning rate ``lr``, w warm-up steps, T steps in total, and s steps done:
 
-    - the first w steps have ``lr * (s + 1) / w`` (all but ``one_cycle`` and ``plateau``), then with
+    - the first w steps have ``lr * (s + 1) / w`` (except ``one_cycle`` and ``plateau``), then with
       ``t = (s - w) / (T - w)``:
-    - ``poly``: ``lr * (1 - t) ** power``, as nnU-Net (power 0.9);
-    - ``cosine``: ``lr * (final + (1 - final) * (1 + cos(pi * t)) / 2)``; ``final`` holds for ``poly`` in the same way;
+    - ``poly``: ``lr * (1 - t) ** power``, as in nnU-Net (power 0.9);
+    - ``cosine``: ``lr * (final + (1 - final) * (1 + cos(pi * t)) / 2)``; ``final`` applies to ``poly`` in the same way;
     - ``constant``: ``lr``;
-    - ``one_cycle``: torch's ``OneCycleLR`` (Smith and Topin 2018): from ``lr / 25`` up to ``lr`` over the warm-up (by
-      default 30 % of the run), then down along a cosine; momentum moves against it;
-    - ``plateau``: ``lr`` times ``factor`` whenever the validation's key metric has not risen ``patience`` times.
+    - ``one_cycle``: torch's ``OneCycleLR`` (Smith and Topin 2018): from ``lr / 25`` up to ``lr`` during the warm-up (by
+      default 30 % of the run), then down by a cosine; momentum changes inversely;
+    - ``plateau``: ``lr`` times ``factor`` whenever the validation's key metric has not improved ``patience`` times.
+
+    Example: ``build_schedule(optimizer=optimizer, name="cosine", total_steps=10_000, warmup_steps=500)``
 
     Args:
-        optimizer: whose learning rates are set at once; several parameter groups keep their ratios.
+        optimizer: its learning rates are set immediately; parameter groups keep their ratios.
         name: one of the above.
-        total_steps: optimizer steps of the whole run, all sessions together.
+        total_steps: optimizer steps of the whole run, over all sessions.
         warmup_steps: optimizer steps of the warm-up.
-        power: of ``poly``.
-        final: learning rate at the end, as a share of ``lr``.
-        patience, factor: of ``plateau``.
+        power: for ``poly``.
+        final: learning rate at the end, as a fraction of ``lr``.
+        patience, factor: for ``plateau``.
 
     Raises:
-        ValueError: an unknown name, or a warm-up that is longer than the run or that ``plateau`` does not have.
+        ValueError: an unknown name, a warm-up longer than the run, or a warm-up for ``plateau``.
     """
     if total_steps < 1 or not 0 <= warmup_steps < total_steps:
         raise ValueError(f"warm-up of {warmup_steps} steps in a run of {total_steps}: expected 0 or more, and fewer")
@@ -66,7 +68,7 @@ def build_schedule(
 
 
 def _share(total: int, warmup: int, final: float, decay: Callable[[float], float], step: int) -> float:
-    """The learning rate after ``step`` steps as a share of the largest."""
+    """Learning rate after ``step`` steps as a fraction of the largest."""
     if step < warmup:
         return (step + 1) / warmup
     return final + (1 - final) * decay(min(1.0, (step - warmup) / (total - warmup)))

@@ -1,4 +1,4 @@
-"""What a training will take, known before it is started."""
+"""Estimate of a training's time and memory before it starts."""
 
 import math
 import shutil
@@ -21,28 +21,29 @@ from ..system.memory import resident_bytes
 
 GIB = 2**30
 WARM_UP = 2
-"""Steps that are not counted: the first ones choose kernels and start workers."""
+"""Steps that are not timed, since the first ones select kernels and start workers."""
 WINDOWS = 3
-"""Windows of the validation that are predicted; the first is not counted either."""
+"""Windows of the validation that are predicted; the first is not timed."""
 
 
 @without_effect()
 class Plan:
-    """Runs a few training steps and a few windows of a validation, and prints what the whole training will take.
+    """Runs a few training steps and validation windows, and prints what the whole training will take.
 
-    The steps are real ones (data, network, loss, backward pass, optimizer, and all that follows the optimizer), in this
-    process alone; nothing is saved. Of the validation the first volume's windows are counted, three of them predicted,
-    and its scores computed with the label as the prediction.
+    The steps are real (data, network, loss, backward pass, optimizer), in this process only; nothing is saved. Of the
+    validation, the first volume's windows are counted, three of them are predicted, and the metric is computed with the
+    label as prediction.
+
+    Example: ``{"_target_": "custom.training.Plan", "trainer": "@train#trainer"}``
 
     Args:
-        trainer: as configured.
-        evaluator: the validation engine, as configured.
-        run: what stops the run in time and writes its checkpoints; its ``budget_hours`` are the time that the training
-            may take, set-up included.
-        metric: of the validation, called as ``metric(predictions, labels)`` with lists of ``(1, D, H, W)``.
-        cache_dir: the folder of the cached volumes.
+        trainer: the configured trainer.
+        evaluator: the configured validation engine.
+        run: the trainer's :class:`custom.handlers.RunHandlers`, for the size of checkpoints and ``budget_hours``.
+        metric: the validation metric, called as ``metric(predictions, labels)`` with lists of ``(1, D, H, W)``.
+        cache_dir: folder of the cached volumes.
         val_interval: epochs between validations.
-        steps: training steps that are timed.
+        steps: number of training steps to time.
     """
 
     def __init__(
@@ -69,11 +70,11 @@ class Plan:
         """Measure and print.
 
         Returns:
-            the numbers: ``seconds_per_step``, ``data_wait``, ``memory_gib``, ``gpu_memory_gib``, ``validation_s``,
-            ``epoch_h``, ``run_h``, and with a budget ``steps_per_epoch``.
+            ``seconds_per_step``, ``data_wait``, ``memory_gib``, ``gpu_memory_gib``, ``validation_s``, ``epoch_h``,
+            ``run_h``, and with a budget ``steps_per_epoch``.
 
         Raises:
-            DataError: the training does not fit into the GPU's memory, the disk, or the budget.
+            DataError: training does not fit into the GPU's memory, the disk, or the budget.
         """
         set_up = process_age()
         device = self.trainer.state.device
@@ -87,11 +88,11 @@ class Plan:
         print("\n| what | |\n| --- | --- |", *(f"| {what} | {value} |" for what, value in rows), sep="\n", flush=True)
         if self.checkpoints is not None:
             self.checkpoints.check_space()
-        self._refuse_a_budget_that_is_too_small(numbers)
+        self._check_budget(numbers)
         return numbers
 
     def _time_steps(self, device: torch.device) -> tuple[list[float], list[float]]:
-        """Seconds of waiting for data and seconds in all, of each step."""
+        """Seconds of waiting for data, and total seconds, of each step."""
         trainer = self.trainer
         trainer.scaler = torch.amp.GradScaler(device.type) if trainer.amp else None  # ty: ignore[invalid-assignment]
         batches = iter(trainer.data_loader)
@@ -109,7 +110,7 @@ class Plan:
         return waits[WARM_UP:], times[WARM_UP:]
 
     def _time_validation(self, device: torch.device) -> dict[str, float] | None:
-        """Windows of the first volume, and the seconds that all volumes will take."""
+        """Number of volumes, windows of the first volume, and estimated seconds for all volumes."""
         evaluator = self.evaluator
         if evaluator is None:
             return None
@@ -181,7 +182,7 @@ class Plan:
             rows.append((f"within budget_hours {self.budget_hours:g}", fitting))
         return rows
 
-    def _refuse_a_budget_that_is_too_small(self, numbers: dict[str, Any]) -> None:
+    def _check_budget(self, numbers: dict[str, Any]) -> None:
         if numbers.get("steps_per_epoch") == 0:
             raise DataError(
                 f"budget_hours {self.budget_hours:g}: found too little time for one step in each of"
@@ -190,11 +191,11 @@ class Plan:
 
 
 class FirstWindows(torch.nn.Module):
-    """A network that predicts a few windows and repeats the last of them, so that an inferer runs through quickly.
+    """A network that predicts a few windows and then repeats the last prediction, to run through an inferer quickly.
 
     Attributes:
-        calls: how often it was called.
-        seconds_left_out: what the calls that were not computed would have taken.
+        calls: number of calls.
+        seconds_left_out: estimated time of the calls that were not computed.
     """
 
     def __init__(self, network: torch.nn.Module) -> None:
@@ -224,14 +225,14 @@ class FirstWindows(torch.nn.Module):
 
 @contextmanager
 def refusing_what_does_not_fit(device: torch.device) -> Iterator[None]:
-    """Turn an exhausted memory into one line that names what to change.
+    """Context that turns out-of-memory errors into one line that says what to change.
 
     Raises:
-        DataError: instead of the errors that torch raises.
+        DataError: instead of torch's errors.
     """
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one, and that of the CPU has no type of its own
+    except RuntimeError as error:  # the CPU's has no type of its own
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         name, total = "the CPU", ""
@@ -255,12 +256,12 @@ def _bytes_below(folder: Path) -> int:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder or the nearest one above it that is there."""
+    """Return the folder or its nearest existing parent."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def _duration(seconds: float) -> str:
-    """``45 s``, ``12.5 min``, ``6.1 h``, ``9.5 days``."""
+    """Format as ``45 s``, ``12.5 min``, ``6.1 h`` or ``9.5 days``."""
     for unit, length in (("days", 2 * 86400), ("h", 2 * 3600), ("min", 120)):
         if seconds >= length:
             return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Augmentation of scroll patches that MONAI has not: patches that vanish, sheets that are pressed together."""
+"""Augmentation of scroll patches: cuboids blanked out, and sheets pressed together."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
@@ -16,21 +16,22 @@ from ..ops.target_layout import IGNORE_LABEL
 
 
 class RandPatchDropoutd(RandCoarseDropoutd):
-    """Blank random cuboids of the image, so that the network learns to continue a sheet through damage.
+    """Blanks random cuboids of the image, so that the network learns to continue a sheet through damage.
 
-    :class:`monai.transforms.RandCoarseDropoutd`, which knows constants and noise, and writes into the array it is
-    given, with the mean of the item as filling, on a copy. Leave the label out of ``keys``: the sheet is to be
-    predicted across the cuboid.
+    Unlike :class:`monai.transforms.RandCoarseDropoutd` it can fill with the item's mean, and works on a copy. Do not
+    list the label in ``keys``: the sheet is to be predicted across the cuboid.
+
+    Example: ``RandPatchDropoutd("image", prob=0.2, holes=1, max_holes=6, spatial_size=8, max_spatial_size=24)``
 
     Args:
-        keys: keys of the images, of one spatial shape; they lose the same cuboids.
-        holes: number of cuboids, or the least where ``max_holes`` is given.
-        spatial_size: edges of a cuboid in voxels, or the least where ``max_spatial_size`` is given.
+        keys: images of equal spatial shape; the same cuboids are blanked in all.
+        holes: number of cuboids; the minimum if ``max_holes`` is given.
+        spatial_size: edges of a cuboid in voxels; the minimum if ``max_spatial_size`` is given.
         max_holes: largest number of cuboids.
         max_spatial_size: largest edges.
-        fill: ``"mean"`` of the item or a number.
-        prob: probability that an item loses any.
-        allow_missing_keys: do not raise when a key is missing.
+        fill: ``"mean"`` of the item, or a number.
+        prob: probability that an item is changed.
+        allow_missing_keys: whether missing keys are ignored.
     """
 
     def __init__(
@@ -57,31 +58,33 @@ class _PatchDropout(RandCoarseTransform):
 
     def _transform_holes(self, img: np.ndarray) -> np.ndarray:
         img = img.copy()
-        value = np.clip(img.mean(), img.min(), img.max()) if self.fill == "mean" else self.fill  # against rounding
+        value = np.clip(img.mean(), img.min(), img.max()) if self.fill == "mean" else self.fill  # rounding
         for hole in self.hole_coords:
             img[hole] = value
         return img
 
 
 class RandSheetCompressiond(RandomizableTransform, Transform):
-    """Press the sheets of a scroll patch together: shorten the dark gaps between them along the axis that crosses them.
+    """Presses the sheets of a scroll patch together, by shortening the dark gaps between them.
 
-    The hardest case of the competition is sheets that nearly touch, and a scan holds few of them that are labelled.
-    Gaps are found in the image. Labelled surfaces and the voxels on both their sides keep their full length, so
-    surfaces stay as thick as they were, and a gap of two voxels or more stays at least two wide. Image (linear) and
-    label follow one map. What moves in at the two ends is mirrored in the image and ignored in the label.
+    Sheets that nearly touch are the hardest case of the competition, and rarely labelled. The axis across the sheets
+    and the gaps are found in the image. Labelled surfaces and the voxels on both sides are not shortened, so surfaces
+    keep their thickness, and a gap of two or more voxels stays at least two wide. Image (linear interpolation) and
+    label are transformed alike. Voxels from beyond the patch are mirrored in the image and ignored in the label.
+
+    Example: ``RandSheetCompressiond(prob=0.15, strength=(0.3, 0.7))``
 
     Args:
         image_key: key of the image ``(1, D, H, W)``; it becomes float32.
         label_key: key of the label ``(1, D, H, W)``; keeps its dtype.
-        strength: range of the share that the darkest voxels are shortened by, within [0, 1).
-        max_shear: how far neighbouring columns may slide along each other, in voxels. The strength is lowered where
-            the sheets are so oblique or irregular that it would be more.
-        label_fill: label of what moves in.
+        strength: range of the fraction by which the darkest voxels are shortened, within [0, 1).
+        max_shear: largest displacement between neighbouring columns, in voxels. The strength is reduced for oblique or
+            irregular sheets that would exceed it.
+        label_fill: label of voxels from beyond the patch.
         prob: probability that an item is compressed.
 
     Raises:
-        ValueError: when the strength is outside [0, 1).
+        ValueError: the strength is outside of [0, 1).
     """
 
     def __init__(
@@ -104,24 +107,24 @@ class RandSheetCompressiond(RandomizableTransform, Transform):
         self.label_fill = label_fill
 
     def randomize(self, data: Any = None) -> None:
-        """Draw whether to compress, and how strongly."""
+        """Draw whether to compress, and the strength."""
         super().randomize(None)
         self.drawn_strength = self.R.uniform(*self.strength)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the item with image and label compressed, of the array types and shapes that they had."""
+        """Return the item with image and label compressed; array types and shapes do not change."""
         data = dict(data)
         self.randomize()
         image = convert_data_type(data[self.image_key], np.ndarray, dtype=np.float32)[0]
         if self._do_transform:
             label = convert_data_type(data[self.label_key], np.ndarray)[0]
-            pressed = self._press(image[0], label[0], self.drawn_strength)
+            pressed = self._compress(image[0], label[0], self.drawn_strength)
             image, label = (np.ascontiguousarray(array)[None] for array in pressed)
             data[self.label_key] = convert_to_dst_type(label, data[self.label_key], dtype=label.dtype)[0]
         data[self.image_key] = convert_to_dst_type(image, data[self.image_key], dtype=np.float32)[0]
         return data
 
-    def _press(self, image: np.ndarray, label: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    def _compress(self, image: np.ndarray, label: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
         axis = compression.sheet_axis(image)
         gap = compression.gaps(image, axis)
         gap[_with_neighbours(label == 1, axis)] = 0
@@ -131,14 +134,14 @@ class RandSheetCompressiond(RandomizableTransform, Transform):
         index, position = compression.compress(1 - strength * gap)
         image = compression.interpolate(image, position)
         surface = compression.move_mask(label == 1, position)
-        # Where no surface arrives, the nearest voxel says whether it is background or ignored.
+        # Elsewhere the nearest voxel decides between background and ignored.
         label = np.take_along_axis(np.where(label == 1, 0, label), index, axis=-1)
         label = np.where(index < 0, self.label_fill, np.where(surface, 1, label)).astype(label.dtype)
         return np.moveaxis(image, -1, axis), np.moveaxis(label, -1, axis)
 
 
 def _with_neighbours(mask: np.ndarray, axis: int) -> np.ndarray:
-    """A mask and the voxels beside it along one axis."""
+    """Dilate a mask by one voxel along one axis."""
     structure = np.zeros((3, 3, 3), dtype=bool)
     structure[tuple(slice(None) if other == axis else 1 for other in range(3))] = True
     return ndimage.binary_dilation(mask, structure)

@@ -1,4 +1,4 @@
-"""Files that are what the configuration takes them for, judged as they were read."""
+"""Check of freshly loaded images."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -14,18 +14,20 @@ from ..data.plausibility import Values, check_values, warn_of_identity
 
 @without_effect()
 class CheckValuesd(MapTransform):
-    """Judge the values and the affine of an image that was just loaded; its voxels are left as they are.
+    """Checks that values and affine of a freshly loaded image are plausible; the image is not changed.
 
-    The rules are those of the cache that trainings read from, :mod:`custom.data.plausibility`. Comes right after
-    ``EnsureChannelFirstd``: what has been turned or scaled, let alone augmented, is no more what the file holds.
+    The rules are those of the training cache, :mod:`custom.data.plausibility`. Place it directly after
+    ``EnsureChannelFirstd``, before any transform that changes values or geometry.
+
+    Example: ``CheckValuesd("image", grey_values=(0, 255))``
 
     Args:
-        keys: of the images, ``(1, ...)``.
-        grey_values: the two ends of the range that will be scaled; None for CT, which is in HU.
-        trust_values: judge nothing.
+        keys: images ``(1, ...)``.
+        grey_values: the two ends of the intensity range that will be scaled; None for CT, which is in HU.
+        trust_values: whether to skip the checks.
 
     Raises:
-        DataError: the values are not what they are taken for.
+        DataError: the values cannot be right.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Cleaning the label map of a whole volume after its slices have been put together again."""
+"""Post-processing of liver and tumour label maps of whole volumes."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,11 +17,13 @@ from ..ops.liver_labels import LIVER, TUMOR
 
 
 class CleanLiverd(MapTransform):
-    """Keep one liver, its tumours and no holes, in 3-D, by :func:`clean_liver`.
+    """Applies :func:`clean_liver`: keeps one liver and its tumours, and fills holes, in 3-D.
+
+    Example: ``CleanLiverd("pred", tumor_margin_mm=5.0, min_size_mm3=30.0)``
 
     Args:
-        keys: label maps ``(1, D, H, W)``, or ``(1, H, W)`` of a single slice: 0 background, 1 liver, 2 tumour. A
-            MetaTensor's affine gives the voxel size; without one it is taken as 1 mm.
+        keys: label maps ``(1, D, H, W)``, or ``(1, H, W)`` of a single slice: 0 background, 1 liver, 2 tumour. The
+            voxel size is that of a MetaTensor's affine, otherwise 1 mm.
         largest_liver, fill_holes, tumor_margin_mm, min_size_mm3: see :func:`clean_liver`.
     """
 
@@ -61,26 +63,25 @@ def clean_liver(
     tumor_margin_mm: float | None = 5.0,
     min_size_mm3: float = 30.0,
 ) -> np.ndarray:
-    """Remove from a label map what cannot be: second livers, stray tumours, specks and holes.
+    """Remove implausible structures from a label map: second livers, isolated tumours, specks and holes.
 
-    In this order, components being 26-connected:
+    The steps in order, with 26-connected components:
 
-    1. A liver is a component of liver and tumour voxels together with at least one liver voxel (if there is none at
-       all, any component). Other liver voxels, and livers below the least size, become background.
-    2. Tumour voxels further from the liver than the margin become background.
-    3. Tumours below the least size become liver where they are part of it, else background.
-    4. Holes (6-connected background without a way out of the volume) are filled: with tumour if they lie in a tumour,
-       liver tissue in there included, else with liver. A hole open to the volume's border is kept, as anatomy goes on
-       beyond it.
+    1. A liver is a component of liver and tumour voxels together with at least one liver voxel (any component, if there
+       are no liver voxels at all). Other liver voxels, and livers below the minimum size, become background.
+    2. Tumour voxels further from the liver than the margin become background. 3. Tumours below the minimum size become
+    liver if they are within it, otherwise background. 4. Holes (6-connected background enclosed within the volume) are
+    filled: with tumour, including enclosed liver tissue,
+       if they lie in a tumour, otherwise with liver. Holes open to the volume's border are kept.
 
     Args:
         label: ``(D, H, W)`` or ``(H, W)``, any axis order: 0 background, 1 liver, 2 tumour.
         spacing: mm between voxels along each axis of the array.
         largest_liver: whether only the largest liver is kept.
-        fill_holes: whether step 4 is done.
-        tumor_margin_mm: how far a tumour may lie from the liver; 0 keeps only what is
-            part of it, ``None`` keeps all.
-        min_size_mm3: least volume of a liver or tumour; 0 keeps all. 30 is about a ball 4 mm across.
+        fill_holes: whether to apply step 4.
+        tumor_margin_mm: largest distance of a tumour voxel from the liver; 0 keeps only tumours within it, None keeps
+            all.
+        min_size_mm3: minimum volume of a liver or tumour; 0 keeps all. 30 is about a ball of 4 mm diameter.
 
     Returns:
         the cleaned label map, uint8, of the same shape.
@@ -109,7 +110,7 @@ def clean_liver(
 
 
 def _livers(label: np.ndarray, largest: bool, least: int) -> np.ndarray:
-    """The components that count as liver, with the tumours in them."""
+    """Mask of the components that count as liver, including their tumours."""
     components, count = label_components(label > 0)
     sizes = component_sizes(components, count)
     is_liver = np.zeros(count + 1, bool)
@@ -123,13 +124,13 @@ def _livers(label: np.ndarray, largest: bool, least: int) -> np.ndarray:
 
 
 def _near(liver: np.ndarray, tumors: np.ndarray, margin: float, spacing: np.ndarray) -> np.ndarray:
-    """Where the liver is at most the margin away."""
+    """Mask of the voxels at most ``margin`` mm from the liver."""
     box = bounding_box(liver)
     if box is None or not (tumors & ~liver).any():
         return liver
     import edt
 
-    # Distances are costly, and beyond the liver's box there is nothing to measure.
+    # Distances are expensive; compute them only within the liver's box and the margin.
     steps = np.ceil(margin / spacing).astype(int)
     box = tuple(slice(max(0, part.start - step), part.stop + step) for part, step in zip(box, steps, strict=True))
     near = liver.copy()
@@ -138,10 +139,10 @@ def _near(liver: np.ndarray, tumors: np.ndarray, margin: float, spacing: np.ndar
 
 
 def _filled(mask: np.ndarray, flat: Sequence[int]) -> np.ndarray:
-    """The mask with its holes. Along ``flat`` axes, of one slice alone, nothing can be open."""
+    """Fill the holes of a mask; ``flat`` axes have a single slice and cannot be open."""
     if not mask.any():
         return mask
-    # Round the box there is a way out, also past a mask that fills it; above and below a single slice is a lid.
+    # Background around the box connects open holes to the outside; flat axes are closed by foreground instead.
     rim = np.pad(mask, [(0, 0) if axis in flat else (1, 1) for axis in range(3)])
     lid = np.pad(rim, [(1, 1) if axis in flat else (0, 0) for axis in range(3)], constant_values=True)
     return fill_cavities(lid, connectivity=SIX)[1:-1, 1:-1, 1:-1]

@@ -1,4 +1,4 @@
-"""From the network's probability of surface to a mask of clean sheets."""
+"""Post-processing of the surface probability to a mask of clean sheets."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -15,37 +15,39 @@ from ..ops.morphology import plug_pinholes
 from ..ops.sheets import close_sheets, patch_holes
 
 DARK_VOXELS = 1000
-"""Smaller 6-connected regions without CT are dark voxels within it."""
+"""Smaller 6-connected empty regions are dark voxels within the scan."""
 
 
 class PostprocessSurfaced(MapTransform):
-    """Threshold the surface's probability and repair the sheets; every step but the threshold is left out by a 0.
+    """Thresholds the surface probability and repairs the sheets; 0 disables a step.
 
-    The score counts every pinhole, speck and bridge, so most of it is won or lost here. Works on the CPU, in voxels.
-    The steps are taken in the order of the arguments, after the mask has been cleared outside the CT.
+    The competition's score penalises every pinhole, speck and bridge. Works on the CPU; units are voxels. Steps are
+    applied in the order of the arguments, after the mask has been cleared outside of the CT.
+
+    Example: ``PostprocessSurfaced("pred", threshold_low=0.3, threshold_high=0.6, min_component_voxels=500)``
 
     Args:
-        keys: probabilities (C, D, H, W), tensors or arrays, floating-point in [0, 1] or uint8 for 0 to 1 in 255 steps.
-            They become (1, D, H, W) uint8 masks of the same kind.
-        threshold_low: least probability of what belongs to the mask.
-        threshold_high: what a 26-connected part of it has to reach somewhere (hysteresis); ``threshold_low`` or less
-            for a plain threshold.
+        keys: probabilities (C, D, H, W), tensors or arrays, floating-point in [0, 1] or uint8 in steps of 1/255. They
+            become (1, D, H, W) uint8 masks of the same type.
+        threshold_low: minimum probability of a mask voxel.
+        threshold_high: a 26-connected component of these voxels is kept only if it reaches this probability somewhere
+            (hysteresis); ``threshold_low`` or less for a plain threshold.
         min_component_voxels: smaller 26-connected components are removed.
-        closing_radius: of the ball that closes notches and small holes, where that joins no two components. From either
-            side the ball dips one voxel into a hole: what is filled is thinner by two, so that holes of a sheet of two
-            voxels stay open.
-        pinhole_iterations: how often background voxels with foreground at four or more of their six faces, holes one
-            voxel wide, are filled. Comes after the closing, which leaves dents where its ball dips into a hole.
-        max_hole_area: pixels of the largest hole in a sheet that is patched by a height map, seen from the axis that
-            shows most of the sheet. Holes of folded sheets, and those whose patch would touch another sheet, stay.
-        max_cavity_voxels: of a cavity that is filled, background joined by faces; ``None`` for any size.
-        image_key: clears the mask where this CT (1, D, H, W) holds nothing: published scrolls are 0 outside of a mask,
-            along which networks like to see a surface. ``None`` leaves it.
-        empty: the CT's value where there is none, after the transforms before this one; lower ones count too.
-        channel: the one with the surface's probability.
+        closing_radius: radius of the ball of a closing that fills notches and small holes, without joining components.
+            The filling is two voxels thinner than the sheet, so that holes in sheets two voxels thick stay open.
+        pinhole_iterations: how often background voxels with at least four of six face neighbours in the mask are
+            filled: holes one voxel wide, and dents left by the closing.
+        max_hole_area: area of the largest hole in a sheet that is filled by interpolating a height map, in pixels of
+            the projection that shows most of the sheet. Holes of folded sheets are kept, and those whose filling would
+            touch another sheet.
+        max_cavity_voxels: largest enclosed cavity (6-connected background) that is filled; None for any size.
+        image_key: CT (1, D, H, W) outside of which the mask is cleared: published scrolls are 0 outside of a mask,
+            along whose border networks tend to predict a surface. None skips this.
+        empty: largest value of the CT outside of the scan, after the preceding transforms.
+        channel: channel of the surface probability.
 
     Raises:
-        ValueError: an input has not four dimensions, or the CT another shape than the mask.
+        ValueError: an input does not have four dimensions, or mask and CT differ in shape.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class PostprocessSurfaced(MapTransform):
         return remove_small(image <= self.empty, DARK_VOXELS, SIX)
 
     def _repaired(self, mask: np.ndarray) -> np.ndarray:
-        """The (D, H, W) bool mask after all steps that are not left out."""
+        """Apply all enabled steps to the (D, H, W) bool mask."""
         if self.min_component_voxels > 0:
             mask = remove_small(mask, self.min_component_voxels)
         if self.closing_radius >= 1:

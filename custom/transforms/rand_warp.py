@@ -1,4 +1,4 @@
-"""Rotation, scaling, elastic deformation and slice jitter of an item as one resampling."""
+"""Random rotation, scaling, elastic deformation and slice shifts in a single resampling."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -26,37 +26,39 @@ _MODES = ("bilinear", "nearest", "surface")
 
 
 class RandWarpd(RandomizableTransform, MapTransform):
-    """Deform image and label together: every part of the deformation is composed first, the voxels are read once.
+    """Deforms image and label together: all parts of the deformation are composed, and voxels are interpolated once.
 
     The source of output voxel ``o`` is ``c + R @ S @ (o - c + elastic(o) + jitter(o))`` about the centre ``c``, with
-    rotation ``R``, scaling ``S``, a cubic B-spline through random control points and one in-plane shift a slice.
-    :meth:`randomize` draws the parameters, a few hundred numbers; reading the voxels is a pure function of them
-    (:mod:`custom.ops.warp`). Beyond the border, the border's values are read.
+    rotation ``R``, scaling ``S``, a cubic B-spline through random control points and one in-plane shift per slice.
+    :meth:`randomize` draws the parameters; the resampling is a deterministic function of them (:mod:`custom.ops.warp`).
+    Outside of the input, border values are repeated.
+
+    Example: ``RandWarpd(keys=["image", "label"], mode=["bilinear", "surface"], rotate_range=0.26,
+    elastic_magnitude=4)``
 
     Args:
-        keys: keys of channel-first tensors (C, D, H, W) or (C, H, W), all of one spatial shape.
-        mode: one for each key. ``"bilinear"``: linear in every axis, gives float32. ``"nearest"``: keeps the dtype and
-            makes up no value. ``"surface"``: for labels 0, 1 (a thin surface) and larger ones (ignored), keeps the
-            dtype; nearest voxels punch holes into a sheet two voxels thick, this hardly does
+        keys: channel-first tensors (C, D, H, W) or (C, H, W), all of one spatial shape.
+        mode: one for each key. ``"bilinear"``: linear interpolation along all axes, gives float32. ``"nearest"``: keeps
+            the dtype and creates no new values. ``"surface"``: for labels 0, 1 (a thin surface) and larger ones
+            (ignored), keeps the dtype; unlike nearest-neighbour resampling it hardly punctures sheets two voxels thick
             (:func:`custom.ops.warp.surface_amount`).
-        prob: probability that an item is warped at all.
-        rotate_range: radians about each array axis, drawn from [-r, r]; in 2-D the first is the one.
-        scale_range: the zoom along each axis is drawn from [1 - s, 1 + s]; above 1 things grow.
+        prob: probability that an item is warped.
+        rotate_range: radians about each array axis, drawn from [-r, r]; in 2-D the first value is used.
+        scale_range: the zoom along each axis is drawn from [1 - s, 1 + s]; values above 1 enlarge.
         elastic_spacing: voxels between control points along each axis.
-        elastic_magnitude: an item draws its magnitude m from this range (one number: from 0 to it), in voxels, and each
-            control point moves by up to m along each axis.
-        slice_shift: each slice along the first axis is shifted in its plane by up to this many voxels; 3-D only.
+        elastic_magnitude: range of the magnitude m of an item (one number: from 0 to it), in voxels; each control point
+            moves by up to m along each axis.
+        slice_shift: largest in-plane shift of each slice along the first axis, in voxels; 3-D only.
         slice_shift_prob: probability of these shifts in an item that is warped.
-        label_padding: what nearest and surface keys read outside, for instance the ignore label; ``None``: the border's
-            values.
+        label_padding: value outside of the input for nearest and surface keys, such as the ignored label; None repeats
+            the border values.
 
-    A number given for a range stands for every axis. The output is of the input's spatial shape, as plain tensors: the
-    transform is for training, where the affine is of no more use.
+    A number given for a range applies to every axis. The output has the input's spatial shape, as plain tensors without
+    metadata.
 
     Raises:
-        ValueError: the elastic magnitude could fold the image, which tears sheets and joins others (the bound is that
-            of Choi and Lee, 2000); a scale range of 1 or more; slice shifts in 2-D; an unknown mode; a surface key
-            and a ``label_padding`` of 1, as if the surface went on outside.
+        ValueError: the elastic magnitude could fold the image (the bound is that of Choi and Lee, 2000); a scale range
+            of 1 or more; slice shifts in 2-D; an unknown mode; a surface key with a ``label_padding`` of 1.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class RandWarpd(RandomizableTransform, MapTransform):
         self.parameters: dict[str, torch.Tensor] = {}
 
     def randomize(self, size: Sequence[int]) -> None:
-        """Draw ``parameters`` for one item of spatial shape ``size``; the identity's where it is not to be warped.
+        """Draw ``parameters`` for one item of spatial shape ``size``; those of the identity if it is not warped.
 
         They are float32 tensors: ``matrix`` (d, d), ``control`` (d, *lattice) and ``shift`` (size[0], d).
         """
@@ -105,18 +107,18 @@ class RandWarpd(RandomizableTransform, MapTransform):
         if dims == 2 and self.slice_shift:
             raise ValueError("slice_shift needs a 3-D image")
         matrix = np.eye(dims)
-        if self._drawn():
+        if self._enabled():
             matrix = np.array(rotation_matrix(self._uniform(self.rotate_range, 1 if dims == 2 else 3)))
-        if self._drawn():
-            matrix = matrix / (1 + self._uniform(self.scale_range, dims))  # columns: the scaling comes first
+        if self._enabled():
+            matrix = matrix / (1 + self._uniform(self.scale_range, dims))  # columns: scaling is applied first
         parts = {"matrix": matrix}
         if self.elastic_magnitude[1]:
             lattice = control_lattice_shape(size, ensure_tuple_rep(self.elastic_spacing, dims))
-            magnitude = self.R.uniform(*self.elastic_magnitude) if self._drawn() else 0.0
+            magnitude = self.R.uniform(*self.elastic_magnitude) if self._enabled() else 0.0
             parts["control"] = self.R.uniform(-1, 1, (dims, *lattice)) * magnitude
         if self.slice_shift:
             parts["shift"] = np.zeros((size[0], dims))
-            if self._drawn(self.slice_shift_prob):
+            if self._enabled(self.slice_shift_prob):
                 parts["shift"][:, 1:] = self.R.uniform(-self.slice_shift, self.slice_shift, (size[0], dims - 1))
         self.parameters = {name: torch.tensor(part, dtype=torch.float32) for name, part in parts.items()}
 
@@ -128,18 +130,18 @@ class RandWarpd(RandomizableTransform, MapTransform):
         self.randomize(tensors[self.keys[0]].shape[2:])
         if self._do_transform:
             tensors = self._warped(tensors, modes)
-        else:  # the same types as if it were warped
+        else:  # the same types as when warped
             tensors = {key: tensor.float() if modes[key] == "bilinear" else tensor for key, tensor in tensors.items()}
         return {**data, **{key: tensor[0] for key, tensor in tensors.items()}}
 
     def _warped(
         self, tensors: dict[Hashable, torch.Tensor], modes: dict[Hashable, str]
     ) -> dict[Hashable, torch.Tensor]:
-        """Batches of one item, read at the drawn coordinates."""
+        """Resample batches of one item at the drawn coordinates."""
         size = tensors[self.keys[0]].shape[2:]
         parts = {name: part[None] for name, part in self.parameters.items()}
         coordinates = warp_coordinates(size, spacing=ensure_tuple_rep(self.elastic_spacing, len(size)), **parts)
-        # Read together: each tensor beyond the first costs a quarter of the first.
+        # Interpolated together: each further tensor costs a quarter of the first.
         linear = {
             key: surface_amount(tensors[key]) if mode == "surface" else tensors[key].float()
             for key, mode in modes.items()
@@ -158,8 +160,8 @@ class RandWarpd(RandomizableTransform, MapTransform):
         }
         return linear | read_otherwise
 
-    def _drawn(self, prob: float = 1.0) -> bool:
-        """Whether a part of the warp is there. Every part takes a number, so that items stay as they always were."""
+    def _enabled(self, prob: float = 1.0) -> bool:
+        """Whether to apply a part of the warp; always draws a number, so that results do not depend on other parts."""
         return self._do_transform and self.R.rand() < prob
 
     def _uniform(self, width: Range, n: int) -> np.ndarray:

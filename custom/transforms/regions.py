@@ -1,4 +1,4 @@
-"""Between label maps and regions: overlapping sets of labels, each with a sigmoid channel of its own."""
+"""Conversion between label maps and regions: overlapping sets of labels, each with its own sigmoid channel."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -9,17 +9,19 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
 LIVER_REGIONS = ((1, 2), (2,))
-"""Liver with the tumours in it, and tumours: the regions in which LiTS is judged."""
+"""Liver including its tumours, and tumours: the regions evaluated in LiTS."""
 
 
 class LabelToRegionsd(MapTransform):
-    """Turn a label map ``(1, ...)`` into one binary channel a region ``(R, ...)``, uint8.
+    """Converts a label map ``(1, ...)`` to one binary channel per region ``(R, ...)``, uint8.
 
-    uint8 is a quarter of float32 on the way from the workers to the device; the losses of :mod:`custom.losses` convert.
+    uint8 makes the transfer to the device fast; the losses of :mod:`custom.losses` convert to float32.
+
+    Example: ``LabelToRegionsd("label", regions=[[1, 2], [2]])``
 
     Args:
-        keys: label maps, whole numbers of any dtype.
-        regions: the label values of each region; ``[[1, 2], [2]]`` is liver and tumour, ``[[1]]`` one merged class.
+        keys: label maps with integers of any dtype.
+        regions: the label values of each region; ``[[1, 2], [2]]`` is liver and tumour, ``[[1]]`` a single class.
     """
 
     def __init__(self, keys: KeysCollection, *, regions: Sequence[Sequence[int]] = LIVER_REGIONS) -> None:
@@ -27,10 +29,10 @@ class LabelToRegionsd(MapTransform):
         self.regions = [tuple(region) for region in regions]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its label map as one channel a region.
+        """Return the item with its label map as one channel per region.
 
         Raises:
-            ValueError: when a label map has more than one channel.
+            ValueError: a label map has more than one channel.
         """
         output = dict(data)
         for key in self.key_iterator(data):
@@ -49,16 +51,18 @@ class LabelToRegionsd(MapTransform):
 
 
 class RegionsToLabeld(MapTransform):
-    """Turn the regions' probabilities ``(R, ...)`` into a label map ``(1, ...)``, uint8; the inverse of the above.
+    """Converts probabilities of regions ``(R, ...)`` to a label map ``(1, ...)``, uint8.
 
-    Where several regions are found, the last one wins: a voxel that is tumour is 2 whether or not it was found to be
-    liver as well, as in region-based training elsewhere (nnU-Net). What then lies outside the liver is for
-    :class:`~custom.transforms.liver_postprocessing.CleanLiverd` to remove, which sees the volume as a whole.
+    If a voxel belongs to several regions, the last one wins: a tumour voxel becomes 2 whether or not it was also
+    predicted as liver, as in nnU-Net's region-based training.
+    :class:`~custom.transforms.liver_postprocessing.CleanLiverd` can then remove tumours outside of the liver.
+
+    Example: ``RegionsToLabeld("pred", labels=(1, 2), thresholds=0.5)``
 
     Args:
-        keys: probabilities, or regions that are binary already.
-        labels: the label written for each region, in the order of the channels.
-        thresholds: least probability of each region, or one for all.
+        keys: probabilities, or binary regions.
+        labels: the label of each region, in channel order.
+        thresholds: minimum probability of each region, or one for all.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class RegionsToLabeld(MapTransform):
         """Return the item with its regions as one label map.
 
         Raises:
-            ValueError: when the number of channels is not that of the labels.
+            ValueError: the number of channels differs from that of the labels.
         """
         output = dict(data)
         for key in self.key_iterator(data):
@@ -88,7 +92,7 @@ class RegionsToLabeld(MapTransform):
             raise ValueError(f"{len(self.labels)} channels expected, one a label, found {tuple(regions.shape)}")
         plain = regions.as_subclass(torch.Tensor)
         label = plain.new_zeros((1, *plain.shape[1:]), dtype=torch.uint8)
-        # Channel by channel and in place: a volume of probabilities may be most of what the memory holds.
+        # Channel by channel and in place, to save memory.
         for channel, value, threshold in zip(plain, self.labels, self.thresholds, strict=True):
             label[0].masked_fill_(channel >= threshold, value)
         return convert_to_dst_type(label, regions, dtype=torch.uint8)[0]

@@ -1,4 +1,4 @@
-"""Writing predictions under the names of their inputs."""
+"""Saving of predictions under the names of their inputs."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -17,25 +17,26 @@ from ..data.writing import write_volume
 
 @without_effect("output_dir")
 class SaveVolumed(MapTransform):
-    """Write ``(C, D, H, W)`` or ``(D, H, W)`` predictions to ``output_dir``, one file per channel, never half a file.
+    """Writes predictions ``(C, D, H, W)`` or ``(D, H, W)`` atomically to ``output_dir``, one file per channel.
 
-    Unlike MONAI's ``SaveImaged`` it writes stacks of pages as TIFF, and renames a finished file into place.
+    Unlike MONAI's ``SaveImaged`` it writes TIFF page stacks, and renames files when they are complete.
+
+    Example: ``{"_target_": "custom.transforms.SaveVolumed", "keys": "pred", "output_dir": "predictions"}``
 
     Args:
-        keys: what to write.
-        image_key: the input whose name is kept: the data's ``id``, which tells apart equal file names of two folders,
-            or the file name where there is no ``id``. For NIfTI and other formats with a geometry the prediction's own
-            affine is written (``Invertd`` gives it back the input's), or that of the image if it has none. From NIfTI
-            to NIfTI, qform, sform, their codes, pixdim and units stay the input's.
-        output_dir: folder to write to; created.
-        output_ext: for example ``".nii.gz"``; ``None`` keeps the input's, except where
-            that is not written: ``.nii.gz`` for DICOM, ``.mha`` for ``.mhd``.
-        dtype: what to write, numpy's name.
-        channel_names: what tells the files of several channels apart: ``<input's name>_<channel's name>``. By default
-            there is one channel, and its file is called as the input.
+        keys: predictions to write.
+        image_key: the input, which determines the file name: the item's ``id``, or else the input's file name. The
+            affine is the prediction's own (``Invertd`` restores the input's), or that of the input if it has none. From
+            NIfTI to NIfTI, qform, sform, their codes, pixdim and units are copied from the input.
+        output_dir: folder to write to; created if missing.
+        output_ext: for example ``".nii.gz"``; None keeps the input's, with ``.nii.gz`` for DICOM and ``.mha`` for
+            ``.mhd``.
+        dtype: NumPy data type of the files.
+        channel_names: suffixes for several channels: ``<input's name>_<channel's name>``. By default one channel is
+            expected, whose file is named like the input.
 
     Raises:
-        ValueError: the prediction has another number of channels.
+        ValueError: a prediction has another number of channels.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class SaveVolumed(MapTransform):
         self.channel_names = channel_names
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write and hand on unchanged."""
+        """Write the predictions and return the item unchanged."""
         image = data[self.image_key]
         source = image.meta["filename_or_obj"]
         paths = self.paths(source, data.get("id"))
@@ -71,7 +72,7 @@ class SaveVolumed(MapTransform):
         return dict(data)
 
     def paths(self, source: str, name: str | None = None) -> list[Path]:
-        """The files that are written for an input, one a channel; called by its name, or else by its file's."""
+        """Return the files written for an input, one per channel, named by ``name`` or else by the source file."""
         name = stem(source) if name is None else name.replace("/", "_")
         ext = self.output_ext or _written_suffix(suffix(source))
         names = [name] if self.channel_names is None else [f"{name}_{channel}" for channel in self.channel_names]
@@ -79,5 +80,5 @@ class SaveVolumed(MapTransform):
 
 
 def _written_suffix(found: str) -> str:
-    """DICOM (a folder or a file) is read but not written; .mhd would be two files, which cannot be renamed as one."""
+    """DICOM is not written; .mhd would be two files, which cannot be renamed together."""
     return ".nii.gz" if found in ("", *DICOM_SUFFIXES) else ".mha" if found == ".mhd" else found

@@ -1,4 +1,4 @@
-"""From the label of a patch to the target of the surface losses."""
+"""Targets of the surface losses."""
 
 from collections.abc import Hashable, Mapping
 
@@ -12,20 +12,21 @@ from ..ops.target_layout import surface_target
 
 
 class SurfaceTargetsd(MapTransform):
-    """Add the medial surface and the signed distance to a label, as further channels.
+    """Adds the medial surface and the signed distance to a label, as further channels.
 
-    Comes after the last transform that moves voxels, so that both are those of the label as it is shown to the
-    network: a warped skeleton is no skeleton of the warped label. ``(1, D, H, W)`` with values {0, 1, 2} becomes
-    ``(3, D, H, W)`` float32, see :data:`custom.ops.target_layout.TARGET_CHANNELS`.
+    Place it after all spatial transforms, since a warped skeleton is not the skeleton of the warped label.
+    ``(1, D, H, W)`` with values {0, 1, 2} becomes ``(3, D, H, W)`` float32, see
+    :data:`custom.ops.target_layout.TARGET_CHANNELS`.
+
+    Example: ``SurfaceTargetsd("label", max_distance=10.0)``
 
     Args:
-        keys: keys of the labels.
-        max_distance: where the distance is cut off, in voxels; the channel holds the distance divided by it. A false
-            voxel farther away than this costs no more.
-        allow_missing_keys: do not raise when a key is missing.
+        keys: the labels.
+        max_distance: where the distance is clipped, in voxels; the channel holds the distance divided by it.
+        allow_missing_keys: whether missing keys are ignored.
 
     Raises:
-        ValueError: when an item is not ``(1, D, H, W)``.
+        ValueError: an item is not ``(1, D, H, W)``.
     """
 
     def __init__(self, keys: KeysCollection, *, max_distance: float = 10.0, allow_missing_keys: bool = False) -> None:
@@ -33,7 +34,7 @@ class SurfaceTargetsd(MapTransform):
         self.max_distance = max_distance
 
     def __call__(self, data: Mapping[Hashable, np.ndarray | torch.Tensor]) -> dict:
-        """Returns the item with each key's label replaced by its target, of the same array type."""
+        """Return the item with each label replaced by its target, of the same array type."""
         data = dict(data)
         for key in self.key_iterator(data):
             label = convert_data_type(data[key], np.ndarray)[0]

@@ -1,4 +1,4 @@
-"""Flips and quarter turns of a patch: all ways in which a box can lie."""
+"""Flips and quarter turns of patches."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,13 @@ PLANES = ((1, 2), (0, 1), (0, 2))
 
 
 class RandSymmetriesd(Compose):
-    """Random flips along all three axes, and random quarter turns in the planes whose sides are equal.
+    """Random flips along all three axes, and random quarter turns in planes with equal sides.
+
+    Example: ``RandSymmetriesd(["image", "label"], spatial_size=(72, 136, 136))``
 
     Args:
-        keys: of the arrays ``(C, D, H, W)``, which are all transformed alike.
-        spatial_size: (D, H, W) of the patch; a turn in another plane would change its shape.
+        keys: arrays ``(C, D, H, W)``, all transformed alike.
+        spatial_size: (D, H, W) of the patch, which determines the planes of the turns.
         flip_prob: probability of a flip along each axis.
         rotate_prob: probability of one to three quarter turns in each plane.
     """

@@ -235,8 +235,8 @@ def test_every_new_name_of_an_option_is_there():
 
 
 def test_an_old_option_is_refused():
-    expected = "stride: found the name that this option had in version 0.1.0, expected overlap"
-    assert refusal(SURFACE, ["train"], stride=[1, 1, 1]).startswith(expected)
+    expected = "window_batch_size: found the name that this option had in version 0.1.0, expected sw_batch_size"
+    assert refusal(SURFACE, ["train"], window_batch_size=1) == expected
 
 
 def combinations():

@@ -17,6 +17,10 @@ def windows(**options):
     return SlidingWindow(**{"roi_size": ROI, "overlap": OVERLAP, "precision": "float32"} | options)
 
 
+def test_a_stride_in_voxels_is_an_overlap():
+    assert windows(overlap=0.9, stride=STRIDE).stride == windows().stride == STRIDE
+
+
 @pytest.fixture
 def network():
     torch.manual_seed(0)
@@ -291,6 +295,7 @@ def test_bfloat16_stays_close(network):
         ({"activation": "tanh"}, "activation must be"),
         ({"empty_value": 0.0}, "needs an activation"),
         ({"overlap": 1.0}, "0 to below 1"),
+        ({"stride": (4, 9, 11)}, "1 to roi_size"),
         ({"overlap": (0, 0, -0.1)}, "0 to below 1"),
         ({"concurrency": 0}, "1 or more"),
     ],

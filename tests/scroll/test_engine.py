@@ -169,7 +169,7 @@ def test_nothing_is_predicted_where_nothing_was_scanned(predict, tmp_path):
 
 
 def test_a_failed_block_is_reported_and_the_others_are_done(predict, undisturbed, scroll, tmp_path, monkeypatch):
-    original = worker._Run.predict
+    original = worker._ShardLayers.predict
 
     def failing(run, *args):
         if run.box[1] == (16, 32):
@@ -177,7 +177,7 @@ def test_a_failed_block_is_reported_and_the_others_are_done(predict, undisturbed
         return original(run, *args)
 
     monkeypatch.setattr("custom.scroll.engine.RETRIES", 0)
-    monkeypatch.setattr(worker._Run, "predict", failing)
+    monkeypatch.setattr(worker._ShardLayers, "predict", failing)
     summary = predict(output=tmp_path / "out", block=(32, 16, 32))
     assert summary["failed"] == {"0:28,16:32,0:26": "RuntimeError: no luck"}
     assert summary["blocks_done_now"] == 1

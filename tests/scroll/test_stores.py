@@ -12,7 +12,7 @@ from zarr.storage import MemoryStore
 from custom.errors import DataError
 from custom.scroll import stores
 from custom.scroll.stores import PatientStore, open_store
-from custom.system.retry import is_temporary
+from custom.system.retry import is_transient
 
 
 class Answer(Exception):
@@ -79,7 +79,7 @@ def test_patience_ends():
     "error", [Answer(403), Answer(404), PermissionError(), FileNotFoundError(), ValueError(), OSError("Forbidden")]
 )
 def test_a_refusal_is_final(error):
-    assert not is_temporary(error)
+    assert not is_transient(error)
     store = BusyStore(1, error)
     with pytest.raises(type(error)):
         read(PatientStore(store), "a")
