@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make a bundle that needs nothing of this repository: a folder, a zip and their checksums."""
+"""Export a bundle that does not depend on this repository: a folder, a zip file and their checksums."""
 
 import json
 import shutil
@@ -16,9 +16,9 @@ from custom.system.identity import sha256
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 LARGE = 25 * 10**6
-"""Bytes above which the model zoo wants a file listed in large_files.yml."""
+"""Files above this size in bytes have to be listed in large_files.yml for the model zoo."""
 RUNS = ("models/checkpoints", "models/model_final.pt", "eval", "cache")
-"""What runs leave in a bundle's folder."""
+"""What training and inference write into a bundle's folder."""
 
 
 def export_bundle(
@@ -32,39 +32,39 @@ def export_bundle(
 ) -> Path:
     """Write <output>/<name>/, <output>/<name>_v<version>.zip and <output>/SHA256SUMS.
 
-    The bundle holds the parts of the package custom that it needs as its own package scripts, its licence, documents,
-    configurations and weights. The same sources and weights give the same zip, byte for byte.
+    The bundle contains its licence, documents, configurations and weights, and the parts of the package custom that it
+    needs, as its own package scripts. The same sources and weights yield the same zip file, byte for byte.
 
     Example: python scripts/export_bundle.py liver_tumor_2d --output dist --weights models/model.pt --torchscript True
 
     Args:
-        name: of the bundle, a folder in bundles/.
-        output: folder to write to.
-        weights: model.pt, model_final.pt or a checkpoint of a run, of which the averaged weights are taken; by default
-            the bundle's own models/model.pt. If there is none either, the bundle is exported to be trained.
-        variant: the override file (its name in the bundle's configs, or a path) that the weights were trained with; it
-            becomes part of the exported train.json and inference.json.
-        torchscript: whether to write models/model.ts.
-        onnx: whether to write models/model.onnx.
-        large_files_url: where files above 25 MB will be offered, as large_files.yml then says with their checksums:
-            <large_files_url>/models/model.pt. They are in folder and zip all the same.
+        name: name of the bundle, a folder in bundles/.
+        output: output folder.
+        weights: model.pt, model_final.pt, or a checkpoint of a run, whose averaged weights (EMA) are exported. Default:
+            the bundle's models/model.pt; if it does not exist, the bundle is exported without weights, for training.
+        variant: the override file that the weights were trained with: its name in the bundle's configs, or a path. It
+            is merged into the exported train.json and inference.json.
+        torchscript: also write models/model.ts.
+        onnx: also write models/model.onnx.
+        large_files_url: base URL at which you will publish files above 25 MB. They are listed with their checksums in
+            large_files.yml (<large_files_url>/models/model.pt), and remain in the folder and the zip file.
 
     Returns:
-        path of the zip.
+        path of the zip file.
 
     Raises:
-        DataError: something is missing or does not fit together; nothing is written then.
+        DataError: something is missing or inconsistent; nothing is written.
     """
     source, folder = BUNDLES / str(name), Path(str(output)) / str(name)
     if not (source / "configs" / "metadata.json").is_file():
         raise DataError.of(f"bundle {name}", "no such folder in bundles/", " or ".join(_names()))
     if folder.exists() and not (folder / "configs" / "metadata.json").is_file():
-        raise DataError.of(folder, "something that is no bundle", "an earlier export, or nothing")
+        raise DataError.of(folder, "a folder that is not a bundle", "an earlier export, or no such folder")
     if kept := _not_to_be_lost(folder, source):
-        raise DataError.of(folder, kept, "an earlier export as it was made, or another --output")
+        raise DataError.of(folder, kept, "an unmodified earlier export, or another --output")
     file = _weights_file(source, weights)
     if file is None and (torchscript or onnx):
-        raise DataError.of(f"bundle {name}", "no weights", "--weights, to make models/model.ts or model.onnx of")
+        raise DataError.of(f"bundle {name}", "no weights", "--weights, which models/model.ts and model.onnx are made from")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export_", dir=folder.parent) as building:
         made = Path(building) / folder.name
@@ -84,10 +84,10 @@ def export_bundle(
 
 
 def _not_to_be_lost(folder: Path, source: Path) -> str | None:
-    """What a folder holds beside an export, which takes its place."""
+    """What an export into the folder would delete although it cannot be exported again."""
     if folder.resolve() == source.resolve():
         return "the bundle itself"
-    return next((f"{name}, which no export has" for name in RUNS if (folder / name).exists()), None)
+    return next((f"{name}, which exports do not contain" for name in RUNS if (folder / name).exists()), None)
 
 
 def _names() -> list[str]:
@@ -113,7 +113,7 @@ def _variant_file(source: Path, variant: str | None) -> Path | None:
 
 
 def _fill(bundle: Path, source: Path, weights: Path | None, variant: Path | None) -> str:
-    """Write everything but what is made of the weights; returns the version."""
+    """Write everything except TorchScript and ONNX; returns the version."""
     from scripts.bundles.documents import keep_within  # slow to load from here on: not for --help
     from scripts.bundles.vendoring import vendor_for
 
@@ -135,7 +135,7 @@ def _copy_weights(path: Path, bundle: Path) -> None:
 
     state = read_weights(path)
     network = ConfigParser(read_json(bundle / "configs" / "inference.json")).get_parsed_content("network_def")
-    check_fit(state, network, path, hint="; --variant names the override file they were trained with")
+    check_fit(state, network, path, hint="; use --variant for the override file that they were trained with")
     (bundle / "models").mkdir()
     write_weights(bundle / "models" / "model.pt", state)
 
@@ -157,7 +157,7 @@ def main() -> None:
     if isinstance(archive, Path):
         bundle = archive.parent / archive.name.rpartition("_v")[0]
         if not (bundle / "models" / "model.pt").is_file():
-            print("warning: exported without weights (none given, none in the bundle's models/)", file=sys.stderr)
+            print("warning: exported without weights (no --weights, and no models/model.pt in the bundle)", file=sys.stderr)
         print(f"{archive} ({archive.stat().st_size / 1e6:.1f} MB), unpacked in {bundle}")
 
 

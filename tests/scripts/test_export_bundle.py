@@ -301,7 +301,7 @@ def test_nothing_that_was_trained_is_overwritten(tmp_path, monkeypatch):
     exported = tmp_path / "dist" / "liver_tumor_2d"
     shutil.copytree(tmp_path / "liver_tumor_2d", exported)
     (exported / "models" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"found models/checkpoints, which no export has"):
+    with pytest.raises(DataError, match=r"found models/checkpoints, which exports do not contain"):
         export_bundle("liver_tumor_2d", output=str(tmp_path / "dist"))
     assert (exported / "models" / "checkpoints").is_dir()
 
@@ -309,7 +309,7 @@ def test_nothing_that_was_trained_is_overwritten(tmp_path, monkeypatch):
 def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path):
     (tmp_path / "liver_tumor_2d").mkdir()
     (tmp_path / "liver_tumor_2d" / "thesis.txt").write_text("mine")
-    with pytest.raises(DataError, match="found something that is no bundle"):
+    with pytest.raises(DataError, match="found a folder that is not a bundle"):
         export_bundle("liver_tumor_2d", output=str(tmp_path))
     assert (tmp_path / "liver_tumor_2d" / "thesis.txt").read_text() == "mine"
 
@@ -365,7 +365,7 @@ def test_documents_stay_within_the_bundle(tmp_path):
     documents.keep_within(tmp_path)
     assert page.read_text() == (
         "[in](picture.png) ![in](picture.png) [web](https://a.org/b) [part](#x) out *out*\n"
-        "`python scripts/report.py RUN` of the source repository and `scripts/own.py`\n"
+        "`python scripts/report.py RUN` (in the source repository) and `scripts/own.py`\n"
     )
 
 
