@@ -64,7 +64,7 @@ def export_bundle(
         raise DataError.of(folder, kept, "an unmodified earlier export, or another --output")
     file = _weights_file(source, weights)
     if file is None and (torchscript or onnx):
-        raise DataError.of(f"bundle {name}", "no weights", "--weights, which models/model.ts and model.onnx are made from")
+        raise DataError.of(f"bundle {name}", "no weights", "--weights, which model.ts and model.onnx are made from")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export_", dir=folder.parent) as building:
         made = Path(building) / folder.name
@@ -157,7 +157,7 @@ def main() -> None:
     if isinstance(archive, Path):
         bundle = archive.parent / archive.name.rpartition("_v")[0]
         if not (bundle / "models" / "model.pt").is_file():
-            print("warning: exported without weights (no --weights, and no models/model.pt in the bundle)", file=sys.stderr)
+            print("warning: exported without weights (no --weights, no models/model.pt in the bundle)", file=sys.stderr)
         print(f"{archive} ({archive.stat().st_size / 1e6:.1f} MB), unpacked in {bundle}")
 
 
