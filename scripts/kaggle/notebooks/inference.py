@@ -1,5 +1,5 @@
 # ruff: noqa: E402, F821
-# Cells of the notebook that predicts and submits. "# %%" opens a cell; "only=" keeps it to one bundle.
+# Cells of the notebook that predicts and submits. "# %%" starts a cell; "only=" restricts it to one bundle.
 
 # %% [markdown] only=vesuvius
 # # Papyrus surfaces in scrolls: predict and submit
@@ -12,48 +12,46 @@
 # Predicts every CT volume of the test set and writes `submission.csv`.
 
 # %% [markdown]
-# Runs without internet, and ends within the time of a session.
+# Runs without internet access and finishes within the time limit of a session.
 #
 # **Inputs** (Add Input, on the right): the competition's data, and the dataset with the bundle and its wheels.
-# **Accelerator**: 2 x T4 (the volumes are shared between them), or any other.
+# **Accelerator**: 2 x T4 (each predicts a part of the volumes), or any other.
 
 # %% [markdown]
 # ## Settings
 #
-# All there is to change. `OPTIONS` takes any key of the bundle's `configs/inference.json`.
+# Change only this cell. `OPTIONS` accepts any key of the bundle's `configs/inference.json`.
 
 # %% tags=parameters only=vesuvius
 BUNDLE = "vesuvius_surface_3d"
-HOURS = 8.5  # from here to the end; a session has 9
-RESERVE_MINUTES = 20  # of these, for writing and checking the submission
-IMAGES = None  # folder of the volumes; None: test_images of the competition
-WEIGHTS = None  # None: those in the bundle, or else the only models/model.pt among the inputs
-CONFIGS = ["inference"]  # files in configs/, later ones over earlier ones
-OPTIONS = {
-    "tta": ["depth", "vertical", "horizontal"]
-}  # up to 8 views of each volume, as many as its share of the time allows
+HOURS = 8.5  # from here to the end of the notebook; a session has 9
+RESERVE_MINUTES = 20  # part of HOURS, for writing and verifying the submission
+IMAGES = None  # folder of the volumes; None: the competition's test_images
+WEIGHTS = None  # None: those of the bundle, otherwise the only models/model.pt among the inputs
+CONFIGS = ["inference"]  # files in configs/; later ones override earlier ones
+OPTIONS = {"tta": ["depth", "vertical", "horizontal"]}  # up to 8 views of each volume, if time allows
 
 # %% tags=parameters only=liver
 BUNDLE = "liver_tumor_2d"
-HOURS = 8.5  # from here to the end; a session has 9
-RESERVE_MINUTES = 20  # of these, for writing and checking the submission
-IMAGES = None  # folder of the volumes; None: the first folder "test" with volumes in it
-WEIGHTS = None  # None: those in the bundle, or else the only models/model.pt among the inputs
-CONFIGS = ["inference"]  # files in configs/, later ones over earlier ones
-OPTIONS = {"tta": ["horizontal"]}  # further views of each slice, if its volume's share of the time allows
-ID_TEMPLATE = "{volume}_{slice}"  # of a row; {number} is the number that the volume's name ends in
+HOURS = 8.5  # from here to the end of the notebook; a session has 9
+RESERVE_MINUTES = 20  # part of HOURS, for writing and verifying the submission
+IMAGES = None  # folder of the volumes; None: the first folder "test" that contains volumes
+WEIGHTS = None  # None: those of the bundle, otherwise the only models/model.pt among the inputs
+CONFIGS = ["inference"]  # files in configs/; later ones override earlier ones
+OPTIONS = {"tta": ["horizontal"]}  # additional views of each slice, if time allows
+ID_TEMPLATE = "{volume}_{slice}"  # id of a row; {number} is the number at the end of the volume's name
 FIRST_SLICE = 0
-TRANSPOSE = False  # True: the second axis of the file is a slice's rows
+TRANSPOSE = False  # True: the second axis of the file contains the rows of a slice
 
 # %% include=setup
 
 # %% [markdown]
 # ## Predict
 #
-# One process for each GPU that works with this torch and that main memory suffices for (a P100 may be too old for
-# Kaggle's torch; then the CPU has to do). Each volume has an equal **share** of the time that is left: the plain view
-# first, then further views as long as they fit. What is not done when the time is up is named below, and gets an empty
-# entry in the submission.
+# One process runs on each usable GPU, as far as main memory allows. A P100 may be too old for Kaggle's torch; in this
+# case the CPU is used. The remaining time is divided equally among the remaining volumes (their **share**). Each is
+# predicted without test-time augmentation first, then with as many further views as fit into its share. Volumes that
+# are not finished in time are named below and get an empty entry in the submission.
 
 # %% only=vesuvius
 ENDING = ".tif"
@@ -62,7 +60,7 @@ IMAGES = IMAGES or next(iter(find("test_images")), None)
 # %% only=liver
 ENDING = ".nii.gz"
 folders = [path for path in find("test") if any(path.rglob("*.nii*"))]
-if IMAGES is None and folders:  # the folder that holds them all
+if IMAGES is None and folders:  # the folder that contains all of them
     IMAGES = Path(os.path.commonpath([path.parent for path in folders[0].rglob("*.nii*")]))
 
 # %%
@@ -91,7 +89,7 @@ outcomes = predict_in_time(
 # %% [markdown]
 # ## Submission
 #
-# Written, then read again and compared with the predictions.
+# The submission is written, read again, and compared with the predictions.
 
 # %%
 from custom.competition.submission import check_ids, fill_missing, write_liver, write_vesuvius
@@ -110,9 +108,9 @@ if samples := find("sample_submission.csv"):
     print(f"{check_ids(SUBMISSION, samples[0])} ids, the same as in {samples[0].name}")
 
 # %% [markdown]
-# ## A look at the predictions
+# ## Check the predictions visually
 #
-# The slice of each volume with the most prediction in it, without and with the prediction.
+# For each volume, the slice with the largest predicted area, without and with the prediction.
 
 # %%
 import matplotlib.pyplot as plt

@@ -1,12 +1,12 @@
 # ruff: noqa: F821
-# The cells that both notebooks begin with. "# %%" opens a cell; "only=" keeps it to one bundle.
+# The first cells of both notebooks. "# %%" starts a cell; "only=" restricts it to one bundle.
 
 # %% [markdown]
 # ## Packages and bundle
 #
-# Nothing is downloaded. torch, numpy, scipy, scikit-image and matplotlib are those of Kaggle's image; what it lacks, or
-# has in another version, is installed from the wheels of the dataset into a folder of its own. The bundle (network,
-# configuration, code and weights) comes from the same dataset; Kaggle may have unpacked its zip.
+# Nothing is downloaded. torch, numpy, scipy, scikit-image and matplotlib are taken from Kaggle's image. Packages that
+# are missing there, or needed in another version, are installed from the dataset's wheels into a separate folder. The
+# bundle (network, configuration, code and weights) is in the same dataset, as a zip file or already unpacked by Kaggle.
 
 # %%
 import hashlib
@@ -23,11 +23,11 @@ from pathlib import Path
 STARTED = time.monotonic()
 INPUT = Path(os.environ.get("KAGGLE_INPUT", "/kaggle/input"))
 WORKING = Path(os.environ.get("KAGGLE_WORKING", "/kaggle/working"))
-TEMPORARY = Path(tempfile.mkdtemp(prefix="bundle_"))  # what need not be kept
+TEMPORARY = Path(tempfile.mkdtemp(prefix="bundle_"))  # deleted at the end
 
 
 def find(pattern):
-    """What fits below the input folder, the least deep first."""
+    """Paths below the input folder that match the pattern, those nearest to it first."""
     return [path for depth in range(6) for path in sorted(INPUT.glob("*/" * depth + pattern))]
 
 
@@ -59,7 +59,7 @@ if wanted:
     subprocess.run([sys.executable, *install, "--find-links", str(lists[0].parent), *wanted], check=True)
 places = [str(ROOT), str(TEMPORARY / "packages")]
 sys.path[:0] = places
-os.environ["PYTHONPATH"] = os.pathsep.join([*places, os.environ.get("PYTHONPATH", "")])  # for other processes
+os.environ["PYTHONPATH"] = os.pathsep.join([*places, os.environ.get("PYTHONPATH", "")])  # for child processes
 print(f"bundle: {ROOT}\ninstalled from wheels: {', '.join(wanted) or 'nothing, all is there'}")
 
 # %% [markdown]

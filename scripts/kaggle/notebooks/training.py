@@ -1,5 +1,5 @@
 # ruff: noqa: E402, F821
-# Cells of the notebook that trains over several sessions. "# %%" opens a cell; "only=" keeps it to one bundle.
+# Cells of the notebook that trains over several sessions. "# %%" starts a cell; "only=" restricts it to one bundle.
 
 # %% [markdown] only=vesuvius
 # # Papyrus surfaces in scrolls: train over several sessions
@@ -8,43 +8,44 @@
 # # Liver and tumours in CT: train over several sessions
 
 # %% [markdown]
-# Trains without internet, and stops in time with everything saved.
+# Trains without internet access, and saves everything and stops before the session ends.
 #
 # **Inputs** (Add Input, on the right): the competition's data, and the dataset with the bundle and its wheels.
-# **To go on in another session**: add the output of this notebook's last version as an input, and save a new version.
+# **To continue in another session**: add the output of this notebook's last version as an input and save a new one.
 
 # %% [markdown]
 # ## Settings
 #
-# All there is to change. `OPTIONS` takes any key of the bundle's `configs/train.json`, and has to stay the same from
-# session to session.
+# Change only this cell. `OPTIONS` accepts any key of the bundle's `configs/train.json`, and must not change between
+# sessions.
 
 # %% tags=parameters only=vesuvius
 BUNDLE = "vesuvius_surface_3d"
-HOURS = 8.5  # from here to the end; a session has 9
-DATA = None  # folder of the dataset; None: the one with train_images
-CACHE = None  # folder for the uncompressed copy, about 52 GB for all volumes; None: one that is not kept
-CONFIGS = ["train"]  # files in configs/, later ones over earlier ones, such as ["train", "low_memory"]
+HOURS = 8.5  # from here to the end of the notebook; a session has 9
+DATA = None  # folder of the dataset; None: the one that contains train_images
+CACHE = None  # folder for the uncompressed copy, about 52 GB for all volumes; None: a temporary folder
+CONFIGS = ["train"]  # files in configs/; later ones override earlier ones, for example ["train", "low_memory"]
 OPTIONS = {"batch_size": 1, "accumulation_steps": 2, "num_workers": 2}
 
 # %% tags=parameters only=liver
 BUNDLE = "liver_tumor_2d"
-HOURS = 8.5  # from here to the end; a session has 9
+HOURS = 8.5  # from here to the end of the notebook; a session has 9
 DATA = None  # folder of the dataset; None: the one with train/ or volume-*.nii
-CACHE = None  # folder for the copy as int16; None: one that is not kept
-CONFIGS = ["train"]  # files in configs/, later ones over earlier ones, such as ["train", "v1_baseline"]
+CACHE = None  # folder for the uncompressed copy; None: a temporary folder
+CONFIGS = ["train"]  # files in configs/; later ones override earlier ones, for example ["train", "v1_baseline"]
 OPTIONS = {"batch_size": 8, "num_workers": 2}
 
 # %% include=setup
 
 # %% [markdown]
-# ## What was there before
+# ## Resume an earlier session
 #
-# The newest checkpoint among the inputs, with all that the run has written, is copied to this session's output.
+# The newest checkpoint among the inputs, with everything else that the run has written, is copied to the output of this
+# session.
 
 # %%
 checkpoints = sorted(find("models/checkpoints/step_*.pt"), key=lambda path: path.name)
-here = sorted(path.name for path in WORKING.glob("models/checkpoints/step_*.pt"))  # when the notebook is run again
+here = sorted(path.name for path in WORKING.glob("models/checkpoints/step_*.pt"))  # if the notebook is run again
 if here and (not checkpoints or checkpoints[-1].name <= here[-1]):
     print(f"going on after step {int(here[-1][5:-3])}, from {WORKING}")
 elif checkpoints:
@@ -59,8 +60,8 @@ else:
 # %% [markdown]
 # ## Train
 #
-# With one process for each GPU. The training counts its time, and ends with a checkpoint before the session does; it
-# does the same when this cell is interrupted.
+# One process runs on each GPU. The training monitors its time and ends with a checkpoint before the session ends;
+# interrupting this cell has the same effect.
 
 # %% only=vesuvius
 DATA = DATA or next((path.parent for path in find("train_images")), None)
@@ -73,7 +74,7 @@ DATA = DATA or (folder.parents[1] if folder and folder.parent.name == "train" el
 # %%
 if DATA is None:
     raise RuntimeError(f"No training volumes below {INPUT}: add the competition's data, or set DATA.")
-if GPUS:  # one that this torch has no code for is found out by a computation alone
+if GPUS:  # only a computation shows whether this torch supports the GPU
     check = "from custom.competition.timed_worker import choose_device; print(*choose_device())"
     answer = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True).stdout
     if not answer.startswith("cuda"):
@@ -88,7 +89,7 @@ options = {
     "model_dir": WORKING / "models",
     "output_dir": WORKING / "training",
     "resume": True,
-    "budget_hours": round(0.99 * HOURS - (time.monotonic() - STARTED) / 3600, 5),  # the rest is for what follows
+    "budget_hours": round(0.99 * HOURS - (time.monotonic() - STARTED) / 3600, 5),  # the rest is for the cells below
     **OPTIONS,
 }
 launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(GPUS)}"] if len(GPUS) > 1 else []
@@ -102,17 +103,17 @@ while True:
     try:
         for line in process.stdout:
             is_progress = "%|" in line
-            if line.strip() and not (is_progress and time.monotonic() - shown < 60):  # one line of it a minute
+            if line.strip() and not (is_progress and time.monotonic() - shown < 60):  # one progress line per minute
                 print(line, end="")
                 shown = time.monotonic() if is_progress else shown
         break
-    except KeyboardInterrupt:  # reached the training too, which saves and ends
+    except KeyboardInterrupt:  # the training receives it too, saves its state and ends
         print("interrupted: waiting for the checkpoint")
 if process.wait() != 0:
     raise RuntimeError(f"the training ended with exit code {process.returncode}: see above")
 
 # %% [markdown]
-# ## How it went
+# ## Results
 
 # %%
 import csv
@@ -130,10 +131,10 @@ if not rows:
 print(*(", ".join(f"{key} {value}" for key, value in row.items() if value) for row in rows[-3:]), sep="\n")
 
 # %% [markdown]
-# ## What is kept
+# ## Saved files
 #
-# `models/model.pt` has the best weights so far: the inference notebook finds them if this notebook's output is among
-# its inputs. `models/checkpoints` is what the next session goes on from.
+# `models/model.pt` contains the best weights so far: the inference notebook finds them if this notebook's output is
+# among its inputs. The next session resumes from `models/checkpoints`.
 
 # %%
 shutil.rmtree(TEMPORARY, ignore_errors=True)
