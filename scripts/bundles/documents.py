@@ -3,7 +3,7 @@
 import re
 from pathlib import Path, PurePosixPath
 
-ELSEWHERE = " (in the source repository)"
+ELSEWHERE = " in the source repository"
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _SCRIPT = re.compile(r"`[^`\n]*(?<![\w/])(?:\./)?(scripts/[\w/]+\.(?:py|sh))[^`\n]*`")
 

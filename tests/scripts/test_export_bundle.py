@@ -365,7 +365,7 @@ def test_documents_stay_within_the_bundle(tmp_path):
     documents.keep_within(tmp_path)
     assert page.read_text() == (
         "[in](picture.png) ![in](picture.png) [web](https://a.org/b) [part](#x) out *out*\n"
-        "`python scripts/report.py RUN` (in the source repository) and `scripts/own.py`\n"
+        "`python scripts/report.py RUN` in the source repository and `scripts/own.py`\n"
     )
 
 
