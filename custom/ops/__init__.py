@@ -1,1 +1,1 @@
-"""Pure functions on arrays and tensors; of the rest of the package, only modules at its top are imported."""
+"""Pure functions on arrays and tensors, which import only top-level modules of this package."""

@@ -1,9 +1,9 @@
-"""Betti matching: which topological features of a prediction have their counterpart in the label.
+"""Betti matching of the topological features of a prediction with those of a label.
 
 Stucki et al., "Topologically faithful image segmentation via induced matching of persistence barcodes", ICML 2023, and
-"Efficient Betti matching enables topology-aware 3D segmentation via persistent homology", 2024. The computation is the
-compiled extension ``betti_matching`` inside the wheel ``topolosses``. Only that one file is loaded: importing the
-package would pull in torchvision and OpenCV, which tie the installation to one build of torch.
+"Efficient Betti matching enables topology-aware 3D segmentation via persistent homology", 2024. The computation is done
+by the compiled extension ``betti_matching`` in the wheel ``topolosses``. Only that file is loaded: importing the
+package would require torchvision and OpenCV, and tie the installation to one build of torch.
 """
 
 import functools
@@ -22,14 +22,14 @@ INSTALL = "pip install --no-deps topolosses==0.2.0"
 
 
 class BettiUnavailableError(RuntimeError):
-    """The compiled extension is not installed, or there is none for this platform."""
+    """The compiled extension is not installed, or not available for this platform."""
 
 
 class Bars(NamedTuple):
-    """Features of one homology dimension: where each is born and where it dies.
+    """Features of one homology dimension: voxels of birth and death.
 
-    Both are (N, 3) int64 voxel coordinates into the volume that has the feature; its birth and death values are the
-    volume's values there, ``volume[tuple(birth.T)]``.
+    Both are (N, 3) int64 voxel coordinates in the volume that has the features; the birth and death values are those of
+    the volume there, ``volume[tuple(birth.T)]``.
     """
 
     birth: np.ndarray
@@ -37,9 +37,9 @@ class Bars(NamedTuple):
 
 
 class Matching(NamedTuple):
-    """Betti matching of a prediction and a label; every field has one :class:`Bars` per dimension 0, 1, 2.
+    """Betti matching of a prediction and a label; every field has one :class:`Bars` for each dimension 0, 1, 2.
 
-    Row i of ``prediction_matched[k]`` and row i of ``label_matched[k]`` are partners.
+    Row i of ``prediction_matched[k]`` is matched with row i of ``label_matched[k]``.
     """
 
     prediction_matched: tuple[Bars, ...]
@@ -48,7 +48,7 @@ class Matching(NamedTuple):
     label_unmatched: tuple[Bars, ...]
 
     def counts(self) -> np.ndarray:
-        """(3, 3) int64: a row per dimension with the number matched, of the prediction, and of the label."""
+        """Return (3, 3) int64: for each dimension the numbers of matched, predicted and labelled features."""
         matched, only_prediction, only_label = (
             np.array([len(bars.birth) for bars in group], np.int64)
             for group in (self.prediction_matched, self.prediction_unmatched, self.label_unmatched)
@@ -57,15 +57,15 @@ class Matching(NamedTuple):
 
 
 def betti_available() -> bool:
-    """Whether the compiled extension is there for this platform and Python."""
+    """Whether the compiled extension is installed for this platform and Python."""
     return _extension_file() is not None
 
 
 def betti_extension() -> ModuleType:
-    """The compiled module, loaded by itself.
+    """Load the compiled module without its package.
 
     Raises:
-        BettiUnavailableError: with the line that installs it.
+        BettiUnavailableError: with the command that installs it.
     """
     path = _extension_file()
     if path is None:
@@ -77,12 +77,12 @@ def betti_extension() -> ModuleType:
 
 
 def match_betti(prediction: np.ndarray, label: np.ndarray) -> Matching:
-    """Match the features of two volumes in their sublevel filtration: low values come first.
+    """Match the features of two volumes in their sublevel filtration (low values first).
 
-    A feature is a connected component (dimension 0, by faces), a tunnel (1) or a cavity (2) that appears at one value
-    and goes at a higher one. The first component of a volume never goes and is not listed (reduced homology). For a
-    foreground probability p pass ``1 - p``; for a mask its inverse. Volumes of n voxels take about 1.5 kB * n of memory
-    meanwhile.
+    A feature is a connected component (dimension 0, 6-connected), a tunnel (1) or a cavity (2) that is born at one
+    value and dies at a higher one. The first component of a volume never dies and is not listed (reduced homology). For
+    a foreground probability p pass ``1 - p``; for a mask its inverse. Volumes of n voxels temporarily need about 1.5 kB
+    * n of memory.
 
     Args:
         prediction: (D, H, W) of any real type; compared in float64.

@@ -1,8 +1,8 @@
-"""Numbers of matched features of many pairs of masks, in processes.
+"""Counts of matched features for many pairs of masks, in parallel processes.
 
-The processes run this module as a command, and are no pool of ``multiprocessing``: they start wherever Python runs (a
-pool cannot be started from a data loader's worker, and would import the caller's main module, with torch and MONAI, in
-each of its own), and they hold on to their memory, which halves the time; see ``ALLOCATION``.
+The processes run this module as a command instead of using ``multiprocessing``: this also works in a data loader's
+worker, does not import the caller's main module with torch and MONAI, and allows settings of the memory allocator that
+halve the time; see ``ALLOCATION``.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from .components import betti_numbers
 Pair = tuple[np.ndarray, np.ndarray]
 
 BYTES_PER_VOXEL = 1500
-"""Memory of a process that matches; measured: up to 5.6 GiB with octants of 160^3."""
+"""Memory of a matching process; measured: up to 5.6 GiB with octants of 160^3."""
 
 IN_PLACE_VOXELS = 48**3
-"""Up to this size a matching takes no longer than starting a process for it."""
+"""Up to this size, matching takes no longer than starting a process."""
 
 ALLOCATION = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**50)}
-"""Makes the C library keep memory from one matching to the next. As a rule it is given back and asked for anew, and
-half of a matching's time goes into page faults: 3.1 s of processor time at 128^3, 1.5 s with memory that is kept."""
+"""Makes the C library keep memory between matchings. By default it is returned and requested again, and
+page faults take half of the time: 3.1 s of CPU time at 128^3, 1.5 s when memory is kept."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,32 +42,32 @@ logger = logging.getLogger(__name__)
 
 
 def match_counts(prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """(3, 3) int64 of two masks: a row per dimension with the features matched, predicted, and in the label.
+    """Return (3, 3) int64 for two masks: for each dimension the numbers of matched, predicted and labelled features.
 
-    Voxels join by faces, and the first component of a mask is not counted.
+    Masks are 6-connected, and the first component of a mask is not counted.
 
     Raises:
         BettiUnavailableError: the compiled extension is not installed.
     """
-    # Sublevel filtration: what comes first, the lower value, has to be the foreground.
+    # In the sublevel filtration the foreground must have the lower value.
     return match_betti((prediction == 0).astype(np.uint8), (label == 0).astype(np.uint8)).counts()
 
 
 def match_counts_of_all(
     pairs: Sequence[Pair], processes: int | None = None, done: Callable[[], object] | None = None
 ) -> list[np.ndarray]:
-    """:func:`match_counts` of several pairs, ``processes`` at a time, without matching where the answer is plain.
+    """Return :func:`match_counts` of several pairs, ``processes`` in parallel, skipping trivial matchings.
 
     Args:
         pairs: (prediction, label) masks (D, H, W).
-        processes: ``None`` takes :func:`affordable_processes`.
+        processes: None uses :func:`affordable_processes`.
         done: called after each pair, from any thread, for a progress bar.
 
     Raises:
         BettiUnavailableError: the compiled extension is not installed.
         MemoryError: a process was killed, even when it ran alone.
     """
-    betti_extension()  # refuse before any work
+    betti_extension()  # raises before any work
     done = done or (lambda: None)
     counts = [_counts_in_place(*pair) for pair in pairs]
     waiting = [index for index, known in enumerate(counts) if known is None]
@@ -85,7 +85,7 @@ def match_counts_of_all(
 
 
 def affordable_processes(voxels: int) -> int:
-    """How many matchings of ``voxels`` voxels the machine's cores and free memory carry at once; at least 1.
+    """Return how many matchings of ``voxels`` voxels the machine's cores and free memory allow in parallel; at least 1.
 
     The processes of a ``torchrun`` share both.
     """
@@ -100,7 +100,7 @@ def affordable_processes(voxels: int) -> int:
 
 
 def _counts_in_place(prediction: np.ndarray, label: np.ndarray) -> np.ndarray | None:
-    """The counts where they cost little: nothing can match, everything matches, or the masks are small; else None."""
+    """Return the counts if they are cheap: nothing or everything matches, or the masks are small; otherwise None."""
     predicted, present = betti_numbers(prediction), betti_numbers(label)
     if not (predicted * present).any():
         return np.stack([np.zeros(3, np.int64), predicted, present], axis=1)
@@ -116,8 +116,8 @@ def _match_in_processes(
     processes: int,
     done: Callable[[], object],
 ) -> list[int]:
-    """Fill ``counts`` at the indices ``waiting``; returns those that are left because a process was killed."""
-    line = iter(waiting)  # of a list, whose next item threads may take without a lock
+    """Fill ``counts`` at the indices ``waiting``; returns those that remain because a process was killed."""
+    line = iter(waiting)  # a list iterator, safe to share between threads
 
     def serve() -> None:
         with _Matcher() as matcher:
@@ -135,7 +135,7 @@ def _match_in_processes(
 
 
 class _Matcher:
-    """A process that matches one pair after another; bit masks go to its input, nine numbers come back."""
+    """A matching process, which receives bit masks on standard input and returns nine counts."""
 
     def __enter__(self) -> "_Matcher":
         path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
@@ -145,7 +145,7 @@ class _Matcher:
         return self
 
     def match(self, prediction: np.ndarray, label: np.ndarray) -> np.ndarray | None:
-        """The counts, or None if the process was killed by a signal."""
+        """Return the counts, or None if the process was killed by a signal."""
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(_SHAPE.pack(*prediction.shape))
             self._process.stdin.write(np.packbits([prediction != 0, label != 0]).tobytes())
@@ -161,12 +161,12 @@ class _Matcher:
     def __exit__(self, *error: object) -> None:
         self._process.stdout.close()
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()  # tells the process to end
+            self._process.stdin.close()  # ends the process
         self._process.wait()
 
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """The other end of :class:`_Matcher`, until its input ends."""
+    """Answer the requests of a :class:`_Matcher` until its input ends."""
     while header := requests.read(_SHAPE.size):
         shape = (2, *_SHAPE.unpack(header))
         voxels = int(np.prod(shape))

@@ -1,10 +1,10 @@
-"""Boxes round what a mask holds: most of a CT volume is not liver."""
+"""Bounding boxes."""
 
 import numpy as np
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    """The smallest box of a boolean array of any dimension that holds all of it; ``None`` where it is empty."""
+    """Return the smallest box that contains all of a boolean array's True values; None if there are none."""
     box = []
     for axis in range(mask.ndim):
         used = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))

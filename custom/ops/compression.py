@@ -1,38 +1,37 @@
-"""Pressing sheets together: a map that shortens the dark gaps between bright sheets and leaves the sheets alone.
+"""Compression of sheets: a map that shortens the dark gaps between bright sheets.
 
-Columns run across the sheets. Each voxel of a column is given a length: 1 in a sheet, less in a gap; the voxels laid
-end to end make the compressed column, about the middle of the volume. Lengths are between 0 and 1, so the map is
-monotone in every column: nothing folds, and no sheet overtakes another.
+Columns run across the sheets. Each voxel of a column is assigned a length: 1 in a sheet, less in a gap; the
+concatenated voxels form the compressed column, centred in the volume. Lengths are between 0 and 1, so the map is
+monotonic in every column: nothing folds, and the order of sheets is preserved.
 """
 
 import numpy as np
 from scipy import ndimage
 
 SMOOTHING = 1.0
-"""Width (voxels) of the smoothing of the image before gaps are sought in it, against noise."""
+"""Sigma (voxels) of smoothing the image before detecting gaps, against noise."""
 
 LATERAL_SMOOTHING = 4.0
-"""Width (voxels) of the smoothing of the gaps across columns, so that neighbours are compressed alike."""
+"""Sigma (voxels) of smoothing the gaps across columns, so that neighbours are compressed alike."""
 
 MASK_SMOOTHING = 0.6
-"""Width (voxels) of the smoothing of a moved mask, about the smallest that mends what sampling tears."""
+"""Sigma (voxels) of smoothing a resampled mask, about the smallest that closes the holes due to resampling."""
 
 
 def sheet_axis(image: np.ndarray) -> int:
-    """The axis of ``(D, H, W)`` along which smoothed grey values change most: the one that crosses the sheets."""
+    """Return the axis of ``(D, H, W)`` along which smoothed grey values change most: the one across the sheets."""
     smooth = ndimage.uniform_filter(image, 3)
     return int(np.argmax([np.square(np.diff(smooth, axis=axis)).mean() for axis in range(3)]))
 
 
 def gaps(image: np.ndarray, axis: int) -> np.ndarray:
-    """How much each voxel is gap: 0 in the brighter half of the range, 1 in the darkest fifth of the voxels.
+    """Return a gap weight for each voxel: 0 in the brighter half of the range, 1 in the darkest fifth of the voxels.
 
-    Voxels that have exactly the lowest value are taken for the mask around the scroll, where nothing was scanned; they
-    are no gap.
+    Voxels with exactly the lowest value are outside of the scan, and no gap.
 
     Args:
-        image: ``(D, H, W)`` floating; sheets brighter than what is between them.
-        axis: the axis that crosses the sheets.
+        image: ``(D, H, W)`` floating; sheets are brighter than the gaps.
+        axis: the axis across the sheets.
 
     Returns:
         ``(D, H, W)`` float32 in [0, 1].
@@ -51,9 +50,9 @@ def gaps(image: np.ndarray, axis: int) -> np.ndarray:
 
 
 def shear(gap: np.ndarray, axis: int) -> float:
-    """How far neighbouring columns would slide along each other for a strength of 1, in voxels.
+    """Return the displacement between neighbouring columns for a strength of 1, in voxels.
 
-    The 99th percentile over the volume. It is large where columns do not cross the sheets but run along them.
+    It is the 99th percentile over the volume, and large if columns run along the sheets.
     """
     slide = np.cumsum(gap, axis=axis)
     slide -= np.take(slide, [gap.shape[axis] // 2], axis=axis)
@@ -62,15 +61,15 @@ def shear(gap: np.ndarray, axis: int) -> float:
 
 
 def compress(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each voxel of the compressed columns comes from.
+    """Return the source of each voxel of the compressed columns.
 
     Args:
-        columns: ``(..., N)`` length of each voxel, in (0, 1]. A stretch of voxels of length 1 is moved as a whole.
+        columns: ``(..., N)`` length of each voxel, in (0, 1]. A run of voxels of length 1 is moved as a whole.
 
     Returns:
         index: ``(..., N)`` int64, the voxel that covers the centre of each voxel of the result; -1 beyond the ends of
             the shortened column.
-        position: ``(..., N)`` float64, the exact position in the column, to interpolate at; the column is mirrored
+        position: ``(..., N)`` float64, the exact position in the column, for interpolation; the column is mirrored
             beyond its ends.
     """
     n = columns.shape[-1]
@@ -82,7 +81,7 @@ def compress(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     before, after = edges[:, :1] - centres, centres - edges[:, -1:]
     position = np.where(before > 0, before, n - after) - 0.5
     index = np.full(rows.shape, -1)
-    # A voxel no longer than 1 covers the centre of at most one voxel of the result.
+    # A voxel of length up to 1 covers the centre of at most one voxel of the result.
     first = np.ceil(edges - 0.5).astype(np.int64)
     row, source = np.nonzero(first[:, 1:] > first[:, :-1])
     target = first[row, source]
@@ -92,9 +91,9 @@ def compress(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def interpolate(columns: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Linear interpolation of ``(..., N)`` at ``position`` along the last axis; beyond the ends the last value.
+    """Interpolate ``(..., N)`` linearly at ``position`` along the last axis; beyond the ends the last value is used.
 
-    What is read is within the range of ``columns``, whatever rounding does.
+    Results are clipped to the range of ``columns``, against rounding.
     """
     position = np.clip(position, 0, columns.shape[-1] - 1)
     below = position.astype(np.int64)
@@ -106,10 +105,10 @@ def interpolate(columns: np.ndarray, position: np.ndarray) -> np.ndarray:
 
 
 def move_mask(columns: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """The mask ``(D, H, N)`` at ``position``: interpolated, smoothed a little in all directions, cut at one half.
+    """Resample the mask ``(D, H, N)`` at ``position``: interpolated, smoothed slightly, and thresholded at one half.
 
-    A sheet two voxels thick that climbs one voxel a column hangs together by the faces of one voxel. The nearest voxel
-    of each column for itself tears hundreds of pinholes into the sheets of a patch.
+    In an oblique sheet two voxels thick, neighbouring columns are connected by the face of a single voxel, so that
+    nearest-neighbour resampling of each column would cause hundreds of pinholes in a patch.
     """
     moved = interpolate(columns.astype(np.float32), position)
     return ndimage.gaussian_filter(moved, MASK_SMOOTHING) > 0.5

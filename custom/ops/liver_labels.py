@@ -1,3 +1,3 @@
-"""Values of the liver's label maps; 0 is background."""
+"""Values of the liver bundle's label maps; 0 is background."""
 
 LIVER, TUMOR = 1, 2

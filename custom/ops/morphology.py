@@ -1,7 +1,7 @@
-"""Dilation, closing and plugging of masks in 3-D.
+"""Dilation, closing and pinhole filling of 3-D masks.
 
-A Euclidean ball of radius 2 is a few shifted copies of short lines: for the radii that sheets of two voxels need (1 to
-3), adding these up takes a tenth of the time of a distance transform of the whole volume, and is as exact.
+A Euclidean ball is a union of shifted lines along one axis: for the small radii needed here (1 to 3) combining these is
+exact and takes a tenth of the time of a distance transform of the whole volume.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def dilate(mask: np.ndarray, radius: float) -> np.ndarray:
-    """Voxels at a Euclidean distance of at most ``radius`` voxels from a voxel of the (D, H, W) mask."""
+    """Return the voxels within a Euclidean distance of ``radius`` voxels of the (D, H, W) mask."""
     mask = np.ascontiguousarray(mask, bool)
     lines = _widened(mask, int(radius))
     result = lines[int(radius)].copy()
@@ -22,10 +22,7 @@ def dilate(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def close(mask: np.ndarray, radius: float) -> np.ndarray:
-    """Closing with a ball: fills what no ball of ``radius`` voxels outside the mask reaches; nothing is removed.
-
-    Outside the volume is background.
-    """
+    """Close the mask with a ball of ``radius`` voxels; nothing is removed. Outside of the volume is background."""
     margin = math.ceil(radius)
     dilated = dilate(np.pad(mask.astype(bool), margin), radius)
     inner = tuple(slice(margin, length + margin) for length in mask.shape)
@@ -33,14 +30,14 @@ def close(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def plug_pinholes(mask: np.ndarray, iterations: int = 1) -> np.ndarray:
-    """Fill background voxels with foreground at four or more of their six faces: holes one voxel wide.
+    """Fill background voxels of which at least four of the six face neighbours are foreground: holes one voxel wide.
 
-    A hole through a sheet that is one voxel wide has four such faces whatever the sheet's thickness; a voxel between
-    two sheets, or in the corner of a step, has no more than three.
+    A hole one voxel wide through a sheet has four such faces, whatever the sheet's thickness; a voxel between two
+    sheets, or in the corner of a step, has at most three.
 
     Args:
         mask: (D, H, W).
-        iterations: how often; each turn sees what the last one filled.
+        iterations: number of repetitions, each on the result of the one before.
     """
     mask = np.array(mask, bool)
     for _ in range(iterations):
@@ -54,7 +51,7 @@ def plug_pinholes(mask: np.ndarray, iterations: int = 1) -> np.ndarray:
 
 
 def ball_offsets(radius: float) -> np.ndarray:
-    """(N, 3) integer offsets of length at most ``radius``, nearest first; the first is the centre."""
+    """Return (N, 3) integer offsets of length up to ``radius``, nearest first, starting with the centre."""
     reach = np.arange(-int(radius), int(radius) + 1)
     offsets = np.stack(np.meshgrid(reach, reach, reach, indexing="ij"), axis=-1).reshape(-1, 3)
     squared = (offsets**2).sum(axis=1)
@@ -69,7 +66,7 @@ def _lines(radius: float) -> list[tuple[int, int, int]]:
 
 
 def _widened(mask: np.ndarray, most: int) -> list[np.ndarray]:
-    """The mask dilated along its last axis by 0, 1, ... ``most`` voxels to either side."""
+    """The mask dilated along its last axis by 0, 1, ... ``most`` voxels on either side."""
     widened = [mask]
     for step in range(1, most + 1):
         wider = widened[-1].copy()

@@ -1,16 +1,16 @@
-"""Run-length codes of masks, as Kaggle's competitions read them."""
+"""Run-length codes of masks, in Kaggle's format."""
 
 import numpy as np
 
 EMPTY = "1 0"
-"""The code of an empty mask: no pixels from the first one on."""
+"""The code of an empty mask: a run of length 0."""
 
 
 def encode(mask: np.ndarray) -> str:
-    """Code a ``(rows, columns)`` mask as ``"start length start length ..."``.
+    """Encode a ``(rows, columns)`` mask as ``"start length start length ..."``.
 
-    Pixels are counted from 1, down the columns, column by column. Runs are as long as they can be and in ascending
-    order; a mask without pixels is :data:`EMPTY`.
+    Pixels are numbered from 1, column by column. Runs are maximal and in ascending order; an empty mask is
+    :data:`EMPTY`.
     """
     flat = np.asarray(mask, bool).ravel(order="F")
     changes = np.flatnonzero(np.diff(flat.astype(np.int8), prepend=0, append=0))
@@ -19,10 +19,11 @@ def encode(mask: np.ndarray) -> str:
 
 
 def decode(code: str, shape: tuple[int, int]) -> np.ndarray:
-    """The ``(rows, columns)`` mask of a code.
+    """Decode a ``(rows, columns)`` mask.
 
     Raises:
-        ValueError: the code is not pairs of whole numbers, or its runs are not ascending, overlap or leave the mask.
+        ValueError: the code does not consist of pairs of integers, or its runs are not ascending, overlap or exceed the
+            mask.
     """
     numbers = np.array([int(word) for word in code.split()], np.int64)
     if not numbers.size or numbers.size % 2:

@@ -1,4 +1,4 @@
-"""Repair of sheets, one by one: what is added to one never joins it to another."""
+"""Repair of individual sheets, without joining them."""
 
 import math
 
@@ -8,19 +8,19 @@ from .components import component_sizes, label_components
 from .morphology import ball_offsets, close
 
 STEP = 2
-"""A rim whose height changes by more than this from one voxel to the next does not belong to one sheet."""
+"""Largest change in height between neighbouring voxels of a rim that belongs to a single sheet."""
 
 _ROOM = 4
-"""Voxels that a patch may rise above the highest and below the lowest voxel of its sheet."""
+"""Voxels that a patch may extend above the highest and below the lowest voxel of its sheet."""
 
 _NEIGHBOURS = ball_offsets(math.sqrt(3))[1:]
 
 
 def close_sheets(mask: np.ndarray, radius: float) -> np.ndarray:
-    """Closing with a ball that leaves components apart.
+    """Closing with a ball that does not join components.
 
-    A voxel of the closing belongs to the nearest component and is left out where it would touch another one (by a
-    face, an edge or a corner): a plain closing runs sheets together whose gap is narrower than the ball.
+    Each voxel of the closing is assigned to the nearest component, and left out where it would touch another one (by a
+    face, an edge or a corner). A plain closing joins sheets with a gap narrower than the ball.
 
     Args:
         mask: (D, H, W).
@@ -38,20 +38,20 @@ def close_sheets(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def patch_holes(mask: np.ndarray, max_area: int, min_voxels: int = 1000) -> np.ndarray:
-    """Close holes in sheets that are too wide for a closing, by height maps.
+    """Fill holes in sheets that are too wide for a closing, using height maps.
 
-    Each component is looked at along the axis from which it covers most, and becomes the height of its middle and its
-    thickness over that plane. A hole is an uncovered part of the plane, at most ``max_area`` pixels, with the component
-    all around. Its heights continue those around it (biharmonic inpainting), its thickness is the median of its rim's.
-    A patch that would touch another component is left out, and so is a hole whose rim is folded or jumps: where the
-    component lies above itself, or is two sheets run together, a height says nothing.
+    Each component is projected along the axis in which its area is largest, and represented by the height of its middle
+    and its thickness. A hole is an enclosed part of the plane that the component does not cover, of at most
+    ``max_area`` pixels. Its heights are interpolated from the surroundings (biharmonic inpainting); its thickness is
+    the median of its rim's. A hole is left open if its patch would touch another component, or if its rim is folded or
+    jumps, where a height map is not meaningful.
 
-    Papyrus has holes of its own, which are patched all the same: choose ``max_area`` by the score.
+    Genuine holes of the papyrus are filled as well: choose ``max_area`` by the score.
 
     Args:
         mask: (D, H, W).
-        max_area: in voxel faces, as seen along the axis.
-        min_voxels: smaller components have no holes worth it.
+        max_area: in voxel faces, projected along the axis.
+        min_voxels: smaller components are skipped.
     """
     labels, count = label_components(mask)
     sizes = component_sizes(labels, count)
@@ -61,7 +61,7 @@ def patch_holes(mask: np.ndarray, max_area: int, min_voxels: int = 1000) -> np.n
             continue
         component = labels[box] == number
         axis = int(np.argmax([np.count_nonzero(component.any(axis=axis)) for axis in range(3)]))
-        # From here on the height is the last axis; these are views, so the last line writes to the volume.
+        # Height becomes the last axis; these are views, so that writing to result changes the volume.
         sheet, others, result = (
             np.moveaxis(array, axis, 2) for array in (component, patched[box] & ~component, patched[box])
         )
@@ -73,7 +73,7 @@ def patch_holes(mask: np.ndarray, max_area: int, min_voxels: int = 1000) -> np.n
 
 
 def _nearest(labels: np.ndarray, places: np.ndarray, radius: float) -> np.ndarray:
-    """The label nearest to each place; every place has one within ``radius``."""
+    """Label nearest to each voxel; every voxel has one within ``radius``."""
     owners = np.zeros(len(places), labels.dtype)
     for offset in ball_offsets(radius)[1:]:
         unknown = np.flatnonzero(owners == 0)
@@ -82,7 +82,7 @@ def _nearest(labels: np.ndarray, places: np.ndarray, radius: float) -> np.ndarra
 
 
 def _touch_another(labels: np.ndarray, places: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """Whether a neighbour of a place has another label than the place's owner."""
+    """Whether a neighbour of a voxel has another label than its owner."""
     touch = np.zeros(len(places), bool)
     for offset in _NEIGHBOURS:
         neighbour = labels[tuple((places + offset).T)]
@@ -91,7 +91,7 @@ def _touch_another(labels: np.ndarray, places: np.ndarray, owners: np.ndarray) -
 
 
 def _boxes(labels: np.ndarray, count: int) -> list[tuple[slice, ...]]:
-    """The box around each component, with room for a patch that bulges."""
+    """Box around each component, with a margin for a patch that bulges."""
     from scipy import ndimage
 
     tight = ndimage.find_objects(labels, count)
@@ -113,7 +113,7 @@ def _patch(sheet: np.ndarray, hole: np.ndarray) -> np.ndarray | None:
     """(N, 3) voxels that fill a hole, or None if the sheet around it is folded or jumps."""
     from skimage.restoration import inpaint_biharmonic
 
-    margin = 3  # the inpainting looks two pixels into the rim
+    margin = 3  # inpainting uses two pixels of the rim
     low = np.maximum(hole.min(axis=0) - margin, 0)
     high = np.minimum(hole.max(axis=0) + margin + 1, sheet.shape[:2])
     window = sheet[low[0] : high[0], low[1] : high[1]]
@@ -125,7 +125,7 @@ def _patch(sheet: np.ndarray, hole: np.ndarray) -> np.ndarray | None:
     rim = covered & _grown(unknown)
     if (top - bottom + 1 > thickness)[rim].any() or _jump(bottom + top, rim) > 2 * STEP:
         return None
-    # Other holes in the window are unknown too, but are not patched here.
+    # Other holes in the window are unknown as well, but not filled here.
     middle = inpaint_biharmonic(np.where(covered, (bottom + top) / 2, 0.0), ~covered)
     half = np.median(thickness[rim]) / 2
     bottom = np.where(unknown, np.ceil(middle - half), bottom).astype(int)
@@ -143,7 +143,7 @@ def _patch(sheet: np.ndarray, hole: np.ndarray) -> np.ndarray | None:
 
 
 def _jump(heights: np.ndarray, rim: np.ndarray) -> int:
-    """The largest difference of neighbouring heights of the rim."""
+    """Largest difference between neighbouring heights of the rim."""
     jumps = [0]
     for axis in (0, 1):
         pair = np.diff(heights, axis=axis)[_both(rim, axis)]
@@ -154,7 +154,7 @@ def _jump(heights: np.ndarray, rim: np.ndarray) -> int:
 def _joined(
     bottom: np.ndarray, top: np.ndarray, unknown: np.ndarray, sheet: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lengthen the patch's columns so far that each shares a height with its neighbours: then they join by faces."""
+    """Extend the patch's columns so that each overlaps its neighbours in height, and is connected by faces."""
     lower, upper = bottom.copy(), top.copy()
     for axis in (0, 1):
         for step in (1, -1):
@@ -176,6 +176,6 @@ def _grown(area: np.ndarray) -> np.ndarray:
 
 
 def _touches(others: np.ndarray, places: np.ndarray) -> bool:
-    """Whether a place is, or has as one of its 26 neighbours, a voxel of ``others``."""
+    """Whether a voxel, or one of its 26 neighbours, is in ``others``."""
     limit = np.array(others.shape) - 1
     return any(others[tuple(np.clip(places + offset, 0, limit).T)].any() for offset in ball_offsets(math.sqrt(3)))

@@ -1,4 +1,4 @@
-"""Skeletons: a differentiable one of a probability map, and the medial surface of a binary mask."""
+"""Differentiable skeleton of a probability map, and medial surface of a binary mask."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,16 +6,16 @@ import numpy as np
 import torch
 
 Step = tuple[int, int]
-"""An axis and -1, 0 or 1: from a voxel to its neighbour."""
+"""An axis and -1, 0 or 1: the offset to a neighbour."""
 
 
 def soft_skeleton(image: torch.Tensor, iterations: int) -> torch.Tensor:
-    """Soft morphological skeleton: what successive openings of ``image`` lose (clDice, arXiv 2003.07311).
+    """Return the soft morphological skeleton: what successive openings of ``image`` remove (clDice, arXiv 2003.07311).
 
-    The same values as ``monai.losses.cldice.soft_skel``, which erodes twice an iteration and lets autograd keep each
-    step with 64-bit indices. Here every erosion is made once, minima and maxima are taken axis by axis without
-    indices, and two tensors an iteration are kept for the backward pass, which finds the voxel that each minimum or
-    maximum came from by comparing. Where neighbours are equal, one of them gets the whole gradient.
+    The values are those of ``monai.losses.cldice.soft_skel``, with less time and memory: every erosion is computed
+    once, minima and maxima are taken axis by axis without indices, and only two tensors per iteration are saved for the
+    backward pass, which finds the source voxel of each minimum or maximum by comparison. If neighbours are equal, one
+    of them gets the whole gradient.
 
     Args:
         image: ``(B, C, D, H, W)`` or ``(B, C, H, W)``, floating, values in [0, 1].
@@ -28,10 +28,10 @@ def soft_skeleton(image: torch.Tensor, iterations: int) -> torch.Tensor:
 
 
 def medial_surface(mask: np.ndarray) -> np.ndarray:
-    """Medial surface of a mask: the union of the 2-D skeletons of its slices along the three axes.
+    """Return the medial surface of a mask: the union of the 2-D skeletons of its slices along the three axes.
 
-    A 3-D thinning reduces a sheet to curves; the skeleton of each slice is a curve too, but their union over the
-    slices of all directions is the sheet itself, one or two voxels thick.
+    3-D thinning reduces a sheet to curves; the union of the slices' skeletons over all three directions is a surface,
+    one or two voxels thick.
 
     Args:
         mask: ``(D, H, W)``, bool or 0/1.
@@ -54,7 +54,7 @@ class _SoftSkeleton(torch.autograd.Function):
     """The skeleton and its gradient.
 
     With e[0] the image, e[k+1] = erosion of e[k] and d[k] = relu(e[k] - dilation of e[k+1]), the skeleton is
-    1 - product over k of (1 - d[k]); the running product is what is ``left``.
+    1 - product over k of (1 - d[k]); ``left`` is the running product.
     """
 
     @staticmethod
@@ -87,17 +87,17 @@ class _SoftSkeleton(torch.autograd.Function):
 
 
 def _lost_by_opening(image: torch.Tensor, opened: torch.Tensor) -> torch.Tensor:
-    """The erosion takes the six neighbours, the dilation all 26, so the opening can exceed the image: clipped."""
+    """Clipped, since the opening can exceed the image: erosion uses six neighbours, dilation all 26."""
     return torch.sub(image, opened).clamp_(min=0)
 
 
 def _erode(image: torch.Tensor) -> torch.Tensor:
-    """Minimum of a voxel and the neighbours that share a face with it."""
+    """Minimum over a voxel and its face neighbours."""
     return _choose(torch.minimum, image, _neighbours(image.ndim))
 
 
 def _dilate(image: torch.Tensor) -> list[torch.Tensor]:
-    """Maximum over the 3 x 3 x 3 neighbourhood, one axis after the other; each intermediate, the image first."""
+    """Maximum over the 3 x 3 x 3 neighbourhood, one axis after the other; returns the image and each stage."""
     stages = [image]
     for axis in range(2, image.ndim):
         stages.append(_choose(torch.maximum, stages[-1], _along(axis)))
@@ -119,13 +119,13 @@ def _along(axis: int) -> list[Step]:
 
 
 def _shifted(tensor: torch.Tensor, step: Step) -> torch.Tensor:
-    """The voxels that have a neighbour at the opposite step: ``_shifted(a, step)`` lies on ``_shifted(b, -step)``."""
+    """Voxels that have a neighbour at the opposite step: ``_shifted(a, step)`` aligns with ``_shifted(b, -step)``."""
     axis, shift = step
     return tensor.narrow(axis, max(shift, 0), tensor.shape[axis] - abs(shift))
 
 
 def _choose(pick: Callable, image: torch.Tensor, steps: Sequence[Step]) -> torch.Tensor:
-    """``pick`` (minimum or maximum) over each voxel and its neighbours; there are none beyond the border."""
+    """Apply ``pick`` (minimum or maximum) to each voxel and its neighbours within the image."""
     result = image.clone()
     for axis, shift in steps[1:]:
         here = _shifted(result, (axis, -shift))
@@ -136,7 +136,7 @@ def _choose(pick: Callable, image: torch.Tensor, steps: Sequence[Step]) -> torch
 def _choice_adjoint(
     gradient: torch.Tensor, image: torch.Tensor, result: torch.Tensor, steps: Sequence[Step]
 ) -> torch.Tensor:
-    """Hand the gradient of each chosen value to the first neighbour that has this value."""
+    """Pass the gradient of each chosen value to the first neighbour with this value."""
     out, rest, scratch = torch.zeros_like(gradient), gradient.clone(), torch.empty_like(gradient)
     for axis, shift in steps:
         source, here = (axis, shift), (axis, -shift)

@@ -1,4 +1,4 @@
-"""Which slices a 2.5-D network sees beside its own: one rule for training and for inference."""
+"""Neighbouring slices of a 2.5-D network, for training and inference."""
 
 import math
 from collections.abc import Sequence
@@ -7,20 +7,19 @@ __all__ = ["context_offsets", "slice_neighbours"]
 
 
 def context_offsets(n_context: int, context_mm: float | None = None, spacing_mm: float | None = None) -> list[int]:
-    """Offsets, in slices, of the ``2 * n_context + 1`` slices a network sees: its own in the middle.
+    """Return the offsets of the ``2 * n_context + 1`` slices that a network sees, in slices.
 
     Args:
-        n_context: how many slices on each side.
-        context_mm: distance in mm between them; every distance is met by the nearest slice (halves away from the
-            middle), which is the slice itself where slices lie further apart than twice the distance. ``None`` takes
-            adjacent slices, whatever their distance.
-        spacing_mm: distance in mm between the volume's slices; needed with ``context_mm``.
+        n_context: number of slices on each side.
+        context_mm: distance between them in mm; the nearest slices are used (halves are rounded outwards), which is the
+            slice itself if slices are further apart than twice the distance. None: adjacent slices.
+        spacing_mm: spacing of the volume's slices in mm; needed with ``context_mm``.
 
     Returns:
         the offsets in ascending order, such as ``[-2, -1, 0, 1, 2]``.
 
     Raises:
-        ValueError: ``n_context`` is negative, or ``context_mm`` or the spacing it needs is not positive.
+        ValueError: ``n_context`` is negative, or ``context_mm`` or the required spacing is not positive.
     """
     if n_context < 0:
         raise ValueError(f"n_context must be 0 or more, found {n_context}")
@@ -35,7 +34,7 @@ def context_offsets(n_context: int, context_mm: float | None = None, spacing_mm:
 
 
 def slice_neighbours(index: int, n_slices: int, offsets: Sequence[int]) -> list[int]:
-    """Indices of the slices at ``offsets`` from slice ``index``; beyond the ends the last slice is repeated.
+    """Return the indices of the slices at ``offsets`` from slice ``index``; beyond the ends the last slice is repeated.
 
     Raises:
         IndexError: ``index`` is not a slice of the volume.

@@ -1,10 +1,10 @@
-"""Agreement of two surfaces within a tolerance, weighted by area.
+"""Surface Dice: agreement of two surfaces within a tolerance, weighted by area.
 
 Nikolov et al., "Clinically applicable segmentation of head and neck anatomy for radiotherapy", arXiv 1809.04430: the
-surface passes between voxels, and each 2x2x2 neighbourhood that it crosses holds the area of its marching-cubes patch.
-MONAI has the same definition (``compute_surface_dice(use_subvoxels=True)``) and lends the table of areas; its distances
-come from a search tree over all surface points. Where only "within the tolerance" is asked, dilating the other surface
-by a ball of that radius answers the same, at 320^3 many times faster.
+surface is between voxels, and each 2x2x2 neighbourhood that it crosses contributes the area of its marching-cubes
+patch. MONAI uses the same definition (``compute_surface_dice(use_subvoxels=True)``), and its table of areas is used
+here. MONAI computes distances with a search tree over all surface points; dilating the other surface by a ball of the
+tolerance's radius gives the same result many times faster (at 320^3).
 """
 
 import numpy as np
@@ -16,9 +16,9 @@ _FULL = 255
 
 
 def surface_dice(prediction: np.ndarray, label: np.ndarray, tolerance: float = 2.0) -> float:
-    """Share of both surfaces' area that lies within ``tolerance`` voxels of the other surface.
+    """Return the fraction of both surfaces' area that is within ``tolerance`` voxels of the other surface.
 
-    Both empty gives 1, one empty 0. Voxels are cubes; what lies outside the volume is background, so a mask that
+    Two empty masks give 1, one empty mask 0. Voxels are cubes; outside of the volume is background, so a mask that
     reaches a face of the volume has a surface there.
 
     Args:
@@ -41,7 +41,7 @@ def surface_dice(prediction: np.ndarray, label: np.ndarray, tolerance: float = 2
 
 
 def _neighbourhood_codes(mask: np.ndarray) -> np.ndarray:
-    """(D + 1, H + 1, W + 1) uint8: the eight voxels around each corner as bits; the first voxel is the highest bit."""
+    """(D + 1, H + 1, W + 1) uint8: the eight voxels around each corner as bits, the first voxel as the highest bit."""
     code = np.pad(mask, 1).view(np.uint8)
     code = code[..., :-1] << 1 | code[..., 1:]
     code = code[:, :-1] << 2 | code[:, 1:]
@@ -49,7 +49,7 @@ def _neighbourhood_codes(mask: np.ndarray) -> np.ndarray:
 
 
 def _areas() -> np.ndarray:
-    """(256,) area of the patch inside a neighbourhood, in squared voxels."""
+    """(256,) area of the surface patch within a neighbourhood, in squared voxels."""
     from monai.metrics.utils import get_code_to_measure_table
 
     return get_code_to_measure_table((1, 1, 1))[0].double().numpy()

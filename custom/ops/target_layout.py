@@ -1,9 +1,8 @@
-"""The layout of a surface target: everything the losses compare a prediction with, in the channels of one tensor.
+"""Layout of the targets of surface losses, as channels of one tensor.
 
-One tensor, because then whatever resizes a target for deep supervision, moves it to a device or collates it treats
-all parts alike, and because MONAI's trainer hands exactly one target to the loss. The label comes first, with the
-ignore label still in it, so that a loss for plain labels reads a full target as well; the mask of valid voxels is
-``label != IGNORE_LABEL`` and needs no channel.
+A single tensor, since MONAI's trainer passes one target to the loss, and so that resizing for deep supervision,
+transfer and collation treat all parts alike. The label comes first and contains the ignored label, so that losses for
+plain labels also work; the mask of valid voxels is ``label != IGNORE_LABEL``.
 """
 
 import numpy as np
@@ -12,20 +11,20 @@ from .distance import signed_distance
 from .skeleton import medial_surface
 
 IGNORE_LABEL = 2
-"""The competition's label of voxels nobody annotated."""
+"""The competition's label of unannotated voxels."""
 
 TARGET_CHANNELS = ("label", "medial", "distance")
 """Label {0, 1, ignore}; medial surface {0, 1}; signed distance to the surface in units of its limit, in [-1, 1]."""
 
 
 def surface_target(label: np.ndarray, max_distance: float) -> np.ndarray:
-    """The target of one patch.
+    """Return the target of one patch.
 
-    The medial surface and the distance are those of the voxels labelled 1; an ignored voxel is background to them.
+    Medial surface and distance are those of the voxels labelled 1; ignored voxels count as background.
 
     Args:
         label: ``(D, H, W)``, values {0, 1, ignore}, any dtype.
-        max_distance: where the distance is cut off, in voxels.
+        max_distance: where the distance is clipped, in voxels.
 
     Returns:
         ``(3, D, H, W)`` float32, the channels of :data:`TARGET_CHANNELS`.

@@ -1,7 +1,7 @@
-"""One spatial deformation of an image and its label, as one set of source coordinates sampled once.
+"""Spatial deformation of images and labels in a single resampling.
 
-A warp is three small tensors: a linear map about the centre, a lattice of control points (elastic deformation) and one
-in-plane shift a slice. For output voxel ``o`` of an image with centre ``c`` the source is read at
+A warp consists of three small tensors: a linear map about the centre, a lattice of control points (elastic deformation)
+and one in-plane shift per slice. For output voxel ``o`` of an image with centre ``c`` the source position is
 
     s(o) = c + matrix @ (o - c + elastic(o) + shift(o))         [voxels]
 
@@ -19,23 +19,23 @@ import torch.nn.functional as F
 # S. Lee, "Injectivity conditions of 2D and 3D uniform cubic B-spline functions", Graphical Models 62, 2000.
 _INJECTIVITY_K = 2.479472335  # in 3-D; smaller in 2-D
 
-# How a surface two voxels thick is read. Over 15 warps of scroll phantoms of 72x136x136 voxels the Euler number of the
-# surface (a hole counts -1) changed by 917 in the mean where the nearest voxel was read, by 315 with linear
-# interpolation alone, and by 54 after a Gaussian of 0.7 voxels; a narrower one leaves more holes, a wider one wears the
-# surface thin. The cut makes up for what smoothing takes off: at 0.5 the volume shrinks by 2 %, at 0.485 it is kept
+# Resampling of surfaces two voxels thick. Over 15 warps of scroll phantoms of 72x136x136 voxels the Euler number of the
+# surface (a hole counts -1) changed by 917 on average with nearest-neighbour interpolation, by 315 with linear
+# interpolation, and by 54 after a Gaussian of 0.7 voxels; a narrower one leaves more holes, a wider one makes the
+# surface thinner. The threshold compensates for smoothing: at 0.5 the volume shrinks by 2 %, at 0.485 it is kept
 # within 1.5 %, with half the holes.
 _SURFACE_SIGMA = 0.7
 _SURFACE_CUT = 0.485
-_OWN_SIDE = 0.05  # smoothing leaves a voxel at least so far on its side of the cut
+_OWN_SIDE = 0.05  # smoothing moves no voxel closer to the threshold than this
 
 
 def largest_elastic_magnitude(spacing: float) -> float:
-    """Control points may move by this much along an axis, in voxels, before the deformation can fold."""
+    """Return the displacement of control points along an axis, in voxels, up to which the deformation cannot fold."""
     return spacing / _INJECTIVITY_K
 
 
 def control_lattice_shape(size: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
-    """Control points per axis, for an image of ``size`` voxels and a lattice of ``spacing`` voxels."""
+    """Return the number of control points per axis, for ``size`` and ``spacing`` in voxels."""
     return tuple(int((n - 1) // s) + 4 for n, s in zip(size, spacing, strict=True))
 
 
@@ -47,7 +47,7 @@ def warp_coordinates(
     spacing: Sequence[float] = (),
     shift: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Where in the source each output voxel is read, in voxels.
+    """Return the source position of each output voxel, in voxels.
 
     Args:
         size: the image's spatial shape, (D, H, W) or (H, W).
@@ -57,7 +57,7 @@ def warp_coordinates(
         shift: (B, size[0], d) displacement of each slice along the first axis in voxels.
 
     Returns:
-        (B, d, *size) tensor of the dtype and on the device of ``matrix``, components in array order.
+        (B, d, *size) tensor with dtype and device of ``matrix``, components in array order.
     """
     dims = len(size)
     axes = [torch.arange(n, dtype=matrix.dtype, device=matrix.device) for n in size]
@@ -80,20 +80,19 @@ def warp_coordinates(
 
 
 def sample_linear(image: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
-    """Read ``image`` at ``coordinates`` with (bi-, tri-) linear interpolation; beyond its border, the border's values.
+    """Sample ``image`` at ``coordinates`` with (bi-, tri-) linear interpolation; outside, border values are repeated.
 
     Args:
         image: (B, C, D, H, W) or (B, C, H, W), any dtype.
         coordinates: (B, d, *output size) in voxels of ``image``, components in array order.
 
     Returns:
-        (B, C, *output size) float32, within the range of each channel: eight weights that sum to 1 only up to rounding
-        would lift a saturated voxel a hair above it.
+        (B, C, *output size) float32, clipped to the range of each channel, against rounding.
     """
     size = image.shape[2:]
     image = image.float()
     grid = torch.empty_like(coordinates, dtype=torch.float32)
-    for axis, n in enumerate(size):  # grid_sample wants x first, and -1 and 1 at the outer faces of the image
+    for axis, n in enumerate(size):  # grid_sample expects x first, and -1 and 1 at the image's outer faces
         torch.add(coordinates[:, axis], 0.5, out=grid[:, -1 - axis]).mul_(2 / n).sub_(1)
     read = F.grid_sample(image, grid.movedim(1, -1), mode="bilinear", padding_mode="border", align_corners=False)
     low, high = (end.view(*end.shape, *[1] * len(size)) for end in image.flatten(2).aminmax(dim=2))
@@ -101,21 +100,21 @@ def sample_linear(image: torch.Tensor, coordinates: torch.Tensor) -> torch.Tenso
 
 
 def sample_nearest(label: torch.Tensor, coordinates: torch.Tensor, padding_value: int | None = None) -> torch.Tensor:
-    """Read ``label`` at the voxels nearest to ``coordinates``: an integer gather, so no value is ever made up.
+    """Sample ``label`` at the voxels nearest to ``coordinates``, which creates no new values.
 
     Args:
         label: (B, C, D, H, W) or (B, C, H, W), any dtype.
         coordinates: (B, d, *output size) in voxels of ``label``, components in array order.
-        padding_value: the value beyond the label's outer faces; ``None``: the border's values.
+        padding_value: value outside of the label; None repeats border values.
 
     Returns:
         (B, C, *output size) of the label's dtype.
     """
     rim = 0 if padding_value is None else 1
-    if rim:  # everything outside lands in a rim one voxel wide
+    if rim:  # positions outside are clamped to a rim one voxel wide
         label = F.pad(label, (rim, rim) * (label.ndim - 2), value=padding_value)
     size = label.shape[2:]
-    # Positions in the flattened label are summed as floats, 5 times faster than int64; float32 counts to 2**24.
+    # Flat indices are computed as floats, 5 times faster than int64; float32 is exact up to 2**24.
     dtype = torch.float32 if math.prod(size) < 2**24 else torch.float64
     index = torch.zeros_like(coordinates[:, 0], dtype=dtype)
     for axis, n in enumerate(size):
@@ -126,17 +125,16 @@ def sample_nearest(label: torch.Tensor, coordinates: torch.Tensor, padding_value
 
 
 def surface_amount(label: torch.Tensor) -> torch.Tensor:
-    """How much surface (label 1) there is around each voxel, to be read by :func:`sample_linear`.
+    """Return a smooth function of the surface (label 1), for sampling with :func:`sample_linear`.
 
-    Nearest voxels puncture a surface where it is two voxels thick. What is read here is smoothed slightly, interpolated
-    linearly and cut by :func:`cut_surface`. Where a coordinate is a voxel's, that voxel's own value is read.
+    Nearest-neighbour sampling punctures surfaces two voxels thick. This function is smoothed slightly, to be
+    interpolated linearly and thresholded by :func:`cut_surface`. At voxel centres the original label is recovered.
 
     Args:
-        label: (B, C, D, H, W) or (B, C, H, W) of 0, 1 and larger values (voxels that are ignored), any dtype.
+        label: (B, C, D, H, W) or (B, C, H, W) of 0, 1 and larger values (ignored voxels), any dtype.
 
     Returns:
-        float32 of the label's shape: above 0 at its surface, below 0 at its background, 0 at other values, which count
-        for neither side.
+        float32 of the label's shape: positive at the surface, negative in the background, 0 at other values.
     """
     amount = (label == 1).float().sub_((label <= 1).float().mul_(_SURFACE_CUT))
     side = amount.sign()
@@ -146,14 +144,14 @@ def surface_amount(label: torch.Tensor) -> torch.Tensor:
 def cut_surface(
     amount: torch.Tensor, label: torch.Tensor, coordinates: torch.Tensor, padding_value: int | None = None
 ) -> torch.Tensor:
-    """The label at ``coordinates``, its surface where the amount is above 0.
+    """Return the label at ``coordinates``, with surface where the amount is positive.
 
-    What is neither 0 nor 1 is read as by :func:`sample_nearest`, and is kept whatever the surface does.
+    Values other than 0 and 1 are sampled by :func:`sample_nearest`, and take precedence.
 
     Args:
         amount: (B, C, *output size), from :func:`surface_amount` by :func:`sample_linear`.
-        label, coordinates: of these.
-        padding_value: the value beyond the label's outer faces, any but 1; ``None``: the border's values.
+        label, coordinates: the same as for the amount.
+        padding_value: value outside of the label, any but 1; None repeats border values.
 
     Returns:
         (B, C, *output size) of the label's dtype.
@@ -163,10 +161,10 @@ def cut_surface(
 
 
 def rotation_matrix(angles: Sequence[float]) -> list[list[float]]:
-    """Rotation by three ``angles`` (radians) about the array axes 0, 1 and 2 in this order, or in 2-D by one.
+    """Return the rotation by ``angles`` (radians): three about array axes 0, 1 and 2 in this order, or one in 2-D.
 
-    A positive angle turns axis 0 towards axis 1 in 2-D; axis 1 towards 2, 2 towards 0 and 0 towards 1 in 3-D. As a map
-    from output to source it turns what the image shows the other way.
+    A positive angle rotates axis 0 towards axis 1 in 2-D; axis 1 towards 2, 2 towards 0 and 0 towards 1 in 3-D. As a
+    map from output to source it rotates the image in the opposite direction.
     """
     if len(angles) == 1:
         c, s = math.cos(angles[0]), math.sin(angles[0])
@@ -182,7 +180,7 @@ def rotation_matrix(angles: Sequence[float]) -> list[list[float]]:
 
 
 def _apply(matrix: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """(B, d, d) on (B, d, *any); not by matmul, which TF32 would round to a tenth of a voxel."""
+    """Apply (B, d, d) to (B, d, *any); without matmul, whose TF32 would round to a tenth of a voxel."""
     matrix = matrix.view(*matrix.shape, *[1] * (vectors.ndim - 2))
     return (matrix * vectors.unsqueeze(1)).sum(2)
 
@@ -199,7 +197,7 @@ def _cubic_basis(n: int, spacing: float, like: torch.Tensor) -> torch.Tensor:
 
 
 def _smooth(image: torch.Tensor, sigma: float, radius: int = 2) -> torch.Tensor:
-    """Gaussian along the spatial axes of (B, C, *spatial); zeros beyond the image."""
+    """Gaussian filter along the spatial axes of (B, C, *spatial), with zeros outside of the image."""
     weights = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(radius + 1)]
     total = weights[0] + 2 * sum(weights[1:])
     for axis in range(2, image.ndim):

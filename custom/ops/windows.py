@@ -1,4 +1,4 @@
-"""Where a sliding window stops, and how much each of its voxels counts."""
+"""Positions of sliding windows, and weights of their voxels."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from typing import NamedTuple
 import torch
 
 Box = tuple[tuple[int, int], ...]
-"""The first voxel and the one behind the last, along each axis."""
+"""First voxel and end (exclusive) along each axis."""
 
 LEAST_WEIGHT = 1e-3
-"""Floor of the weights, MONAI's: without it the corners of a window would count for nothing."""
+"""Lower limit of the weights, as in MONAI, so that the corners of a window count."""
 
 
 def window_starts(size: int, roi: int, step: int) -> list[int]:
-    """First voxels of the windows along one axis, the grid of :func:`monai.inferers.sliding_window_inference`.
+    """Return the first voxels of the windows along one axis, as in :func:`monai.inferers.sliding_window_inference`.
 
     Args:
         size: length of the axis, at least ``roi``.
@@ -27,9 +27,9 @@ def window_starts(size: int, roi: int, step: int) -> list[int]:
 
 
 def gaussian_weights(roi: Sequence[int], sigma_scale: float = 0.125) -> torch.Tensor:
-    """Weights of a window's voxels ``(*roi)``, float32: a Gaussian with sigma = ``sigma_scale * roi``, 1 at the centre.
+    """Return weights of a window's voxels ``(*roi)``, float32: a Gaussian, 1 at the centre, with a lower limit.
 
-    Equal to MONAI's importance map with its floor.
+    Sigma is ``sigma_scale * roi``. Equal to MONAI's importance map.
     """
     weights = torch.ones(())
     for length in roi:
@@ -39,26 +39,26 @@ def gaussian_weights(roi: Sequence[int], sigma_scale: float = 0.125) -> torch.Te
 
 
 def padding_to(shape: Sequence[int], roi: Sequence[int]) -> list[tuple[int, int]]:
-    """How much goes before and behind each axis of a volume that is smaller than the window."""
+    """Return the padding before and after each axis of a volume smaller than the window."""
     missing = [max(length - size, 0) for size, length in zip(shape, roi, strict=True)]
     return [(gap // 2, gap - gap // 2) for gap in missing]
 
 
 class Part(NamedTuple):
-    """What has to be read and predicted so that one box of a volume is as if the whole had been."""
+    """What must be read and predicted so that a box has the same values as in the prediction of the whole volume."""
 
     read: Box
-    """Voxels of the volume that the windows see."""
+    """Voxels of the volume that the windows cover."""
     padding: list[tuple[int, int]]
-    """What goes round them, by repeating the border; nothing but where the volume is smaller than the window."""
+    """Padding that repeats border values; only for volumes smaller than the window."""
     starts: list[list[int]]
-    """First voxels of the windows along each axis, counted in what was read and padded."""
+    """First voxels of the windows along each axis, in the padded part."""
     inner: Box
-    """Where the box lies in what was read and padded."""
+    """Position of the box in the padded part."""
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Of what was read and padded, in voxels."""
+        """(D, H, W) of the padded part, in voxels."""
         return tuple(
             stop - start + before + behind
             for (start, stop), (before, behind) in zip(self.read, self.padding, strict=True)
@@ -73,7 +73,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """The windows of a whole volume, whatever part of it is looked at.
+    """The windows of a whole volume.
 
     Args:
         shape: (D, H, W) of the volume, in voxels.
@@ -86,10 +86,10 @@ class WindowGrid:
     stride: Sequence[int]
 
     def part(self, box: Box | None = None) -> Part:
-        """All windows that reach into a box of the volume; into any of it by default.
+        """Return all windows that overlap a box of the volume, by default the whole volume.
 
-        A voxel of the box is seen by the same windows in the same order, row by row and plane by plane, whatever box
-        it is asked for with: blending gives it the same value to the last bit.
+        A voxel is covered by the same windows in the same order whatever the box, so that blending gives bitwise equal
+        values.
         """
         box = tuple((0, size) for size in self.shape) if box is None else box
         axes = zip(self.shape, self.roi, self.stride, padding_to(self.shape, self.roi), box, strict=True)
