@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Average the weights of networks that were trained alike into one network."""
+"""Average the weights of several networks with the same architecture."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ from custom.system.state_dict import misfit, read_state_dict
 
 
 def average_weights(*paths: str, output: str) -> None:
-    """Write the mean of several files of weights: one network, as fast as each of them ("model soup").
+    """Write the mean of several weights files: one network, as fast as each of them ("model soup").
 
-    It helps networks that left the same start (epochs of one run, fine-tunings of one network). Networks trained each
-    from its own start, as folds are, have no useful mean: predict with all of them instead, by a list for --checkpoint.
-    Statistics of batch normalisation are averaged like weights, and only nearly right.
-    Wortsman et al., Model soups, ICML 2022, arXiv 2203.05482.
+    This works for networks with a common initialisation (epochs of one run, or fine-tunings of one network). Networks
+    trained from different initialisations, such as folds, cannot be averaged: predict with all of them instead, by a
+    list for --checkpoint. Batch-norm statistics are averaged like weights, which is only approximately right. Wortsman
+    et al., Model soups, ICML 2022, arXiv 2203.05482.
 
     Args:
-        paths: two or more flat state dicts of one network, as models/model.pt.
+        paths: two or more flat state dicts of one architecture, such as models/model.pt.
         output: the file to write.
 
     Example:
@@ -39,7 +39,7 @@ def average_weights(*paths: str, output: str) -> None:
 
 
 def _mean(values: list[torch.Tensor]) -> torch.Tensor:
-    """In float64, lest the order matter; whole numbers, as the count of batches, are those of the first."""
+    """Mean in float64, independent of the order; integers, such as batch counts, are those of the first file."""
     if not values[0].is_floating_point():
         return values[0]
     return torch.stack([value.double() for value in values]).mean(0).to(values[0].dtype)

@@ -1,4 +1,4 @@
-"""Speed and memory, ours beside what is replaced, as ratios taken in one run."""
+"""Benchmarks of speed and memory, compared with alternatives as ratios within one run."""
 
 import importlib
 import pkgutil
@@ -20,7 +20,7 @@ from custom.system.files import write_whole
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
 SECTIONS = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - {"measure"})
 ON_A_DEVICE = ("handlers", "losses", "train", "liver", "inference")
-"""Those that depend on the device, the most telling ones first."""
+"""Sections that depend on the device, most important first."""
 
 
 def benchmark(
@@ -32,18 +32,17 @@ def benchmark(
     """Run one section and print its table (what, ours, theirs, ratio, goal), or run several and write a page.
 
     Without a section, or with several, the page <output>/<name of the machine>.md and a .json beside it are written
-    after each section, so that an interruption loses the sections that were to come only. A part that ends in an error
-    is a row of the table, and the others go on.
+    after each section, so that an interruption loses no finished section. An error in one part becomes a row of the
+    table, and the other parts still run.
 
     Exits with 1 if a goal is missed or a part failed.
 
     Example: python scripts/benchmark.py --device cuda
 
     Args:
-        section: name of a file in scripts/benchmarks, or several: losses,train. Default: all that depend on the
-            device.
+        section: name of a file in scripts/benchmarks, or several: losses,train. Default: all that depend on the device.
         device: cpu or cuda.
-        json: a file to write the table of one section to as well.
+        json: a file to which the table of a single section is also written.
         output: folder of the page about several sections.
     """
     names = [section] if isinstance(section, str) else section or [name for name in ON_A_DEVICE if name in SECTIONS]
@@ -66,15 +65,15 @@ def benchmark(
 
 
 def _run(name: str, device: str) -> list[Row]:
-    """A section, whose networks begin with the same weights whatever was run before it."""
-    import torch  # slow to load: not for --help
+    """Run a section, with the same random weights whichever sections ran before."""
+    import torch  # slow to import, not needed for --help
 
     torch.manual_seed(0)
     return importlib.import_module(f"scripts.benchmarks.{name}").run(device)
 
 
 def _write_page(found: dict[str, Any], where: str, device: str, folder: Path) -> None:
-    """What has been measured so far, to read and as JSON."""
+    """Write all results so far, as Markdown and JSON."""
     about = {"machine": where, "device": device, "date": time.strftime("%Y-%m-%d"), "commit": commit()}
     about |= {"versions": versions()}
     name = re.sub(r"[^a-z0-9]+", "-", where.lower()).strip("-")
@@ -96,7 +95,7 @@ def _write_json(path: str | Path, content: dict[str, Any]) -> None:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """The table as it stands in the documents."""
+    """Return the table in the form used in the documents."""
     marks = {None: "", True: "met", False: "missed"}
     lines = ["| what | ours | theirs | ratio | goal | |", "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:

@@ -1,4 +1,4 @@
-"""The command line of a script: python-fire, which calls a function before it looks at what it could not use of it."""
+"""Command lines with python-fire, which by itself would call a function before checking for unknown options."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ Function = Callable[..., Any]
 
 
 class _Call:
-    """A function with its arguments, to be called when all of the command line has been understood."""
+    """A function with its arguments, called only after the whole command line has been parsed."""
 
     __slots__ = ("_work",)
 
@@ -25,17 +25,17 @@ class _Call:
 
 
 def command_line(component: Function | Mapping[str, Function], name: str) -> Any:
-    """Call a function, or one of several by its name, with the arguments of the command line; returns its answer.
+    """Call a function, or one of several by name, with the command line's arguments; returns its result.
 
-    Ends with an exit code that is not 0, before anything is done, if an option is unknown, an argument is left over or
-    missing, or a value cannot be of the kind that its annotation says.
+    Exits with a non-zero code, before anything is done, for an unknown option, a missing or extra argument, or a value
+    that does not match its annotation.
 
     Args:
         component: the function, or functions by the name of their command.
         name: of the script, for ``--help``.
     """
     arguments = sys.argv[1:]
-    if "--" in arguments:  # what follows is fire's
+    if "--" in arguments:  # followed by fire's own flags
         arguments = arguments[: arguments.index("--")]
     function = _chosen(component, arguments) if isinstance(component, Mapping) else component
     if function is not None:
@@ -79,7 +79,7 @@ def _deferred(function: Function) -> Function:
         annotated = hints(function)
         for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
             hint = annotated.get(name)
-            # a name such as 2024 is a number to fire, and one with commas a tuple
+            # fire parses a name such as 2024 as a number, and one with commas as a tuple
             if not isinstance(value, tuple) and not (fits(value, hint) or fits(str(value), hint)):
                 sys.exit(f"error: --{name}: found {value!r}, expected {words(hint)}")
         return _Call(functools.partial(function, *args, **kwargs))
@@ -88,4 +88,4 @@ def _deferred(function: Function) -> Function:
 
 
 def _nothing(_: Any) -> None:
-    """Let fire print nothing: what a function answers is for its script."""
+    """Suppresses fire's printing of results."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw a prediction of a whole scroll: three slices through one point."""
+"""Draw three slices of a whole scroll with its prediction."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,17 +32,17 @@ def draw_scroll(
 ) -> None:
     """Draw the CT, the label, the prediction and its errors in the three planes through a point.
 
-    With a label, the whole volume's Dice and SurfaceDice at 2 voxels are printed and stand in the title.
+    With a label, Dice and SurfaceDice at 2 voxels of the whole volume are printed and shown in the title.
 
     Example: python scripts/draw_scroll.py --input scroll.zarr --label label.zarr --prediction surface.zarr
 
     Args:
-        input: OME-Zarr of the scroll, a path or a URL; only what the planes cross is read.
-        prediction: OME-Zarr that scripts/predict_scroll.py wrote of all of it.
-        label: OME-Zarr of 0 background, 1 surface, 2 unlabelled; read whole, so for volumes that fit into memory.
+        input: OME-Zarr of the scroll, a path or a URL; only the three planes are read.
+        prediction: OME-Zarr of the whole scroll, written by scripts/predict_scroll.py.
+        label: OME-Zarr of 0 background, 1 surface, 2 unlabelled; read completely, so it must fit into memory.
         output: the PNG to write.
         at: z,y,x of the point in voxels; the centre by default.
-        threshold: probability above which a voxel counts as surface, 0.5 by default; a mask has none.
+        threshold: probability above which a voxel counts as surface, 0.5 by default; not for masks.
     """
     try:
         from custom.scroll.ome_zarr import open_image, read_prediction
@@ -80,7 +80,7 @@ def draw_scroll(
 
 
 def _scores(found: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """Unlabelled voxels are background in both."""
+    """Scores with unlabelled voxels as background in both."""
     found, label = without_ignored(found, label)
     total = np.count_nonzero(found) + np.count_nonzero(label)
     dice = 2 * np.count_nonzero(found & label) / total if total else 1.0
@@ -88,7 +88,7 @@ def _scores(found: np.ndarray, label: np.ndarray) -> dict[str, float]:
 
 
 def _draw(arrays: Mapping[str, Any], point: Sequence[int], least: float, title: str) -> "Figure":
-    """A row for each plane, a column for each volume and one for the errors."""
+    """Draw a row for each plane, and columns for each volume and the errors."""
     from matplotlib.figure import Figure
 
     columns = [*arrays, "found, missed, false"] if "label" in arrays else [*arrays]
@@ -108,7 +108,7 @@ def _draw(arrays: Mapping[str, Any], point: Sequence[int], least: float, title: 
 
 
 def _errors(image: np.ndarray, found: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """The slice in grey under the surface in colours: green found, blue missed, red false; ``(H, W, 3)``."""
+    """Grey slice with coloured surface: green true positive, blue false negative, red false positive; ``(H, W, 3)``."""
     picture = np.repeat(image[..., None] / 255, 3, axis=2)
     surface, known = label == 1, label != IGNORE_LABEL
     picture[found & surface] = FOUND

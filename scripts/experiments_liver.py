@@ -1,4 +1,4 @@
-"""The liver's versions and losses, trained alike on phantoms and compared."""
+"""Comparison of the liver bundle's versions and losses on phantoms."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ VERSIONS = {
         for loss in ("loss_tversky", "loss_focal_tversky", "loss_dice_focal", "loss_log_cosh_dice", "loss_lovasz")
     },
 }
-"""The override files of each version; its folder has its name. The losses are tried on V3, as the cheapest good one."""
+"""The override files of each version, by folder name. Losses are compared with V3, the cheapest good version."""
 
 
 def experiment(
@@ -41,23 +41,23 @@ def experiment(
 ) -> None:
     """Train each version on the same phantoms, score it on others, and print a Markdown table.
 
-    Steps, batch, learning rate and seed are the same for all; networks, context, augmentation and losses are those of
-    the override files at their real size. A quarter of the training volumes is held back for choosing the weights; the
-    scores are those of n_test other volumes. Trainings that are done are not done again: the same command goes on after
-    an interruption, and is refused with other options. About an hour on 2 CPU cores.
+    Steps, batch size, learning rate and seed are the same for all; networks, context, augmentation and losses are those
+    of the override files at full size. A quarter of the training volumes is used for validation; the scores are those
+    of n_test other volumes. Finished trainings are not repeated: the same command continues after an interruption, and
+    is refused with other options. About an hour on 2 CPU cores.
 
     Example: python scripts/experiments_liver.py --output experiments/liver --only v1_baseline,v2
 
     Args:
-        output: folder for phantoms and for a folder each version; scripts/report.py takes the training/ in these.
+        output: folder for phantoms and one folder per version; scripts/report.py takes the training/ in these.
         only: names of the versions, see VERSIONS.
         steps: optimizer steps of each training, a multiple of 4.
         size: rows and columns of a slice, a multiple of 32.
-        slices: slices of a volume.
-        n_train: volumes to train on, an eighth of them for validation; fewer hold too few tumours to learn from.
+        slices: slices per volume.
+        n_train: training volumes, an eighth of them for validation; with few there are too few tumours to learn from.
         n_test: volumes to score.
-        batch_size: slices a step.
-        seed: of weights, slices and augmentation.
+        batch_size: slices per step.
+        seed: for weights, sampling and augmentation.
         options: further options of the bundle for all trainings, for example "{learning_rate: 0.002}".
     """
     names = chosen(only, list(VERSIONS))
@@ -93,7 +93,7 @@ def _train_and_score(overrides: list[str], folder: Path, data: Path, settings: d
 
 
 def table(folders: Sequence[Path]) -> str:
-    """Scores on the held-out volumes and costs of the training, in Markdown."""
+    """Return scores on the held-out volumes and costs of training, in Markdown."""
     lines = ["| version | liver Dice | tumour Dice | lesion F1 | training |", "|" + " --- |" * 5]
     for folder in folders:
         mean = json.loads((folder / "held_out" / "scores.json").read_text(encoding="utf-8"))["mean"]
@@ -105,7 +105,7 @@ def table(folders: Sequence[Path]) -> str:
 
 
 def _scaled_elastic(overrides: list[str], size: int) -> dict[str, Any]:
-    """The override's elastic deformation, in pixels of a slice, on slices of another size."""
+    """The override's elastic deformation, scaled to slices of another size."""
     changed: dict[str, Any] = {}
     for name in overrides:
         changed |= json.loads((BUNDLE / "configs" / f"{name}.json").read_text(encoding="utf-8"))

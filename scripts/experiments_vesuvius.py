@@ -1,4 +1,4 @@
-"""What the surface's topology losses and post-processing do for the official score, shown on phantoms."""
+"""Effect of topology losses and post-processing on the official score, on phantoms."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ from custom.transforms.postprocessing import PostprocessSurfaced
 BUNDLE = ROOT / "bundles" / "vesuvius_surface_3d"
 
 VARIANTS = {"dice_ce": ["loss_dice_ce"], "topology": []}
-"""The trainings, and the override files that each adds to train.json."""
+"""The trainings, and their override files for train.json."""
 
 SMALL = {"network_def#init_filters": 8, "patch_size": [32, 48, 48], "overlap": 0.25}
-"""What makes the bundle small enough for two CPU cores."""
+"""Overrides that make the bundle small enough for two CPU cores."""
 
 TRAINING = {"epochs": 1, "val_interval": 2, "learning_rate": 0.002, "ema#decay": 0.98, "num_workers": 0, "resume": True}
 
@@ -36,7 +36,7 @@ GRID = {
     "max_hole_area": [100, 400],
     "max_cavity_voxels": [1000],
 }
-"""Values of the post-processing's knobs that are tried on the validation volume."""
+"""Values of the post-processing's parameters that are tried on the validation volume."""
 
 COLUMNS = ("score", *PARTS, "f1_components", "f1_tunnels")
 
@@ -51,23 +51,22 @@ def experiment(
     grid: dict[str, list[float]] | None = None,
     options: dict[str, Any] | None = None,
 ) -> None:
-    """Train one network with and without the topology terms, post-process, score, and print a Markdown table.
+    """Train a network with and without the topology terms, post-process, score, and print a Markdown table.
 
-    Phantoms, weights at the start, patches, augmentation and steps are the same. One of the training volumes is held
-    back to choose the post-processing on; the scores are those of other volumes. Trainings and predictions that are
-    done are not done again: the same command goes on where it was interrupted, and is refused with other options. About
-    15 minutes on 2 CPU cores.
+    Phantoms, initial weights, patches, augmentation and steps are the same. One training volume is held out to choose
+    the post-processing; the scores are those of other volumes. Finished trainings and predictions are not repeated: the
+    same command continues after an interruption, and is refused with other options. About 15 minutes on 2 CPU cores.
 
     Example: python scripts/experiments_vesuvius.py --output experiments/vesuvius
 
     Args:
         output: folder for phantoms, weights, probabilities and scores.
-        steps: batches of each training.
+        steps: steps of each training.
         size: edge of a phantom in voxels.
-        n_train: volumes for training, one of them for validation.
-        n_test: volumes that are scored.
+        n_train: training volumes, one of them for validation.
+        n_test: volumes to score.
         variants: some of dice_ce, topology.
-        grid: knobs of the post-processing and the values to try, as for tune_postprocessing.py.
+        grid: parameters of the post-processing and the values to try, as for tune_postprocessing.py.
         options: further options of the bundle for all trainings, for example "{loss#every#betti: 8, seed: 1}".
     """
     variants = chosen(variants, list(VARIANTS))
@@ -92,25 +91,25 @@ def experiment(
 
 
 def _predict(images: object, model_dir: Path, folder: Path) -> None:
-    """Probabilities of the images as TIFFs of 0 to 255; those that are there and of these weights stay."""
+    """Predict the images as TIFFs of 0 to 255; existing predictions of the same weights are kept."""
     files = {"dataset_dir": images, "checkpoint": model_dir / "model_final.pt", "output_dir": folder}
     run_bundle(BUNDLE, "inferring", ["inference", "probabilities"], **SMALL | files)
 
 
 def _tune(probabilities: Path, labels: Path, file: Path, grid: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """The post-processing that is best for some probabilities."""
+    """Return the best post-processing for some probabilities."""
     run_python("scripts/tune_postprocessing.py", probabilities, labels, output=file, rounds=1, grid=dict(grid))
     return {key.rpartition("#")[2]: value for key, value in json.loads(file.read_text()).items()}
 
 
 def _score(probabilities: Path, labels: Path, knobs: Mapping[str, float], file: Path) -> dict[str, float]:
-    """Mean scores of post-processed probabilities; written to ``file``, too."""
+    """Return the mean scores of post-processed probabilities, and write them to ``file``."""
     postprocess = PostprocessSurfaced("pred", **knobs)
     cases = {}
     for path in sorted(probabilities.glob("*.tif")):
         mask = postprocess({"pred": read_volume(path).array[None]})["pred"][0]
         cases[path.stem] = score_volume(mask, read_volume(labels / path.name).array)
-    # A dimension without any feature has no F1, which is NaN.
+    # F1 is NaN for a dimension without features.
     mean = {column: float(np.nanmean([case[column] for case in cases.values()])) for column in COLUMNS}
     content = {"postprocessing": dict(knobs), "cases": cases, "mean": mean}
     write_whole(file, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))

@@ -141,7 +141,7 @@ def _copy_weights(path: Path, bundle: Path) -> None:
 
 
 def _list_large_files(bundle: Path, url: str) -> None:
-    """Write the list that ``python -m monai.bundle download_large_files`` reads."""
+    """Write the list for ``python -m monai.bundle download_large_files``."""
     lines = ["large_files:"]
     for path in sorted(path for path in bundle.rglob("*") if path.is_file() and path.stat().st_size > LARGE):
         name = path.relative_to(bundle).as_posix()

@@ -1,4 +1,4 @@
-"""Damage files of every format at random, and compare what is read with independent readers."""
+"""Fuzz the readers of all formats, and compare them with independent readers."""
 
 import sys
 import tempfile
@@ -11,19 +11,19 @@ from scripts.fuzzing.campaign import MODULES, load, run
 def fuzz_readers(
     *formats: str, mutations: int = 300, seed: int = 0, only: int | None = None, folder: str | None = None
 ) -> None:
-    """Read whole files, then damaged copies: bits flipped, bytes cut or added, fields of the header changed.
+    """Read whole files, then damaged copies: bits flipped, bytes removed or added, header fields changed.
 
-    Each must be read exactly as another library reads it, or be refused in one line that names it. Prints a line for
-    each format and what to do to see a finding again; exits with 1 if there is one.
+    Each must be read exactly as by another library, or be refused with one line that names it. Prints a line for each
+    format, and how to reproduce findings; exits with 1 if there are any.
 
     Example: python scripts/fuzz_readers.py nifti nrrd --mutations 300 --seed 1
 
     Args:
         formats: some of tiff, nifti, nrrd, metaimage, dicom, ome_zarr. By default all whose packages are installed.
-        mutations: damaged files of each format.
-        seed: of the random numbers; another seed, other damage.
-        only: the number of one mutation, to see it again; 0 are the whole files.
-        folder: where the files of findings stay. By default a new folder among the temporary files.
+        mutations: damaged files per format.
+        seed: of the random numbers.
+        only: number of one mutation, to reproduce it; 0 stands for the whole files.
+        folder: where the files of findings are kept. By default a new temporary folder.
     """
     if unknown := [name for name in formats if name not in MODULES]:
         sys.exit(f"error: found the format {unknown[0]!r}, expected some of {', '.join(MODULES)}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make Kaggle notebooks that run without internet, and the dataset that they need."""
+"""Make Kaggle notebooks that run without internet, and their dataset."""
 
 import json
 import re
@@ -30,18 +30,18 @@ def make_kaggle_notebook(
 ) -> Path:
     """Write <output>/<name>-dataset/, <name>-inference/ and <name>-training/, ready for Kaggle's command line.
 
-    The dataset holds the bundle's zip and, with --wheels True, the packages that Kaggle's image lacks. The notebooks
-    hold cells and no output. See docs/kaggle.md for what to do with them.
+    The dataset contains the bundle's zip and, with --wheels True, the packages that Kaggle's image lacks. The notebooks
+    contain no output. See docs/kaggle.md for how to use them.
 
     Example: python scripts/make_kaggle_notebook.py vesuvius --weights models/model.pt --wheels True --user jane
 
     Args:
         name: vesuvius or liver.
-        output: folder to write to; what an earlier call made there is replaced.
-        weights: as for scripts/export_bundle.py; without any, those that a training notebook made are taken.
+        output: folder to write to; the results of an earlier call are replaced.
+        weights: as for scripts/export_bundle.py; without any, inference uses those of the training notebook.
         variant: the override file that the weights were trained with, as for scripts/export_bundle.py.
-        wheels: download the wheels; else wheels/ holds their list alone.
-        python: version of Kaggle's Python.
+        wheels: whether to download the wheels; otherwise wheels/ contains only their list.
+        python: Kaggle's Python version.
         user: your name on Kaggle.
         competition: the last part of its address; known for vesuvius.
 
@@ -49,13 +49,13 @@ def make_kaggle_notebook(
         the output folder.
 
     Raises:
-        DataError: an unknown name, weights that do not fit, or a folder with something else in the way.
+        DataError: an unknown name, unsuitable weights, or a folder with other contents.
     """
     if name not in BUNDLES:
         raise DataError.of(f"notebook {name}", "no such name", " or ".join(BUNDLES))
     if not re.fullmatch(r"3\.\d\d", str(python)):
         raise DataError.of(f"python {python}", "no version of Python", "one such as 3.12; 3.10 is written \"'3.10'\"")
-    from scripts.export_bundle import export_bundle  # slow to load from here on: not for --help
+    from scripts.export_bundle import export_bundle  # slow to import, not needed for --help
     from scripts.kaggle.wheels import download, requirements
 
     folder, bundle = Path(str(output)), BUNDLES[name]

@@ -21,38 +21,38 @@ def scroll(
     """Make cubes of a papyrus scroll: TIFF stacks in the layout of Kaggle's Vesuvius surface detection.
 
     Writes train_images/, train_labels/ and train.csv, the same for test, and held_out.json, a list of the test cases
-    with their labels. The same arguments give the same files again.
+    with their labels. The same arguments give the same files.
 
     Example: python scripts/make_phantoms.py scroll --output phantoms/scroll --n_train 6 --size 128
 
     Args:
-        output: a new or an empty folder.
+        output: a new or empty folder.
         n_train: number of training cases.
         n_test: number of held-out cases.
         size: edge of a cube in voxels, at least 16.
-        seed: another seed makes other scrolls.
+        seed: determines the scrolls.
         pitch: mean distance between windings in voxels.
-        ignore: share of unlabelled voxels within the border; real data have about half.
+        ignore: fraction of unlabelled voxels within the border; about half in real data.
     """
     options = {"n_train": n_train, "n_test": n_test, "size": size, "seed": seed, "pitch": pitch, "ignore": ignore}
     return _write("scroll", output, options)
 
 
 def abdomen(output: str, n_train: int = 8, n_test: int = 2, size: int = 96, slices: int = 24, seed: int = 0) -> Path:
-    """Make CT volumes of an abdomen with liver and tumours: NIfTI files under the names of LiTS.
+    """Make CT volumes of an abdomen with liver and tumours: NIfTI files with LiTS names.
 
     Writes volume-000.nii.gz, segmentation-000.nii.gz, ..., the held-out cases in test/, and held_out.json, a list of
-    those. The same arguments give the same files again.
+    those. The same arguments give the same files.
 
     Example: python scripts/make_phantoms.py abdomen --output phantoms/abdomen --n_train 6 --size 128 --slices 32
 
     Args:
-        output: a new or an empty folder.
+        output: a new or empty folder.
         n_train: number of training cases.
         n_test: number of held-out cases.
-        size: rows and columns of a slice, at least 32; a patient is as large on any grid.
-        slices: slices of a volume, at least 4.
-        seed: another seed makes other patients.
+        size: rows and columns of a slice, at least 32; the size in mm does not depend on it.
+        slices: slices per volume, at least 4.
+        seed: determines the patients.
     """
     options = {"n_train": n_train, "n_test": n_test, "size": size, "slices": slices, "seed": seed}
     return _write("abdomen", output, options)
@@ -62,14 +62,14 @@ def zarr(output: str, size: int = 512, seed: int = 9, pitch: float = 14.0) -> Pa
     """Make one large cube of a papyrus scroll as OME-Zarr, for scripts/predict_scroll.py.
 
     Writes scroll.zarr and label.zarr (0 background, 1 recto, 2 the unlabelled border). The same arguments give the same
-    files again. 512 voxels take about a minute and 4 GB of memory.
+    files. 512 voxels take about a minute and 4 GB of memory.
 
     Example: python scripts/make_phantoms.py zarr --output phantoms/zarr --size 256
 
     Args:
-        output: a new or an empty folder.
+        output: a new or empty folder.
         size: edge of the cube in voxels, at least 16.
-        seed: another seed makes another scroll; in this one, part of the cube lies outside the scroll.
+        seed: determines the scroll; with the default, part of the cube is outside of the scroll.
         pitch: mean distance between windings in voxels.
     """
     return _write("zarr", output, {"size": size, "seed": seed, "pitch": pitch})
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def _writer(kind: str) -> Callable[..., Path]:
-    """What makes them; slow to load: not for --help."""
+    """Import the writer of a kind of phantom, which is slow and not needed for --help."""
     if kind == "zarr":
         try:
             from scripts.phantoms.whole_scroll import write_zarr_scroll

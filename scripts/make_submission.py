@@ -1,4 +1,4 @@
-"""Turn folders of predictions into what the competitions accept, and check it by decoding it again."""
+"""Write predictions in the competitions' submission formats, and verify them by decoding."""
 
 from scripts.command_line import command_line
 
@@ -15,18 +15,18 @@ def liver(
 ) -> None:
     """Write the CSV of the liver competition: a run-length code for each slice of each predicted volume.
 
-    The mask is liver and tumour together (label > 0). Slices are those along the last axis of the file as it is stored
-    (k of a NIfTI), whatever its orientation; their rows are the first axis and their columns the second, as nibabel
-    gives them, and pixels are counted down the columns from 1. A slice without liver is "1 0".
+    The mask is liver and tumour together (label > 0). Slices are those along the last axis of the file as stored (k of
+    a NIfTI), whatever its orientation; rows are the first axis and columns the second, as in nibabel, and pixels are
+    numbered column by column from 1. A slice without liver is "1 0".
 
     Example: python scripts/make_submission.py liver eval/predictions --id_template "{number:03d}_{slice}"
 
     Args:
-        predictions: folder of label maps, one a volume, as inference writes them.
+        predictions: folder of label maps, one per volume, as written by inference.
         output: the CSV to write, with the columns id and rle.
-        id_template: {volume} is the file's name without ending, {number} the number it ends in, {slice} the slice.
+        id_template: {volume} is the file name without suffix, {number} its trailing number, {slice} the slice.
         first_slice: number of the first slice.
-        transpose: take the second axis for the rows instead.
+        transpose: whether rows are the second axis instead.
     """
     write_liver(
         str(predictions), str(output), id_template=str(id_template), first_slice=first_slice, transpose=transpose
@@ -39,7 +39,7 @@ def vesuvius(predictions: str, output: str = "submission.zip") -> None:
     Example: python scripts/make_submission.py vesuvius eval/predictions --output submission.zip
 
     Args:
-        predictions: folder of masks, one multi-page TIFF a volume, as inference writes them.
+        predictions: folder of masks, one multi-page TIFF per volume, as written by inference.
         output: the zip to write.
     """
     write_vesuvius(str(predictions), str(output))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Predict a whole scroll: OME-Zarr in, OME-Zarr out."""
+"""Predict a whole scroll, from OME-Zarr to OME-Zarr."""
 
 import json as json_format
 import logging
@@ -41,14 +41,14 @@ def predict_scroll(
 ) -> None:
     """Predict the surface in a scroll of any size, on this machine or on a Dask cluster.
 
-    Run it again to go on after an interruption: only what is missing is computed; an output of another input, other
-    weights or settings is refused. Progress goes to stderr, a summary in JSON to stdout. Exits with 1 if a block could
-    not be predicted; the others are finished all the same.
+    Run the command again to continue after an interruption: only missing parts are computed; an existing output of
+    another input, other weights or settings is refused. Progress is shown on stderr, a summary is printed as JSON on
+    stdout. Exits with 1 if a block could not be predicted; the others are finished nevertheless.
 
     Paths may be local or URLs: gs://, s3:// (pip install s3fs), https:// (input only).
 
-    With --plan True, nothing is predicted: what it would cost is printed, in JSON. Reads no more than the input's
-    metadata, and not even that with --shape; needs no weights.
+    With --plan True, nothing is predicted; the expected cost is printed as JSON. This only reads the input's metadata
+    (with --shape not even these), and needs no weights.
 
     Example: python scripts/predict_scroll.py --input s3://bucket/scroll.zarr --output gs://mine/surface.zarr
 
@@ -56,26 +56,27 @@ def predict_scroll(
         input: OME-Zarr image or zarr array (version 2 or 3), uint8, axes in any order; those of the output are z, y, x.
         output: OME-Zarr 0.5 to write.
         bundle: folder of the bundle.
-        checkpoint: the weights, or several with commas between, whose mean is taken; by default models/model.pt.
-        config: names of configurations in the bundle, later ones over earlier ones: inference,quickstart.
-        region: z0:z1,y0:y1,x0:x1 in voxels: predict this part alone, with the values that it has in the whole.
+        checkpoint: the weights, or several files separated by commas, whose predictions are averaged; by default
+            models/model.pt.
+        config: names of configurations in the bundle; later ones override earlier ones: inference,quickstart.
+        region: z0:z1,y0:y1,x0:x1 in voxels: predict only this part, with the same values as in the whole.
         output_kind: probability (0 to 255) or mask (0 and 1).
         threshold: probability above which a voxel of a mask is 1; 0.5 by default.
         scheduler: tcp://... of a Dask cluster whose workers have this repository on their PYTHONPATH.
-        workers: processes on this machine; by default one for each GPU, else one for every 4 cores.
-        threads: windows that a worker without a GPU predicts at a time; by default its share of the cores.
-        batch_size: windows that a GPU predicts at a time; by default the bundle's.
+        workers: processes on this machine; by default one per GPU, or else one per 4 cores.
+        threads: windows that a worker without a GPU predicts in parallel; by default its share of the cores.
+        batch_size: windows per call of the network on a GPU; by default the bundle's.
         block: z,y,x of a task in voxels, multiples of the shard; by default chosen by memory and number of workers.
         chunk: edge of the output's chunks in voxels.
         shard: edge of the output's shards in voxels; by default 512, less for small volumes.
-        overwrite: begin anew where a prediction is there, instead of going on with it.
-        same_input: go on although size, time or content of the input's chunks changed: it was copied without its times,
-            or chunks that could not be read were repaired.
-        json: a file to write the summary to as well.
+        overwrite: replace an existing prediction instead of continuing it.
+        same_input: continue although size, time or content of the input's chunks changed, for example because it was
+            copied without times, or unreadable chunks were repaired.
+        json: a file to which the summary is also written.
         plan: print blocks, windows, reads, requests, writes and memory instead of predicting.
-        shape: z,y,x of a volume in voxels, instead of an input to plan for; its chunks are taken to be 128^3.
+        shape: z,y,x of a volume in voxels, to plan without an input; its chunks are assumed to be 128^3.
         memory_gb: of each worker, to plan for; by default its share of this machine's.
-        voxels_per_second: of one worker, to plan for, as progress and summary tell; adds the hours.
+        voxels_per_second: of one worker, to plan for, as shown by progress and summary; adds the hours.
     """
     try:
         from custom.scroll.costs import Layout
@@ -115,7 +116,7 @@ def predict_scroll(
 
 
 def _check_threshold(kind: str, threshold: float | None) -> float | None:
-    """The threshold of a mask; None for probabilities."""
+    """Return the threshold of a mask; None for probabilities."""
     if kind not in KINDS:
         sys.exit(f"error: output_kind: found {kind!r}, expected one of {', '.join(KINDS)}")
     if kind == "probability":
@@ -129,7 +130,7 @@ def _check_threshold(kind: str, threshold: float | None) -> float | None:
 
 
 def _check_unread(scheduler: str | None, workers: int | None, **of_plans: Any) -> None:
-    """Options that a prediction would leave unread."""
+    """Raise for options that a prediction does not use."""
     for name, value in of_plans.items():
         if value is not None:
             sys.exit(f"error: {name}: found {value!r} without --plan True, which alone reads it")

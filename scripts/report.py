@@ -1,4 +1,4 @@
-"""One page about one or several runs: settings, curves, scores, time and memory, pictures."""
+"""Write a page about one or several runs: settings, curves, scores, time, memory and pictures."""
 
 import sys
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from custom.system.files import write_whole
 
 
 def report(*runs: str, output: str = "report.html", goals: dict[str, float] | None = None) -> None:
-    """Write one HTML page for a run or for several side by side, and print the table of their scores.
+    """Write one HTML page about a run or several runs side by side, and print the table of their scores.
 
-    Reads what a run leaves in its folder: run.json (settings, versions, commit), metrics.csv (curves, time, memory),
-    cases.csv (a score per volume) and panels/ (pictures). The page carries its pictures in itself and opens without a
-    network. Runs that have no scores in common, as those of the two bundles, are told about one after the other.
+    Reads a run's folder: run.json (settings, versions, commit), metrics.csv (curves, time, memory), cases.csv (scores
+    per volume) and panels/ (pictures). The page contains its pictures and works offline. Runs without scores in common,
+    such as those of the two bundles, are shown one after the other.
 
-    Exits with 1 if a goal is missed or a folder holds no run.
+    Exits with 1 if a goal is missed or a folder contains no run.
 
     Example: python scripts/report.py bundles/liver_tumor_2d/eval/20260101_120000 --output report.html
 
@@ -25,7 +25,7 @@ def report(*runs: str, output: str = "report.html", goals: dict[str, float] | No
         runs: folders of runs, as given to --output_dir.
         output: the HTML file to write.
         goals: smallest mean that each named score must reach, for example "{'held_out/surface_dice': 0.8}"; without a
-            run's name it holds for all of them.
+            run's name it applies to all runs.
     """
     if not runs:
         sys.exit("error: found no run folder on the command line, expected at least one")
@@ -47,7 +47,7 @@ def report(*runs: str, output: str = "report.html", goals: dict[str, float] | No
 
 
 def _mean_scores(run: Run, goals: dict[str, float]) -> list[dict[str, str]]:
-    """A row a score: its mean, lowest and highest over the volumes for which it is defined."""
+    """A row per score: mean, lowest and highest over the volumes for which it is defined."""
     rows = []
     for score, values in run.scores().items():
         found = spread(values)
@@ -66,7 +66,7 @@ def _mean_scores(run: Run, goals: dict[str, float]) -> list[dict[str, str]]:
 
 
 def _is_for(goal: str, row: dict[str, str]) -> bool:
-    """Whether a goal's name, that of a score or of a run and a score, is for a row."""
+    """Whether a goal, named by a score or by a run and a score, applies to a row."""
     return f"/{row['run']}/{row['score']}".endswith(f"/{goal}")
 
 

@@ -1,4 +1,4 @@
-"""Scores of predicted volumes against labels, as the competitions compute them."""
+"""Score predicted volumes against labels, as the competitions do."""
 
 import json as json_format
 import math
@@ -14,8 +14,8 @@ from custom.system.files import write_whole
 def vesuvius(predictions: str, labels: str, json: str | None = None, processes: int | None = None) -> None:
     """Official score of the Vesuvius surface detection: TopoScore, SurfaceDice@2 and VOI of two folders of TIFFs.
 
-    Prints a table of the volumes, of the scrolls (where train.csv lies in or beside the folder of labels) and in total.
-    Every label needs its prediction.
+    Prints a table by volume, by scroll (if train.csv is in or beside the folder of labels) and in total. Every label
+    needs a prediction.
 
     Example: python scripts/score.py vesuvius eval/predictions data/train_labels --json scores.json
 
@@ -23,7 +23,7 @@ def vesuvius(predictions: str, labels: str, json: str | None = None, processes: 
         predictions: folder of <id>.tif, 0 background, anything else surface.
         labels: folder of <id>.tif, 0 background, 1 surface, 2 ignored.
         json: also write {"cases": {id: {"score", "toposcore", "surface_dice", "voi_score"}}, "mean": {...}} here.
-        processes: octants scored at the same time; by default as many as cores and free memory allow.
+        processes: octants scored in parallel; by default as many as cores and free memory allow.
     """
     from custom.metrics.vesuvius_metric import score_folders
 
@@ -54,7 +54,7 @@ def _show(scores: dict[str, Any], table: str, path: str | os.PathLike | None) ->
 
 
 def _without_nan(value: Any) -> Any:
-    """Undefined scores become null: NaN is not JSON."""
+    """Replace undefined scores by null, since JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

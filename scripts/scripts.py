@@ -1,7 +1,7 @@
-"""The package ``scripts`` as ``python scripts/score.py`` sees it, which looks for modules in this folder alone.
+"""The package ``scripts`` for ``python scripts/score.py``, which looks for modules in this folder only.
 
-Importing it, as every script does first, makes the repository's packages importable without an installation. Where the
-repository's root is on Python's path, the folder itself is the package and this file is not read.
+Every script imports it first, which makes the repository's packages importable without an installation. If the
+repository's root is on Python's path, the folder itself is the package and this file is not used.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Many training items and many steps of both bundles, to see that nothing ends a long run."""
+"""Soak test of both bundles: many training items and many steps."""
 
 import sys
 import tempfile
@@ -11,20 +11,21 @@ BUNDLES = ("vesuvius_surface_3d", "liver_tumor_2d")
 
 
 def soak(items: int = 10_000, steps: int = 2000, num_workers: int = 2, size: int = 48) -> None:
-    """Run the augmentation and the training of both bundles' train.json on phantoms and on volumes at their worst.
+    """Run augmentation and training of both bundles' train.json on phantoms and on extreme volumes.
 
-    Saturated, constant, empty, wholly ignored, of one labelled voxel, thinner than a patch: after every transform of
-    each item, values have to be finite, within the range of what was given, and labels known. Then train.json runs as
-    it is, with all losses, handlers, validations and checkpoints, but with a network of one layer and small patches.
+    The volumes are saturated, constant, empty, completely ignored, with a single labelled voxel, or thinner than a
+    patch. After every transform of each item, values must be finite and within the input's range, and labels valid.
+    Then train.json runs with all losses, handlers, validations and checkpoints, but with a network of one layer and
+    small patches.
 
-    Exits with 1 if there is any fault, after naming them.
+    Exits with 1 if there is any fault, after listing them.
 
     Example: OMP_NUM_THREADS=1 python scripts/soak.py --items 10000 --steps 2000
 
     Args:
         items: training items of each bundle.
         steps: optimizer steps of each bundle.
-        num_workers: processes that make batches in the training.
+        num_workers: worker processes of the training's loader.
         size: edge of the cubes, rows and columns of the slices.
     """
     from scripts.soaking.chain import run_chain

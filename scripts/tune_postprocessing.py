@@ -1,4 +1,4 @@
-"""Thresholds and sizes of the surface's post-processing, chosen on validation volumes by the official score."""
+"""Choose the surface's post-processing on validation volumes by the official score."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from custom.system.files import write_whole
 from custom.transforms.postprocessing import PostprocessSurfaced
 
 COMPONENT = "surface_postprocessing"
-"""The entry of the bundle's configurations that has the knobs."""
+"""The entry of the bundle's configurations with the parameters."""
 
 START = {
     "threshold_low": 0.5,
@@ -42,7 +42,7 @@ GRID = {
     "max_hole_area": [0, 100, 400, 1600],
     "max_cavity_voxels": [0, 100, 1000],
 }
-"""Tried in this order, each with the best of the others; a tie keeps what stands."""
+"""Tried in this order, each with the best values of the others; a tie keeps the current value."""
 
 
 def tune(
@@ -55,11 +55,11 @@ def tune(
     parts: Sequence[str] = PARTS,
     processes: int | None = None,
 ) -> None:
-    """Search the knobs of the post-processing one after the other, and write the best as an override file.
+    """Optimise the post-processing's parameters one after the other, and write the best as an override file.
 
-    The knobs are those of custom.transforms.PostprocessSurfaced. Every setting is scored on all volumes; the official
-    score takes about a minute for 320^3, so a search over a few volumes takes hours. Use validation volumes: the
-    network is too sure of itself on those it was trained on.
+    The parameters are those of custom.transforms.PostprocessSurfaced. Every setting is scored on all volumes; the
+    official score takes about a minute for 320^3, so a search over a few volumes takes hours. Use validation volumes,
+    since the network is overconfident on training volumes.
 
     Example: python scripts/tune_postprocessing.py eval/probabilities data/train_labels --output postprocessing.json
 
@@ -67,11 +67,12 @@ def tune(
         probabilities: folder of <id>.tif (uint8, 0 to 255 for 0 to 1) or <id>.npy (the same, or floating-point 0 to 1).
         labels: folder with <id>.tif of 0 background, 1 surface, 2 ignored, for each of them.
         output: the JSON file to write, to be appended to --config_file.
-        rounds: how often all knobs are gone through; it ends earlier if a round changes nothing.
-        start: knobs to begin with, for example "{threshold_low: 0.3}"; the others begin with a threshold of 0.5 alone.
-        grid: values to try, for example "{closing_radius: [0, 2, 3]}"; knobs that are not in it keep their start.
-        parts: what counts, for example "[surface_dice, voi_score]" for a quick search without topology.
-        processes: octants scored at the same time; by default as many as cores and free memory allow.
+        rounds: number of passes over all parameters; ends earlier if a pass changes nothing.
+        start: initial parameters, for example "{threshold_low: 0.3}"; by default only a threshold of 0.5.
+        grid: values to try, for example "{closing_radius: [0, 2, 3]}"; other parameters keep their initial value.
+        parts: parts of the score to optimise, for example "[surface_dice, voi_score]" for a quick search without
+            topology.
+        processes: octants scored in parallel; by default as many as cores and free memory allow.
     """
     check_parts(parts)
     cases = _cases(Path(str(probabilities)), Path(str(labels)))

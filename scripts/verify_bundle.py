@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check a bundle, a folder or a zip, as the model zoo checks what is handed in, and run it."""
+"""Check a bundle (folder or zip) like the model zoo does, and run it."""
 
 import sys
 import tempfile
@@ -15,19 +15,19 @@ from custom.errors import DataError
 def verify_bundle(path: str, quick: bool = False, offline: bool = False) -> bool:
     """Print a line for each check, ok or failed. Exits with 1 if one failed.
 
-    First come the checks that run nothing of the bundle: paths in the zip, checksums, metadata, configurations,
-    weights. Only if all of these pass is the bundle's code run: it predicts, trains and evaluates on phantoms, from an
-    empty folder without a PYTHONPATH, and its network is checked against the metadata and exported. A zip is unpacked
-    into a temporary folder, and nothing is written elsewhere.
+    The first checks run no code of the bundle: paths in the zip, checksums, metadata, configurations, weights. Only if
+    all of these pass, the bundle's code is run: it predicts, trains and evaluates on phantoms, from an empty folder
+    without PYTHONPATH, and its network is checked against the metadata and exported. A zip is unpacked into a temporary
+    folder, and nothing is written elsewhere.
 
-    The code of a bundle can do whatever you can do. Look at its scripts/ first if you do not know whom it is from.
+    The code of a bundle can do anything that you can do. Look at its scripts/ first if you do not trust its source.
 
     Example: python scripts/verify_bundle.py dist/liver_tumor_2d_v0.1.0.zip
 
     Args:
-        path: the bundle's folder or zip; SHA256SUMS beside it is compared.
-        quick: run nothing of the bundle.
-        offline: do not look for the official schema of the metadata.
+        path: the bundle's folder or zip; compared with SHA256SUMS in the same folder.
+        quick: run no code of the bundle.
+        offline: do not download the official schema of the metadata.
 
     Returns:
         whether all passed.
@@ -43,7 +43,7 @@ def verify_bundle(path: str, quick: bool = False, offline: bool = False) -> bool
 
 
 def _results(path: Path, temporary: Path, quick: bool, offline: bool) -> Iterator[tuple[str, bool, str]]:
-    from scripts.bundles.checks import CHECKS, Source  # slow to load: not for --help
+    from scripts.bundles.checks import CHECKS, Source  # slow to import, not needed for --help
 
     try:
         source = Source(*_opened(path, temporary), offline)
@@ -55,7 +55,7 @@ def _results(path: Path, temporary: Path, quick: bool, offline: bool) -> Iterato
     for name, check in CHECKS.items():
         try:
             yield name, True, check(source)
-        except Exception as error:  # a file that is not what it should be can raise anything
+        except Exception as error:  # an unsuitable file can raise anything
             passed = False
             kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
             yield name, False, kind + " ".join(str(error).split())
@@ -86,13 +86,13 @@ def _opened(path: Path, temporary: Path) -> tuple[Path, dict[str, str]]:
         if path.name in sums and sha256(path) != sums[path.name]:
             raise DataError.of(path, "another content", f"the checksum in {path.absolute().parent / SUMS}")
         folder = unpack(path, temporary / "bundle")
-        # a zip's own checksum says all; those of files may be of a later version's
+        # the zip's checksum suffices; those of files may be of a later version
         return folder, {} if path.name in sums else _below(folder, sums)
     raise DataError.of(path, "no folder and no zip", "an exported bundle")
 
 
 def _below(folder: Path, sums: dict[str, str]) -> dict[str, str]:
-    """The checksums of a folder's files, by their path in it."""
+    """The checksums of a folder's files, by relative path."""
     prefix = f"{folder.absolute().name}/"
     return {name.removeprefix(prefix): value for name, value in sums.items() if name.startswith(prefix)}
 

@@ -1,1 +1,1 @@
-"""Sections of scripts/benchmark.py, one a file; each has ``run(device) -> list[Row]``."""
+"""Sections of scripts/benchmark.py, one per file; each has ``run(device) -> list[Row]``."""

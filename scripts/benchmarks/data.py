@@ -28,12 +28,12 @@ from custom.transforms import RandWarpd
 from .measure import LIVER, SURFACE, Row, attempt, by, interleaved, once, read_config, show_seconds
 
 ROTATE, SCALE, ELASTIC_VOXELS = 0.26, 0.1, 4
-"""Radians, share, voxels: what the surface bundle trains with."""
+"""Radians, fraction, voxels: the surface bundle's settings."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much work is measured; the tests run less of it."""
+    """Amounts of work; tests use smaller ones."""
 
     scroll: int = 320
     patch: tuple[int, int, int] = (72, 136, 136)
@@ -59,7 +59,7 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
 
 
 def patches(case: dict[str, str], sizes: Sizes) -> list[Row]:
-    """A random patch of image and label, out of the cache and out of the TIFFs."""
+    """Time of a random patch of image and label, from the cache and from TIFF files."""
     cache_dir = Path(case["image"]).parent / "patches"
     cache = VolumeCache(cases=[case], cache_dir=cache_dir, modality="scroll", progress=False)
     dataset = PatchDataset(data=cache, patch_size=sizes.patch, seed=0)
@@ -77,7 +77,7 @@ def patches(case: dict[str, str], sizes: Sizes) -> list[Row]:
 
 
 def slices(case: dict[str, str], sizes: Sizes) -> list[Row]:
-    """A random slice out of the cache, and out of the .nii.gz."""
+    """Time of a random slice, from the cache and from .nii.gz files."""
     cache_dir = Path(case["image"]).parent / "slices"
     volume = VolumeCache(cases=[case], cache_dir=cache_dir, modality="ct", progress=False)[0]
     n, rng = len(volume.image), np.random.default_rng(0)
@@ -93,9 +93,9 @@ def slices(case: dict[str, str], sizes: Sizes) -> list[Row]:
 
 
 def steps(bundle: str, case: dict[str, str], sizes: Sizes) -> list[Row]:
-    """A training step on batches of a bundle's own dataset, augmented and with its targets, as the loader feeds it.
+    """Time of a training step on augmented batches of a bundle's dataset and loader.
 
-    The step is a pause: as with a GPU, it leaves the cores to the loader.
+    The step itself is a pause, which leaves the CPU to the loader, as training on a GPU does.
     """
     parser = read_config(bundle, "train")
     cases = [{**case, "id": str(i), "group": str(i)} for i in range(2)]
@@ -103,7 +103,7 @@ def steps(bundle: str, case: dict[str, str], sizes: Sizes) -> list[Row]:
     items = {"patch_size": list(sizes.patch)} if bundle == SURFACE else {"slice_size": [sizes.ct, sizes.ct]}
     parser.update({**options, "cache#progress": False, **items})
     dataset, batch_size = parser.get_parsed_content("train#dataset"), parser.get_parsed_content("batch_size")
-    # A copy each: what draws an item's random numbers serves one loader at a time.
+    # One copy per loader, since the transform's random state cannot be shared.
     loaders = [StreamLoader(dataset=deepcopy(dataset), batch_size=batch_size, num_workers=n) for n in (0, 2)]
     by_thread, by_processes = (_seconds_per_step(loader, sizes) for loader in loaders)
     what = f"step of {sizes.step_seconds:g} s on batches of {bundle}"
@@ -114,7 +114,7 @@ def steps(bundle: str, case: dict[str, str], sizes: Sizes) -> list[Row]:
 
 
 def _seconds_per_step(loader: StreamLoader, sizes: Sizes) -> float:
-    """Mean of some steps, once the loader has made batches ahead."""
+    """Mean over some steps, after the loader has prefetched."""
     with closing(iter(loader)) as batches:
         next(batches)
         time.sleep(2 * sizes.step_seconds)
@@ -122,7 +122,7 @@ def _seconds_per_step(loader: StreamLoader, sizes: Sizes) -> float:
 
 
 def warp(sizes: Sizes) -> list[Row]:
-    """Rotation, scaling and elastic deformation: in one resampling, and one after another."""
+    """Rotation, scaling and elastic deformation: in one resampling, or one after another."""
     image, label = scroll_phantom(seed=0, index=0, size=max(sizes.patch))
     item = {
         key: torch.from_numpy(array[: sizes.patch[0], : sizes.patch[1], : sizes.patch[2]].copy())[None]
@@ -134,7 +134,7 @@ def warp(sizes: Sizes) -> list[Row]:
 
 
 def _scroll_case(folder: Path, size: int) -> dict[str, str]:
-    """A cube and its label as LZW TIFFs; an eighth is computed and mirrored, which is 8 times faster."""
+    """A cube and its label as LZW TIFFs; an eighth is computed and mirrored, to save time."""
     arrays = scroll_phantom(seed=0, index=0, size=size // 2)
     paths = {"image": folder / "scroll.tif", "label": folder / "scroll_label.tif"}
     for path, array in zip(paths.values(), arrays, strict=True):
@@ -165,7 +165,7 @@ def _our_warp() -> RandWarpd:
 
 
 def _monai_chain() -> Compose:
-    """The same ranges. A field as smooth as our splines needs a sigma of 18 voxels; one of 8 costs a fraction."""
+    """MONAI's transforms with the same ranges. A deformation as smooth as ours needs a sigma of 18 voxels."""
     keys, same = ["image", "label"], {"mode": ["bilinear", "nearest"], "padding_mode": "border", "prob": 1.0}
     elastic = Rand3DElasticd(keys, sigma_range=(8, 8), magnitude_range=(ELASTIC_VOXELS, ELASTIC_VOXELS), **same)
     affine = RandAffined(keys, rotate_range=[ROTATE] * 3, scale_range=[SCALE] * 3, **same)
@@ -173,12 +173,12 @@ def _monai_chain() -> Compose:
 
 
 def _beside(ours: Callable[[], Any], theirs: Callable[[], Any], *, repeats: int) -> tuple[float, float]:
-    """Median seconds of one call of each; ours, the faster, is called 20 times at once."""
+    """Median seconds per call of each; ours, the faster one, is called 20 times per measurement."""
     a, b = interleaved([lambda: [ours() for _ in range(20)], theirs], repeats=repeats)
     return a / 20, b
 
 
 def _compared(what: str, ours: float, theirs: float, goal: str) -> Row:
-    """How many times as fast ours is, or as long, as the goal has it."""
+    """Row with the ratio of speeds or of times, depending on the goal."""
     ratio = theirs / ours if goal.startswith(">=") else ours / theirs
     return Row(what, show_seconds(ours), show_seconds(theirs), ratio, goal)

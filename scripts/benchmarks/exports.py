@@ -24,7 +24,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Sizes:
-    """One window of the scroll, one slice of the abdomen; tests take less of both."""
+    """One window of the scroll, one slice of the abdomen; tests use smaller ones."""
 
     shapes: Mapping[str, tuple[int, ...]] = field(
         default_factory=lambda: {SURFACE: (1, 1, 72, 136, 136), LIVER: (1, 1, 512, 512)}
@@ -86,7 +86,7 @@ def _network(name: str, shape: tuple[int, ...], overrides: dict[str, Any], folde
 
 
 def _with_statistics(network: nn.Module, spatial_dims: int) -> nn.Module:
-    """The network after it has seen some noise: with the first running statistics its logits are all but zero."""
+    """Return the network after some batches of noise; with initial running statistics all logits are almost zero."""
     network.train()
     with torch.no_grad():
         for _ in range(20):
@@ -113,7 +113,7 @@ def _export(network: nn.Module, configs: Path, overrides: dict[str, Any], folder
 
 
 def _as_inference_runs_it(copy: nn.Module, network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A copy of the network in the inferers' precision and order of memory."""
+    """Return a copy of the network in the precision and memory format of the inferers."""
     copy.load_state_dict(network.state_dict())
     copy.eval()
 

@@ -32,12 +32,12 @@ from custom.training.lr_schedules import build_schedule
 from .measure import SURFACE, Row, by, once, read_config, show_seconds, wait
 
 PATCHES = {"cpu": (1, 16, 48, 48), "cuda": (2, 72, 136, 136)}
-"""Batch and patch: the default ones on a GPU, smaller on a CPU, where the handlers weigh more."""
+"""Batch and patch: the defaults on a GPU, smaller ones on a CPU, where the share of the handlers is larger."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much work is measured; tests run less of it."""
+    """Amounts of work; tests use smaller ones."""
 
     patch: tuple[int, int, int, int] | None = None
     filters: int = 40
@@ -46,7 +46,7 @@ class Sizes:
 
 
 def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
-    """Training of the surface bundle's network, 31 million weights, with Dice + CE on one batch over and over."""
+    """Training of the surface bundle's network, 31 million weights, with Dice + CE on a repeated batch."""
     batch, *patch = sizes.patch or PATCHES[device.partition(":")[0]]
     data = {
         "image": torch.rand(batch, 1, *patch, device=device),
@@ -68,9 +68,9 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
 
 
 def seconds_per_step(trainers: list[SupervisedTrainer], device: str, repeats: int) -> list[float]:
-    """Shortest time of a step, of trainers that run in turns; what is done once a run does not count.
+    """Return the shortest time per step of each trainer; they run alternately, and start-up is not counted.
 
-    The shortest, because what other work on the machine adds differs by more than the handlers do.
+    The minimum, because interference by other programs varies more than the handlers cost.
     """
     stamps: list[float] = []
 
@@ -92,7 +92,7 @@ def seconds_per_step(trainers: list[SupervisedTrainer], device: str, repeats: in
 
 
 def make_trainer(device: str, data: dict, sizes: Sizes, folder: Path | None = None) -> SupervisedTrainer:
-    """A trainer of a few steps; with all handlers, writing into ``folder``, or with none."""
+    """Create a trainer of a few steps, with all handlers (writing into ``folder``) or with none."""
     config = read_config(SURFACE, "train", "loss_dice_ce")
     config["network_def"]["init_filters"] = sizes.filters
     network = config.get_parsed_content("network_def").to(device)
@@ -116,7 +116,7 @@ def make_trainer(device: str, data: dict, sizes: Sizes, folder: Path | None = No
 def all_handlers(
     network: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.nn.Module, folder: Path
 ) -> list:
-    """As in train.json, without what is not done in every step: validations and checkpoints."""
+    """Return the handlers of train.json, without validation and checkpoints, which do not run in every step."""
     EMA(network=network, optimizer=optimizer)
     schedule = build_schedule(optimizer=optimizer, total_steps=10**6)
     checkpoints = SimpleNamespace(seconds=1.0, size=0, wait=lambda: None)
@@ -132,7 +132,7 @@ def all_handlers(
 
 
 def checkpoint_times(trainer: SupervisedTrainer, folder: Path, device: str) -> tuple[float, float]:
-    """Seconds for which training stands still, and seconds until the file has its name."""
+    """Return the seconds for which a checkpoint stops training, and until it is written."""
     ema = EMA(network=trainer.network, optimizer=torch.optim.SGD(trainer.network.parameters()))
     objects = {"network": trainer.network, "ema": ema, "optimizer": trainer.optimizer}
     checkpoints = Checkpoints(folder=str(folder), objects=objects)

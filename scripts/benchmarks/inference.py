@@ -41,7 +41,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much work is measured; the tests do less of it."""
+    """Amounts of work; tests use smaller ones."""
 
     filters: int = 40
     roi: tuple[int, int, int] = (48, 96, 96)
@@ -51,20 +51,20 @@ class Sizes:
     patch: int = 32
     repeats: int = 2
     long: tuple[int, int, int] = (576, 408, 408)
-    """8 of the bundle's windows long."""
+    """(D, H, W), 8 of the bundle's windows long."""
     memory_roi: tuple[int, int, int] = (72, 136, 136)
     gpu_volume: tuple[int, int, int] = (320, 320, 320)
 
 
 def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
-    """Windows on the device; memory on the CPU in any case."""
+    """Windows on the device; memory always on the CPU."""
     set_determinism(seed=0)
     windows = (lambda: gpu(device, sizes)) if device.startswith("cuda") else (lambda: cpu(sizes))
     return attempt([("windows", windows), ("memory of a long volume", lambda: memory(sizes))])
 
 
 def cpu(sizes: Sizes) -> list[Row]:
-    """Voxels a second, masks, and time outside the network."""
+    """Voxels per second, masks, and time outside of the network."""
     network, volume = _taught(sizes)
     ours, theirs = _inferer(sizes.roi, sizes.overlap), _monai(sizes.roi, sizes.overlap)
     masks: dict[str, torch.Tensor] = {}
@@ -87,7 +87,7 @@ def cpu(sizes: Sizes) -> list[Row]:
 
 
 def gpu(device: str, sizes: Sizes) -> list[Row]:
-    """Each at the number of windows at a time that suits it best."""
+    """Each inferer with its best batch size."""
     network = _network(sizes.filters).to(device).eval()
     roi, overlap = _bundle_windows()
     volume = torch.rand(1, 1, *sizes.gpu_volume)
@@ -110,7 +110,7 @@ def gpu(device: str, sizes: Sizes) -> list[Row]:
 
 
 def memory(sizes: Sizes) -> list[Row]:
-    """Resident memory that a volume 8 windows long adds, result included, each in a process of its own."""
+    """Resident memory added by a volume 8 windows long, including the result, each in a separate process."""
     roi = sizes.memory_roi
     cases = {
         "a network that needs none": (*_bundle_windows(), 0, sizes.long),
@@ -125,20 +125,20 @@ def memory(sizes: Sizes) -> list[Row]:
 
 
 def _extra_memory(kind: str, roi: Sequence[int], overlap: Sequence[float], filters: int, shape: Sequence[int]) -> int:
-    """Largest resident memory during a prediction less that before it, in bytes."""
+    """Increase of the peak resident memory by a prediction, in bytes."""
     network = _network(filters).eval() if filters else _two_classes
     inferer = (_inferer if kind == "ours" else _monai)(roi, overlap)
     volume = torch.rand(1, 1, *shape)
-    inferer(volume[:, :, : roi[0], : roi[1], : roi[2]], network)  # what libraries set up once is of no account
+    inferer(volume[:, :, : roi[0], : roi[1], : roi[2]], network)  # warm-up of the libraries
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = peak_bytes()
     inferer(volume, network)
-    return max(1, peak_bytes() - before)  # nothing, where the warm-up left enough
+    return max(1, peak_bytes() - before)  # 0 if the warm-up left enough memory
 
 
 def _two_classes(windows: torch.Tensor) -> torch.Tensor:
-    """A network that needs no memory of its own."""
+    """A network that needs no memory itself."""
     return torch.cat([-windows, windows], dim=1)
 
 
@@ -149,7 +149,7 @@ def _network(filters: int) -> torch.nn.Module:
 
 
 def _taught(sizes: Sizes) -> tuple[torch.nn.Module, torch.Tensor]:
-    """A network that has learnt something of a phantom, and what it looks at."""
+    """A network trained briefly on a phantom, and its input."""
     image, label = scroll_phantom(seed=0, index=0, size=max(sizes.volume), ignore=0.0)
     grey, label = torch.from_numpy(image)[None, None] / 127.5 - 1, torch.from_numpy(label)[None, None]
     loss, random = MaskedDiceCELoss(), torch.Generator().manual_seed(0)
@@ -165,7 +165,7 @@ def _taught(sizes: Sizes) -> tuple[torch.nn.Module, torch.Tensor]:
 
 
 def _on_gpu(work: Callable[[int], None], batch: int) -> tuple[float, int]:
-    """Seconds, and bytes beyond what there was before."""
+    """Seconds, and additional bytes."""
     work(batch)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -174,7 +174,7 @@ def _on_gpu(work: Callable[[int], None], batch: int) -> tuple[float, int]:
 
 
 def _inferer(roi: Sequence[int], overlap: Sequence[float], batch: int = 1) -> Inferer:
-    """As the bundle has it."""
+    """Return the bundle's inferer."""
     return SlidingWindow(roi_size=roi, overlap=overlap, sw_batch_size=batch, activation="softmax", channels=[1])
 
 

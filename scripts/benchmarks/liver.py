@@ -25,7 +25,7 @@ from .measure import LIVER, Row, dice, interleaved, read_config, share_outside, 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much work is measured; tests run less of it."""
+    """Amounts of work; tests use smaller ones."""
 
     size: int = 512
     slices: int = 8
@@ -37,7 +37,7 @@ class Sizes:
 
 
 def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
-    """Time of a whole volume, its masks, and the share outside the network."""
+    """Time of a whole volume, its masks, and the fraction of time outside of the network."""
     with TemporaryDirectory() as folder:
         data = write_abdomens(Path(folder, "data"), n_train=4, n_test=1, size=sizes.size, slices=sizes.slices)
         parser = read_config(LIVER, "train")
@@ -78,7 +78,7 @@ def _inference(parser: ConfigParser, device: str, sizes: Sizes) -> list[Row]:
 
 
 def _trained(network: torch.nn.Module, volumes: VolumeCache, device: str, sizes: Sizes) -> torch.nn.Module:
-    """The network after a training on crops: one that is undecided about many voxels shows any rounding."""
+    """Return the network after training on crops, since an untrained one has many voxels near the threshold."""
     crop = (1, sizes.crop, sizes.crop)
     patches = PatchDataset(data=volumes, patch_size=crop, seed=0, foreground_share=0.7, transform=_windowed)
     loss = read_config(LIVER, "train").get_parsed_content("loss")

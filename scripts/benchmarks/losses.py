@@ -19,7 +19,7 @@ from custom.ops.target_layout import surface_target
 from .measure import Row, by, interleaved, show_seconds
 
 SHAPES = {"cpu": (1, 48, 96, 96), "cuda": (2, 72, 136, 136)}
-"""Batch and patch: the default ones on a GPU, smaller on a CPU."""
+"""Batch and patch: the defaults on a GPU, smaller ones on a CPU."""
 ITERATIONS = 3
 REPEATS = 7
 MAX_DISTANCE = 10.0
@@ -50,7 +50,7 @@ def run(device: str) -> list[Row]:
 
 
 def example(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Logits ``(B, 2, D, H, W)`` as of a network in mid-training, and their target ``(B, 3, D, H, W)``, float32."""
+    """Return logits ``(B, 2, D, H, W)`` as in mid-training, and their target ``(B, 3, D, H, W)``, float32."""
     batch, *space = shape
     random = np.random.default_rng(0)
     logits, targets = [], []
@@ -68,11 +68,11 @@ def _crop(volume: np.ndarray, space: tuple[int, ...]) -> np.ndarray:
 
 
 def saved_bytes(work: Callable[[], Any], without: Iterable[torch.Tensor] = ()) -> int:
-    """Bytes of all tensors but some that ``work()`` keeps for its backward pass; shared memory counts once."""
+    """Return the bytes of all tensors, except some, that ``work()`` saves for backward; shared memory counts once."""
     storages: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()  # held, so no address comes twice
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()  # so that addresses stay unique
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -1,4 +1,4 @@
-"""What the sections share: rows, timing two ways of doing the same work, the bundles' configurations."""
+"""Common parts of the sections: rows, timing, and the bundles' configurations."""
 
 import gc
 import platform
@@ -35,11 +35,11 @@ class Row:
     theirs: str
     ratio: float | None
     goal: str
-    """``">= 5"``, ``"<= 1.05"`` or empty where nothing is required."""
+    """``">= 5"``, ``"<= 1.05"``, or empty without a requirement."""
 
     @property
     def met(self) -> bool | None:
-        """Whether the ratio reaches the goal; ``None`` where nothing was measured or required."""
+        """Whether the ratio reaches the goal; None if nothing was measured or required."""
         if self.ours == FAILED:
             return False
         if self.ratio is None or not self.goal:
@@ -48,23 +48,23 @@ class Row:
         return self.ratio >= float(bound) if sign == ">=" else self.ratio <= float(bound)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the JSON file."""
+        """Return the row for the JSON file."""
         return asdict(self) | {"met": self.met}
 
 
 def not_measured(what: str, reason: str, goal: str = "") -> Row:
-    """A row that says so."""
+    """Return a row that says that nothing was measured."""
     return Row(what, "not measured", reason, None, goal)
 
 
 def attempt(parts: Iterable[tuple[str, Callable[[], list[Row]]]]) -> list[Row]:
-    """The rows of all parts; one that ends in an error has a row that says so, and the others go on."""
+    """Return the rows of all parts; an error in one part becomes a row, and the others still run."""
     rows: list[Row] = []
     for what, part in parts:
         print(f"... {what}", file=sys.stderr, flush=True)
         try:
             rows += part()
-        except Exception as error:  # whatever it is, the other parts can still tell something
+        except Exception as error:  # must not affect other parts
             traceback.print_exc()
             text = " ".join(str(error).split())
             rows.append(Row(what, FAILED, f"{type(error).__name__}: {text[:200]}".replace("|", "/"), None, ""))
@@ -75,9 +75,9 @@ def attempt(parts: Iterable[tuple[str, Callable[[], list[Row]]]]) -> list[Row]:
 
 
 def interleaved(works: list[Callable[[], Any]], *, repeats: int, device: str = "cpu") -> list[float]:
-    """Median seconds of each work after one call that is not counted.
+    """Return the median seconds of each work, after one call that is not counted.
 
-    They are taken in turns, so that a machine that slows down slows all of them alike.
+    They are called alternately, so that a change in the machine's speed affects all alike.
     """
     for work in works:
         work()
@@ -89,7 +89,7 @@ def interleaved(works: list[Callable[[], Any]], *, repeats: int, device: str = "
 
 
 def once(work: Callable[[], Any], device: str = "cpu") -> float:
-    """Seconds of one call, the GPU's queue included."""
+    """Return the seconds of one call, including the GPU's queue."""
     wait(device)
     started = time.perf_counter()
     work()
@@ -98,7 +98,7 @@ def once(work: Callable[[], Any], device: str = "cpu") -> float:
 
 
 def share_outside(work: Callable[[Callable], Any], network: Callable, device: str = "cpu") -> float:
-    """Share of the time of ``work(network)`` that the network does not take."""
+    """Return the fraction of the time of ``work(network)`` that is spent outside of the network."""
     inside: list[float] = []
 
     def timed(batch: torch.Tensor) -> torch.Tensor:
@@ -111,7 +111,7 @@ def share_outside(work: Callable[[Callable], Any], network: Callable, device: st
 
 
 def taught(network: torch.nn.Module, loss: Callable, batches: Iterable[Sequence[torch.Tensor]], steps: int) -> Any:
-    """The network after a short training on images and labels: one without any would have no masks to compare."""
+    """Return the network after a short training on images and labels, so that it predicts clear masks."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
     for image, label in islice(batches, steps):
@@ -123,19 +123,19 @@ def taught(network: torch.nn.Module, loss: Callable, batches: Iterable[Sequence[
 
 
 def in_a_process(work: Callable[..., Result], *args: object) -> Result:
-    """What ``work(*args)`` gives in a process of its own, so that no memory that was used before is at hand."""
+    """Return the result of ``work(*args)`` in a new process, whose memory has not been used before."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, *args).result()
 
 
 def wait(device: str) -> None:
-    """Until the GPU has done what it was told."""
+    """Wait until the GPU has finished."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
 def machine(device: str) -> str:
-    """What the numbers were taken on."""
+    """Return a description of the machine."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name()
     return f"{_processor()}, {torch.get_num_threads()} threads"
@@ -150,25 +150,25 @@ def _processor() -> str:
 
 
 def show_seconds(value: float) -> str:
-    """``12.3 ms``, ``4.56 s``."""
+    """Format as ``12.3 ms`` or ``4.56 s``."""
     if value < 1e-3:
         return f"{value * 1e6:.0f} us"
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 
 def by(sizes: Sequence[int]) -> str:
-    """``2 x 72 x 136``."""
+    """Format as ``2 x 72 x 136``."""
     return " x ".join(map(str, sizes))
 
 
 def dice(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Of two masks."""
+    """Return the Dice of two masks."""
     return 2 * float((a & b).sum()) / max(float(a.sum() + b.sum()), 1.0)
 
 
 def read_config(bundle: str, *names: str) -> "ConfigParser":
-    """Configurations of a bundle, later ones over earlier ones."""
-    from monai.bundle import ConfigParser  # slow to load: not for --help
+    """Read configurations of a bundle; later ones override earlier ones."""
+    from monai.bundle import ConfigParser  # slow to import, not needed for --help
 
     files = [str(BUNDLES / bundle / "configs" / f"{name}.json") for name in names]
     return ConfigParser(ConfigParser.load_config_files(files))

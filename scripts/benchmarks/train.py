@@ -18,13 +18,13 @@ from .losses import example, saved_bytes
 from .measure import SURFACE, Row, by, interleaved, not_measured, read_config, show_seconds
 
 CPU_BATCH = (1, 24, 48, 48)
-"""Batch and patch on a CPU. Network and losses take time and memory by the voxel, so the ratios hold for any size."""
+"""Batch and patch on a CPU. Time and memory are proportional to voxels, so ratios hold for any size."""
 GIB = 2**30
 
 
 @dataclass
 class Setting:
-    """What all rows share: the bundle's network, a batch and where it is."""
+    """Common to all rows: the bundle's network, a batch and its device."""
 
     network: torch.nn.Module
     image: torch.Tensor
@@ -36,7 +36,7 @@ class Setting:
         return AutocastInferer(precision=self.precision)(self.image, network)
 
     def times(self, networks: list[torch.nn.Module], losses: list[torch.nn.Module]) -> list[float]:
-        """Seconds of an optimizer step on the batch, with each of the networks and losses."""
+        """Return the seconds of an optimizer step on the batch, for each network with its loss."""
         steps = [self._step(network, loss) for network, loss in zip(networks, losses, strict=True)]
         return interleaved(steps, repeats=20 if self.device.startswith("cuda") else 5, device=self.device)
 
@@ -52,7 +52,7 @@ class Setting:
 
 
 def run(device: str) -> list[Row]:
-    """All terms against Dice + CE, and activation checkpointing."""
+    """All terms compared with Dice + CE, and activation checkpointing."""
     config, on_gpu = read_config(SURFACE, "train"), device.startswith("cuda")
     default = (config["batch_size"], *config["patch_size"])
     logits, target = (torch.from_numpy(array).to(device) for array in example(default if on_gpu else CPU_BATCH))
@@ -64,10 +64,10 @@ def run(device: str) -> list[Row]:
 def _terms(setting: Setting, default: tuple[int, ...]) -> list[Row]:
     loss, plain = (read_config(SURFACE, "train", *names).get_parsed_content("loss") for names in ([], ["loss_dice_ce"]))
     betti, interval = loss.terms["betti"], loss.every["betti"]
-    loss.weights.pop("betti", None)  # timed by itself: it is computed on every N-th step only
+    loss.weights.pop("betti", None)  # timed separately: computed on every N-th step only
     times = setting.times([setting.network] * 2, [loss, plain])
 
-    # On a smaller patch the step is cheaper, but not the crop of 48^3 that Betti matching sees.
+    # A smaller patch makes the step cheaper, but not the crop of 48^3 for Betti matching.
     scale = prod(default) / setting.target[:, 0].numel()
     scaled = "" if scale == 1 else f", {show_seconds(scale * times[0])} for {by(default)} by voxels"
     share = _betti_seconds(betti, setting.device) / interval if betti.available else 0.0

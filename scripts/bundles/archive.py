@@ -1,4 +1,4 @@
-"""Zips that are the same bytes whenever and wherever they are made, and the sums that say so."""
+"""Reproducible zip files, and checksums."""
 
 import re
 import stat
@@ -14,22 +14,22 @@ _PACKED = {".json", ".md", ".py", ".txt", ".conf", ".yml", ""}
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Files below a folder by name, without what Python leaves behind."""
+    """Return the files below a folder by name, without Python's caches."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 
 
 def zip_folder(folder: Path, path: Path) -> Path:
-    """Put a folder into a zip, under its own name. Dates, order and permissions are fixed."""
+    """Put a folder into a zip, under its own name, with fixed dates, order and permissions."""
 
     def write(file: Path) -> None:
         with zipfile.ZipFile(file, "w") as archive:
             for source in files_of(folder):
                 entry = zipfile.ZipInfo(source.relative_to(folder.parent).as_posix(), _DATE)
-                entry.create_system = 3  # Unix, also when made elsewhere
+                entry.create_system = 3  # Unix, on any system
                 entry.external_attr = (stat.S_IFREG | 0o644) << 16
-                # weights are noise to the packer, and gain nothing
+                # weights do not compress
                 entry.compress_type = zipfile.ZIP_DEFLATED if source.suffix in _PACKED else zipfile.ZIP_STORED
-                entry.file_size = source.stat().st_size  # lets the writer choose zip64 by itself
+                entry.file_size = source.stat().st_size  # for automatic zip64
                 with source.open("rb") as stream, archive.open(entry, "w") as target:
                     while block := stream.read(2**20):
                         target.write(block)
@@ -38,11 +38,11 @@ def zip_folder(folder: Path, path: Path) -> Path:
 
 
 def write_sums(folder: Path, made: list[Path]) -> Path:
-    """Bring ``SHA256SUMS`` in ``folder`` up to date: ``sha256sum -c SHA256SUMS`` checks zips and folders.
+    """Update ``SHA256SUMS`` in ``folder``: ``sha256sum -c SHA256SUMS`` checks zips and folders.
 
     Args:
-        folder: where the file is.
-        made: files and folders in it that were made anew; lines of things that are gone are dropped.
+        folder: folder of the file.
+        made: new files and folders in it; lines of things that no longer exist are removed.
     """
     sums = {name: value for name, value in read_sums(folder / SUMS).items() if (folder / name).is_file()}
     for path in made:
@@ -55,6 +55,6 @@ def write_sums(folder: Path, made: list[Path]) -> Path:
 
 
 def read_sums(path: Path) -> dict[str, str]:
-    """Sums by file name; empty if there is no such file."""
+    """Return the checksums by file name; empty if there is no such file."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     return {name: value for value, name in re.findall(r"^([0-9a-f]{64}) [ *](.+)$", text, re.MULTILINE)}

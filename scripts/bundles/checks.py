@@ -1,4 +1,4 @@
-"""Checks of a bundle's files that run nothing of the bundle."""
+"""Checks of a bundle's files without running any of its code."""
 
 import ast
 import json
@@ -27,19 +27,19 @@ REQUIRED = (
     *("configs/logging.conf", "docs/README.md", "models/model.pt"),
 )
 DISTRIBUTIONS = {"cc3d": "connected-components-3d", "ignite": "pytorch-ignite", "skimage": "scikit-image"}
-"""What packages are called where one installs them, if not as where one imports them."""
+"""Distribution names of packages whose import name differs."""
 REACH_S = 5.0
-"""Seconds that the official schema is waited for."""
+"""Timeout in seconds for the official schema."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A bundle to look at.
+    """A bundle to check.
 
     Attributes:
         folder: the bundle.
-        sums: checksums of its files by their path in it, as handed on with it; empty if there are none.
-        offline: whether the official schema is left alone.
+        sums: published checksums of its files by relative path; empty if there are none.
+        offline: whether to skip the official schema.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class Source:
 
 
 def required_files(source: Source) -> str:
-    """What the zoo requires is there, and nothing is a link."""
+    """All files required by the model zoo exist, and none is a link."""
     missing = [name for name in REQUIRED if not (source.folder / name).is_file()]
     if missing:
         listed = {entry["path"] for entry in large_file_list(source.folder)} & set(missing)
@@ -69,23 +69,23 @@ def required_files(source: Source) -> str:
 
 
 def checksums(source: Source) -> str:
-    """Every file is as it was handed on."""
+    """Every file matches its published checksum."""
     _compare(source.folder, source.sums, SUMS)
     return f"{len(source.sums)} files as in {SUMS}" if source.sums else f"no {SUMS} beside it"
 
 
 def large_files(source: Source) -> str:
-    """What large_files.yml lists is there and has its checksum."""
+    """The files listed in large_files.yml exist and match their checksums."""
     entries = large_file_list(source.folder)
     _compare(source.folder, {entry["path"]: entry["hash_val"] for entry in entries}, "large_files.yml")
     return f"{len(entries)} files as listed" if entries else "none listed"
 
 
 def large_file_list(folder: Path) -> list[dict[str, str]]:
-    """The entries of large_files.yml.
+    """Return the entries of large_files.yml.
 
     Raises:
-        DataError: one is not of the kind expected, or leads out of the bundle.
+        DataError: an entry has a wrong type, or a path outside of the bundle.
     """
     path = folder / "large_files.yml"
     if not path.is_file():
@@ -93,7 +93,7 @@ def large_file_list(folder: Path) -> list[dict[str, str]]:
     try:
         entries = ConfigParser.load_config_file(path)["large_files"]
         wrong = [entry for entry in entries if not _is_large_file(entry, folder.resolve())]
-    except Exception as error:  # the parsers of YAML and of MONAI raise many kinds
+    except Exception as error:  # the parsers of YAML and MONAI raise various types
         raise DataError.of(path, f"{type(error).__name__} {error}".splitlines()[0], "a list of large files") from None
     if wrong:
         raise DataError.of(path, str(wrong[0]), "a path within the bundle, a URL of https:// and a hash_val of sha256")
@@ -110,7 +110,7 @@ def _compare(folder: Path, sums: dict[str, str], where: str) -> None:
     """Compare files with their checksums.
 
     Raises:
-        DataError: a file is missing, or has not the checksum that ``where`` gives.
+        DataError: a file is missing, or differs from the checksum given by ``where``.
     """
     for name, value in sums.items():
         path = folder / name
@@ -121,7 +121,7 @@ def _compare(folder: Path, sums: dict[str, str], where: str) -> None:
 
 
 def metadata(source: Source) -> str:
-    """The metadata have all fields, of the right kind, and name the network's tensors."""
+    """The metadata have all fields, of the right type, and describe the network's tensors."""
     content = source.metadata
     _validate(content, read_json(SCHEMA), source.meta_file)
     for tensors in content["network_data_format"].values():
@@ -133,7 +133,7 @@ def metadata(source: Source) -> str:
 
 
 def official_schema(source: Source) -> str:
-    """The metadata are valid by the schema they name, where it can be reached."""
+    """The metadata are valid by the schema they name, if it can be downloaded."""
     content = source.metadata
     if source.offline:
         return "not asked for"
@@ -149,12 +149,12 @@ def official_schema(source: Source) -> str:
 
 
 def version(source: Source) -> str:
-    """The version is the newest of the changelog."""
+    """The version is the newest in the changelog."""
     return check_version(source.metadata, source.meta_file)
 
 
 def configurations(source: Source) -> str:
-    """Every configuration is JSON. MONAI checks what a workflow needs when it is run."""
+    """Every configuration is valid JSON. MONAI checks the entries that a workflow needs when it runs."""
     files = sorted((source.folder / "configs").glob("*.json"))
     for path in files:
         read_json(path)
@@ -162,7 +162,7 @@ def configurations(source: Source) -> str:
 
 
 def package(source: Source) -> str:
-    """The bundle's Python imports only itself, the standard library and packages that the metadata list."""
+    """The bundle's Python imports only itself, the standard library and packages listed in the metadata."""
     content, files = source.metadata, [path for path in files_of(source.folder) if path.suffix == ".py"]
     listed = {"torch", "monai", "numpy", *content["required_packages_version"]}
     listed |= set(content.get("extra_packages_version", {}))
@@ -174,7 +174,7 @@ def package(source: Source) -> str:
 
 
 def weights(source: Source) -> str:
-    """model.pt is a flat state dict, read without running anything in it, and no larger in memory than on disk."""
+    """model.pt is a flat state dict, readable without executing code, and no larger in memory than on disk."""
     path = source.folder / "models" / "model.pt"
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""A bundle's configurations as they leave the repository."""
+"""Export of a bundle's configurations."""
 
 import json
 import re
@@ -12,10 +12,10 @@ Config = dict[str, Any]
 
 
 def read_json(path: Path) -> Config:
-    """A JSON object.
+    """Return a JSON object.
 
     Raises:
-        DataError: there is none.
+        DataError: the file is missing or does not contain one.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -33,9 +33,9 @@ def export_configs(source: Path, folder: Path, variant: Path | None = None) -> C
 
     Args:
         source: folder of configurations.
-        folder: to write to.
-        variant: an override file that becomes part of ``train.json``, and as far as ``inference.json`` has the same
-            entries, of that; the metadata then give the channels of its network and the sizes that it takes.
+        folder: folder to write to.
+        variant: an override file to merge into ``train.json`` and, for entries that it has, into ``inference.json``;
+            the metadata then describe the channels and input sizes of its network.
     """
     folder.mkdir(parents=True)
     for path in sorted(source.iterdir()):
@@ -52,10 +52,10 @@ def export_configs(source: Path, folder: Path, variant: Path | None = None) -> C
 
 
 def check_version(metadata: Config, path: Path) -> str:
-    """The bundle's version, which its changelog has to hold as the newest.
+    """Return the bundle's version, which must be the newest in its changelog.
 
     Raises:
-        DataError: it does not.
+        DataError: it is not.
     """
     version, changelog = str(metadata.get("version")), metadata.get("changelog")
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
@@ -80,7 +80,7 @@ def _apply(changes: Config, path: Path, *, whole: bool) -> None:
 
 
 def _set_channels(metadata: Config, network: Config) -> None:
-    """Let the metadata say what the network takes and gives, as far as its arguments tell."""
+    """Set the network's input and output channels in the metadata, as far as its arguments define them."""
     formats = metadata["network_data_format"]
     for channels, tensor in (
         (network.get("in_channels"), formats["inputs"]["image"]),
@@ -93,7 +93,7 @@ def _set_channels(metadata: Config, network: Config) -> None:
 
 
 def _set_sizes(metadata: Config, inference: Path) -> None:
-    """Let the metadata say of what the network takes multiples: of what they say, or of twice or four times that."""
+    """Set the sizes of which the network takes multiples in the metadata: those given, or twice or four times those."""
     import torch  # slow to load: not for --help
     from monai.bundle import ConfigParser
 
@@ -105,11 +105,11 @@ def _set_sizes(metadata: Config, inference: Path) -> None:
     given = [int(size.partition("*")[0]) for size in image["spatial_shape"]]
     network = ConfigParser(read_json(inference)).get_parsed_content("network_def").eval()
     for factor in (1, 2, 4):
-        sizes = [3 * factor * size for size in given]  # three times, which is no multiple of the next factor
+        sizes = [3 * factor * size for size in given]  # three times, not a multiple of the next factor
         try:
             with torch.no_grad():
                 answer = network(torch.zeros(1, image["num_channels"], *sizes))
-        except (RuntimeError, ValueError):  # a size that does not fit shows in the middle of a network
+        except (RuntimeError, ValueError):  # unsuitable sizes raise within the network
             continue
         if list(answer.shape[2:]) == sizes:
             image["spatial_shape"] = pred["spatial_shape"] = [f"{factor * size}*n" for size in given]

@@ -1,4 +1,4 @@
-"""A bundle's documents without what points outside of the bundle."""
+"""Removal of links that leave a bundle from its documents."""
 
 import re
 from pathlib import Path, PurePosixPath
@@ -9,7 +9,7 @@ _SCRIPT = re.compile(r"`[^`\n]*(?<![\w/])(?:\./)?(scripts/[\w/]+\.(?:py|sh))[^`\
 
 
 def keep_within(bundle: Path) -> None:
-    """Turn links that leave a bundle into text, and name scripts of the repository as such; in place."""
+    """Replace links that leave the bundle by text, and mark scripts as the repository's; in place."""
     for path in sorted(bundle.rglob("*.md")):
         text = path.read_text(encoding="utf-8")
         text = _LINK.sub(lambda link, page=path: _kept_link(link, page, bundle), text)

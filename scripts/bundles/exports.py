@@ -1,4 +1,4 @@
-"""TorchScript and ONNX beside the weights, by MONAI's own commands, run as a user runs them."""
+"""TorchScript and ONNX exports of the weights, using MONAI's commands."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from .process import last_line, run_python
 
 
 def export_torchscript(bundle: Path) -> Path:
-    """Write ``models/model.ts``: the network with its weights, and ``inference.json`` and the metadata in it."""
+    """Write ``models/model.ts``: the network with its weights, including ``inference.json`` and the metadata."""
     path = bundle / "models" / "model.ts"
     options = {
         "filepath": "models/model.ts",
@@ -24,27 +24,27 @@ def export_torchscript(bundle: Path) -> Path:
 
 
 def export_onnx(bundle: Path) -> Path:
-    """Write ``models/model.onnx`` as the bundle's ``configs/export_onnx.json`` says, with batch and sizes left open."""
+    """Write ``models/model.onnx`` according to ``configs/export_onnx.json``, with dynamic batch and sizes."""
     import onnx
 
     path = bundle / "models" / "model.onnx"
     _export(bundle, path, "onnx_export", "--args_file=configs/export_onnx.json")
     model = onnx.load(str(path))
-    for node in model.graph.node:  # where in which file of this machine it came from
+    for node in model.graph.node:  # source locations on this machine
         node.ClearField("doc_string")
         del node.metadata_props[:]
     return write_whole(path, lambda file: onnx.save(model, str(file)))
 
 
 def _export(bundle: Path, path: Path, *arguments: str) -> None:
-    """Run a command of MONAI's in a bundle's folder, as a user does."""
+    """Run a MONAI command in a bundle's folder, like a user."""
     done = run_python(["-m", "monai.bundle", *arguments], bundle)
     if done.returncode or not path.is_file():
         raise DataError.of(f"{bundle.name}: {arguments[0]}", last_line(done), "a network that it can export")
 
 
 def _without_debug_records(source: Path, target: Path) -> None:
-    """Copy a TorchScript file without the records that tell which line of which file on this machine made what."""
+    """Copy a TorchScript file without the records of source lines on this machine."""
     reader = torch._C.PyTorchFileReader(str(source))
     writer = torch._C.PyTorchFileWriter(str(target))
     for name in reader.get_all_records():

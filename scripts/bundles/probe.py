@@ -1,9 +1,9 @@
-"""Calls MONAI's commands for bundles, in a process in which nothing but the bundle is called ``scripts``.
+"""Calls MONAI's bundle commands, in a process in which only the bundle's package is called ``scripts``.
 
     python probe.py CALLS
 
-CALLS is a JSON object: the function of ``monai.bundle`` and its arguments, by the name of a check. Prints one JSON list
-a line: name of the check, whether it passed, what was found.
+CALLS is a JSON object: function of ``monai.bundle`` and its arguments, by the name of a check. Prints one JSON list per
+line: name of the check, whether it passed, and details.
 """
 
 import json
@@ -15,8 +15,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def call(function: str, arguments: dict[str, Any]) -> str:
-    """Call a function; a workflow that it gives back is run, and has to have all that MONAI's workflows require."""
-    import monai.bundle  # whose log goes to what is stdout at its import
+    """Call a function; a returned workflow is run, and must have all properties that MONAI's workflows require."""
+    import monai.bundle  # its log goes to the stdout at import
 
     workflow = getattr(monai.bundle, function)(**arguments)
     if workflow is None:
@@ -29,15 +29,15 @@ def call(function: str, arguments: dict[str, Any]) -> str:
 
 
 def main(calls: dict[str, tuple[str, dict[str, Any]]]) -> None:
-    """Print a line for each check; what the bundle's code prints goes to stderr."""
+    """Print a line for each check; output of the bundle's code goes to stderr."""
     lines, sys.stdout = sys.stdout, sys.stderr
-    # without the folder of this file, and without the repository, which an editable installation has put here
+    # without this file's folder, and without the repository, added by an editable installation
     sys.path[:] = [entry for entry in sys.path[1:] if Path(entry).resolve() != REPOSITORY]
     for name, (function, arguments) in calls.items():
         try:
             passed, found = True, call(function, arguments)
-        except (Exception, SystemExit) as error:  # whatever the bundle's code raises is what is wrong with it
-            while error.__cause__:  # MONAI wraps what went wrong in what it was doing
+        except (Exception, SystemExit) as error:  # the bundle's code may raise anything
+            while error.__cause__:  # MONAI wraps errors
                 error = error.__cause__
             passed, found = False, f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
         print(json.dumps([name, passed, found]), file=lines, flush=True)

@@ -1,4 +1,4 @@
-"""Python in a process of its own, as far from this repository as a user of a bundle is."""
+"""Runs Python in a separate process, isolated from this repository."""
 
 import os
 import re
@@ -10,9 +10,9 @@ TIMEOUT_S = 1800
 
 
 def run_python(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
-    """``python ARGUMENTS`` in a folder, without the caller's PYTHONPATH and without leaving bytecode behind."""
+    """Run ``python ARGUMENTS`` in a folder, without the caller's PYTHONPATH and without writing bytecode."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    # TorchScript writes attributes in the order of a set, which is another one for every seed of Python's hashes.
+    # TorchScript writes attributes in the order of a set, which depends on the seed of Python's hashes.
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
     command = [sys.executable, *arguments]
     try:
@@ -24,7 +24,7 @@ def run_python(arguments: list[str], folder: Path) -> subprocess.CompletedProces
 
 
 def last_line(done: subprocess.CompletedProcess) -> str:
-    """What a process ended with: the last line that names an error, or else the last one."""
+    """Return the last line of a process's output that names an error, or else the last line."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr or done.stdout)  # colours
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
     errors = [line for line in lines if re.match(r"error: |[\w.]+(Error|Exception): \S", line)]

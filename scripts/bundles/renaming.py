@@ -1,8 +1,8 @@
-"""The package ``custom`` under the name that it has in a bundle.
+"""Renames the package ``custom`` to ``scripts`` in an exported bundle.
 
-The model zoo calls it ``scripts``, and MONAI Label unloads just that name when it goes from one bundle to the next.
-Imports within the package are relative, so that its code stays as it is. What is rewritten is the code in
-configurations, and what people read: documents, docstrings and comments.
+The model zoo calls a bundle's package ``scripts``, and MONAI Label unloads this name when it switches bundles. Imports
+within the package are relative and need no change. Rewritten are code in configurations, documents, docstrings and
+comments.
 """
 
 import io
@@ -16,13 +16,13 @@ PACKAGE = "scripts"
 
 _TOPS = sorted(path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file())
 NAMED = rf"(?<![\w./@#%-]){SOURCE.name}\.(?:{'|'.join(_TOPS)})\b"
-"""The package followed by one of its modules: not a folder, a reference of MONAI's or an attribute of that name."""
+"""The package followed by one of its modules; not a folder, a MONAI reference or an attribute with that name."""
 _ALONE = rf"(?<=\bfind_spec\(['\"]){SOURCE.name}(?=['\"]\))|(?<=\bimport ){SOURCE.name}\b|(?<=\bfrom ){SOURCE.name}\b"
 _STRING = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*")(?P<colon>\s*:)?')
 
 
 def renamed_config(text: str) -> str:
-    """A configuration with the package renamed in its ``_target_`` values and ``$`` expressions; its layout is kept."""
+    """Rename the package in a configuration's ``_target_`` values and ``$`` expressions, keeping the layout."""
     key = ""
 
     def rename(found: re.Match) -> str:
@@ -39,7 +39,7 @@ def renamed_config(text: str) -> str:
 
 
 def renamed_module(text: str) -> str:
-    """A module with the package renamed in docstrings and in comments that have a line of their own."""
+    """Rename the package in docstrings and in comments on their own line."""
     lines = text.splitlines(keepends=True)
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         prose = token.type == tokenize.COMMENT or (token.type == tokenize.STRING and '"""' in token.string[:4])
@@ -50,5 +50,5 @@ def renamed_module(text: str) -> str:
 
 
 def renamed_text(text: str) -> str:
-    """Prose, or one expression, with ``custom.data...`` called ``scripts.data...``."""
+    """Rename ``custom.data...`` to ``scripts.data...`` in prose or in one expression."""
     return re.sub(NAMED, lambda found: PACKAGE + found[0].removeprefix(SOURCE.name), text)

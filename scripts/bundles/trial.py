@@ -1,4 +1,4 @@
-"""Runs a bundle as someone does who has nothing else: from a foreign folder, without a PYTHONPATH."""
+"""Runs a bundle as a user does, from another folder and without PYTHONPATH."""
 
 import json
 import re
@@ -28,10 +28,10 @@ def try_out(source: Source, foreign: Path) -> Iterator[Result]:
 
     Args:
         source: the bundle.
-        foreign: an empty folder to do it in.
+        foreign: an empty folder to work in.
 
     Returns:
-        the name of each check, whether it passed, and what was found.
+        for each check its name, whether it passed, and details.
     """
     data, images = _phantoms(source.metadata.get("data_type"), foreign / "phantoms")
     image = source.metadata["network_data_format"]["inputs"]["image"]
@@ -52,7 +52,7 @@ def try_out(source: Source, foreign: Path) -> Iterator[Result]:
 
 
 def _workflows(source: Source, foreign: Path, data: Path, images: Path, shape: list[int]) -> dict[str, Any]:
-    """Calls that run the bundle's workflows, with windows of a small ``shape``."""
+    """Calls that run the bundle's workflows, with small windows of the given ``shape``."""
     bundle = source.folder.resolve()
     train, inference = (read_json(bundle / "configs" / f"{name}.json") for name in ("train", "inference"))
     sizes = {"patch_size": shape, "slice_size": shape}
@@ -90,7 +90,7 @@ def _network(source: Source, foreign: Path) -> dict[str, Any]:
 
 @torch.no_grad()
 def same_network(path: Path, exported: Path, inputs: list[torch.Tensor]) -> tuple[bool, str]:
-    """Whether an exported network in the bundle answers as one that has just been exported from its weights."""
+    """Whether an exported network in the bundle gives the same output as a new export of its weights."""
     if not path.is_file():
         return True, f"no models/{path.name}"
     if path.suffix == ".onnx" and find_spec("onnxruntime") is None:
@@ -100,7 +100,7 @@ def same_network(path: Path, exported: Path, inputs: list[torch.Tensor]) -> tupl
         expected = torch.jit.load(exported, "cpu").eval()
         for image in inputs:
             torch.testing.assert_close(network(image), expected(image), rtol=TOLERANCE, atol=TOLERANCE)
-    except Exception as error:  # the file is of anyone's making
+    except Exception as error:  # untrusted file
         return False, f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
     return True, f"answers as the network with model.pt, within {TOLERANCE:g}, at two sizes"
 

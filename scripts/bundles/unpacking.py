@@ -1,4 +1,4 @@
-"""Taking a zip from someone else apart: everything in it is looked at before anything is written."""
+"""Safe unpacking of bundles: all entries of the zip are checked before anything is written."""
 
 import shutil
 import stat
@@ -10,21 +10,21 @@ from pathlib import Path, PurePosixPath
 from custom.errors import DataError
 
 KINDS = {"", ".json", ".yaml", ".yml", ".md", ".txt", ".conf", ".py", ".png", ".jpg", ".csv", ".pt", ".ts", ".onnx"}
-"""Endings of what a bundle holds; no compiled code and no pickles."""
+"""Allowed suffixes in a bundle; no compiled code and no pickles."""
 
 MAX_BYTES = 4 * 2**30
 MAX_FILES = 5000
 MAX_RATIO = 1000
-"""Deflate reaches 1032 on zeros alone; text and weights stay far below."""
+"""Deflate reaches 1032 for zeros; text and weights are far below."""
 
 
 def unpack(path: Path, folder: Path) -> Path:
-    """Unpack a bundle's zip into an empty folder; returns the bundle's own folder in it.
+    """Unpack a bundle's zip into an empty folder; returns the bundle's folder in it.
 
     Raises:
-        DataError: the zip is damaged, or holds what a bundle does not: paths that lead elsewhere, links, several
-            folders, other kinds of files, too many or too large ones, before anything is written; or a file in it is
-            damaged, which shows when it is unpacked. Nothing is ever written outside ``folder``.
+        DataError: the zip is damaged, or has entries that a bundle must not have: paths leading outside, links, several
+            folders, other file types, too many or too large files. This is checked before anything is written, except
+            for damaged entries, which are detected during unpacking. Nothing is ever written outside of ``folder``.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -39,7 +39,7 @@ def unpack(path: Path, folder: Path) -> Path:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(entry) as source, target.open("xb") as file:
                         shutil.copyfileobj(source, file)
-    except OSError as error:  # of the zip, or of the disk it is unpacked to
+    except OSError as error:  # of the zip, or of the disk
         where, found = error.filename or path, error.strerror or error
         raise DataError.of(where, found, "room and a right to read and write") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:  # the last: a compression of later

@@ -1,4 +1,4 @@
-"""The parts of the package ``custom`` that a bundle needs, as the package ``scripts`` within it."""
+"""Copies the parts of the package ``custom`` that a bundle needs into its package ``scripts``."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ from .renaming import NAMED, PACKAGE, SOURCE, renamed_config, renamed_module, re
 
 
 def vendor_for(bundle: Path) -> None:
-    """Write what a bundle's texts (configurations and documents) name into its package, and let them name that.
+    """Copy everything that a bundle's configurations and documents name into its package, and rename it in these texts.
 
     Raises:
         DataError: a text names something that the package does not have.
@@ -29,7 +29,7 @@ def vendor_for(bundle: Path) -> None:
 
 
 def _named(text: str) -> set[str]:
-    """The dotted names of the package and of what is in it: those in full, and those that are imported."""
+    """Dotted names of the package and its contents: written in full, or imported."""
     names = set(re.findall(rf"{NAMED}(?:\.\w+)*", text))
     for package, imported in re.findall(rf"from ({NAMED}(?:\.\w+)*) import ([\w, ]+)", text):
         names |= {f"{package}.{name.strip()}" for name in imported.split(",")}
@@ -37,10 +37,10 @@ def _named(text: str) -> set[str]:
 
 
 class _Closure:
-    """Modules that are needed, and of packages that gather names, the names.
+    """The required modules and, of packages that only re-export names, the required names.
 
-    Imports are followed through all modules; those within functions count as well. A package's ``__init__.py`` that
-    does nothing but gather names is cut down to the names in use.
+    Imports are followed through all modules, including imports in functions. An ``__init__.py`` that only re-exports
+    names is reduced to those in use.
 
     Modules are named relative to the source: ``""`` is the package itself, ``data``, ``data.cache``.
     """
@@ -51,18 +51,18 @@ class _Closure:
         self._add_module("")
 
     def require(self, name: str) -> bool:
-        """Take in a module or what a module holds, by its dotted name; False if there is no such thing."""
+        """Add a module or a name in a module; returns False if it does not exist."""
         module = name
         while not _path(module).is_file():
             module = module.rpartition(".")[0]
         rest = name[len(module) :].lstrip(".").split(".")[0]
         self._add_module(module)
         if rest and module in self.names:
-            return rest in self._gathered(module) and self._add_name(module, rest)
+            return rest in self._reexported(module) and self._add_name(module, rest)
         return not rest or rest in _defined(_tree(module))
 
     def write(self, folder: Path) -> None:
-        """Copy the modules into a folder, under the name that the package has there."""
+        """Copy the modules into a folder, renamed."""
         for module in sorted(self.modules):
             path = _path(module)
             text = self._trimmed(module) if module in self.names else path.read_text(encoding="utf-8")
@@ -71,7 +71,7 @@ class _Closure:
             file.write_text(renamed_module(text), encoding="utf-8")
 
     def _trimmed(self, package: str) -> str:
-        """The ``__init__.py`` of a package with those of its names alone that are needed."""
+        """Return the ``__init__.py`` of a package, reduced to the required names."""
         source, names = _path(package).read_text(encoding="utf-8"), self.names[package]
         parts = []
         for statement in ast.parse(source).body:
@@ -92,7 +92,7 @@ class _Closure:
         if module:
             self._add_module(module.rpartition(".")[0])
         tree = _tree(module)
-        if _gathers(module, tree):
+        if _only_reexports(module, tree):
             self.names[module] = set()
             return
         for name in _imports(module, tree):
@@ -103,10 +103,10 @@ class _Closure:
         if name in self.names[package]:
             return True
         self.names[package].add(name)
-        return self.require(self._gathered(package)[name])
+        return self.require(self._reexported(package)[name])
 
-    def _gathered(self, package: str) -> dict[str, str]:
-        """Where the names that a package gathers come from."""
+    def _reexported(self, package: str) -> dict[str, str]:
+        """Origins of the names that a package re-exports."""
         return {
             _bound(alias): f"{_origin(package, statement)}.{alias.name}".lstrip(".")
             for statement in _tree(package).body
@@ -124,8 +124,8 @@ def _tree(module: str) -> ast.Module:
     return ast.parse(_path(module).read_text(encoding="utf-8"))
 
 
-def _gathers(module: str, tree: ast.Module) -> bool:
-    """Whether a file is an ``__init__.py`` of a docstring, relative imports and ``__all__``."""
+def _only_reexports(module: str, tree: ast.Module) -> bool:
+    """Whether a file is an ``__init__.py`` with only a docstring, relative imports and ``__all__``."""
     return _path(module).name == "__init__.py" and all(
         (isinstance(statement, ast.ImportFrom) and statement.level)
         or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
@@ -135,7 +135,7 @@ def _gathers(module: str, tree: ast.Module) -> bool:
 
 
 def _imports(module: str, tree: ast.Module) -> Iterator[str]:
-    """What a module imports of the package itself."""
+    """Names that a module imports from the package itself."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
             for alias in node.names:
@@ -143,7 +143,7 @@ def _imports(module: str, tree: ast.Module) -> Iterator[str]:
 
 
 def _origin(module: str, statement: ast.ImportFrom) -> str:
-    """The module that a relative import is from."""
+    """Module of a relative import."""
     up = statement.level - (_path(module).name == "__init__.py")
     parents = module.split(".")[: len(module.split(".")) - up] if up else [module]
     return ".".join(filter(None, [*parents, statement.module]))
@@ -154,7 +154,7 @@ def _bound(alias: ast.alias) -> str:
 
 
 def _defined(tree: ast.Module) -> set[str]:
-    """Names at the top of a module."""
+    """Top-level names of a module."""
     names = set()
     for statement in tree.body:
         for node in ast.walk(statement):

@@ -1,4 +1,4 @@
-"""The weights that a bundle is handed on with."""
+"""Weights of an exported bundle."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ State = dict[str, torch.Tensor]
 
 
 def read_weights(path: Path) -> State:
-    """The weights in a file that training writes, those that it evaluated: averaged, if the run kept an average.
+    """Read the weights that a run evaluated, averaged if it used EMA.
 
     Args:
-        path: ``model.pt`` or ``model_final.pt``, which are flat and averaged already, or ``checkpoints/step_*.pt``.
+        path: ``model.pt`` or ``model_final.pt``, which are flat and averaged, or ``checkpoints/step_*.pt``.
 
     Raises:
         DataError: the file is none of these.
@@ -30,15 +30,15 @@ def read_weights(path: Path) -> State:
 
 
 def write_weights(path: Path, state: State) -> None:
-    """Write a flat state dict; the same weights under the same name give the same bytes."""
+    """Write a flat state dict; equal weights under the same name give identical bytes."""
     torch.save({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, path)
 
 
 def check_fit(state: State, network: torch.nn.Module, path: Path, hint: str) -> None:
-    """Make sure that weights are those of a network.
+    """Check that weights match a network.
 
     Raises:
-        DataError: the weights are not the network's.
+        DataError: they do not.
     """
     try:
         network.load_state_dict(state)
@@ -49,10 +49,10 @@ def check_fit(state: State, network: torch.nn.Module, path: Path, hint: str) -> 
 
 
 def _checkpoint(path: Path) -> dict[str, State] | None:
-    """The objects of a run's checkpoint; None if the file is something else, or unreadable."""
+    """Objects of a run's checkpoint; None if the file is something else, or unreadable."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # whatever is wrong with it, reading it as weights will say
+    except Exception:  # reading it as weights will report the error
         return None
     objects = content.get("objects") if isinstance(content, dict) else None
     return objects if isinstance(objects, dict) and "network" in objects else None

@@ -1,1 +1,1 @@
-"""What the experiments' scripts share."""
+"""Common parts of the experiment scripts."""

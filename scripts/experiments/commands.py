@@ -1,4 +1,4 @@
-"""What an experiment is made of: commands of this Python, printed as one would type them. A failure ends the script."""
+"""Runs and prints the commands of an experiment. A failure ends the script."""
 
 import subprocess
 import sys
@@ -10,13 +10,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_bundle(bundle: Path, run_id: str, configs: Sequence[str], **options: Any) -> None:
-    """``python -m monai.bundle run`` with configuration files of a bundle, by their names."""
+    """Run ``python -m monai.bundle run`` with configuration files of a bundle, given by name."""
     files = [str(bundle / "configs" / f"{name}.json") for name in configs]
     run_python("-m", "monai.bundle", "run", run_id, config_file=files, bundle_root=bundle, **options)
 
 
 def run_python(*words: object, **options: Any) -> None:
-    """``python WORDS --OPTION=VALUE`` in the repository's root."""
+    """Run ``python WORDS --OPTION=VALUE`` in the repository's root."""
     command = [sys.executable, *map(str, words), *(f"--{name}={value}" for name, value in options.items())]
     print("$ python " + " ".join(command[1:]), flush=True)
     done = subprocess.run(command, cwd=ROOT)
@@ -25,7 +25,7 @@ def run_python(*words: object, **options: Any) -> None:
 
 
 def chosen(names: str | Sequence[str], known: Sequence[str]) -> list[str]:
-    """The names that were given as a list or with commas between them; ends the script if one is unknown."""
+    """Return the names given as a list or separated by commas; exits if one is unknown."""
     found = names.split(",") if isinstance(names, str) else list(names)
     if unknown := [name for name in found if name not in known]:
         sys.exit(f"error: found {unknown[0]!r}, expected some of {', '.join(known)}")

@@ -1,7 +1,7 @@
-"""Damage whole files at random, and judge what the project's reader makes of each beside an independent reader.
+"""Damages files at random, and compares the project's reader with an independent reader.
 
-Mutation k of a format depends on the seed and k alone, so that each can be repeated alone. The work is done by a child
-process: a library that crashes, hangs or asks for all memory is a finding and ends nothing.
+Mutation k of a format depends on the seed and k alone, so that each can be reproduced. A child process does the work,
+so that a crash, a hang or excessive memory use becomes a finding and does not end the campaign.
 """
 
 import importlib
@@ -22,31 +22,31 @@ from custom.errors import DataError
 MODULES = {name: f"scripts.fuzzing.{name}" for name in ("tiff", "nifti", "nrrd", "metaimage", "dicom", "ome_zarr")}
 
 Values = np.ndarray | tuple[np.ndarray, ...]
-"""What a reader returns: the voxels, or the voxels with what else is to be compared, such as the affine."""
+"""Result of a reader: voxels, optionally with more to compare, such as the affine."""
 
 REFUSED, ALIKE = "refused", "read alike"
 
 _SECONDS = 30.0
-"""What a file of a few thousand voxels may take, the import of a library included."""
+"""Time limit for a file of a few thousand voxels, including imports."""
 _MEMORY = 8 << 30
-"""Bytes that the child process may take; a damaged header asks for more."""
+"""Memory limit of the child process; damaged headers request more."""
 _HEADER = 400
-"""Bytes at the beginning of a file that half of the generic mutations aim at."""
+"""Bytes at the beginning of a file, in which half of the generic mutations are placed."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """What a campaign needs to know of a format.
+    """A format's part of a campaign.
 
     Args:
         name: as in :data:`MODULES`.
-        make: writes whole files (or folders, for formats of several files) of many kinds into an empty folder, with
-            another writer than the project's, and returns them.
-        mutate: changes fields or types of the header in the copy at the path, and returns what it did.
+        make: writes whole files (or folders, for formats of several files) of many kinds into an empty folder, with a
+            writer independent of the project, and returns them.
+        mutate: changes fields or types of the header in the copy at the path, and returns a description.
         ours: the project's reader; raises :class:`DataError` to refuse.
         theirs: the independent reader; may raise anything.
-        coded: names of the whole files whose voxels are coded without a checksum, so that each decoder makes other
-            voxels of a damaged code: they are only changed by ``mutate``, which has to leave the code as it is.
+        coded: names of whole files whose voxels are encoded without a checksum, so that decoders legitimately differ on
+            damaged data: these are only changed by ``mutate``, which must not change the encoded data.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Format:
 
 @dataclass(frozen=True)
 class Finding:
-    """A file that was neither refused properly nor read as the independent reader reads it."""
+    """A file that was neither refused properly nor read like the independent reader reads it."""
 
     number: int
     what: str
@@ -69,7 +69,7 @@ class Finding:
 
 @dataclass
 class Result:
-    """Counts of a campaign. ``refused_alone``: of the refused, those that the independent reader reads."""
+    """Counts of a campaign. ``refused_alone``: refused files that the independent reader reads."""
 
     name: str
     seed: int
@@ -91,19 +91,23 @@ class Result:
 
 
 def load(name: str) -> Format:
-    """The format of a name.
+    """Return the format with this name.
 
     Raises:
-        ImportError: a package that only the comparison needs is missing.
+        ImportError: a package needed for the comparison is missing.
     """
     return importlib.import_module(MODULES[name]).FORMAT
 
 
 def run(format: Format, mutations: int, seed: int, folder: Path, only: int | None = None) -> Result:
-    """Judge the whole files (number 0) and then damaged copies (1 to ``mutations``), or one number alone.
+    """Judge the whole files (number 0) and then damaged copies (1 to ``mutations``), or a single number.
 
     Args:
-        folder: an empty one; the file of each finding stays in it.
+        format: the format.
+        mutations: number of damaged copies.
+        seed: of the random numbers.
+        folder: an empty folder; the file of each finding is kept in it.
+        only: a single number to judge.
     """
     result = Result(format.name, seed)
     numbers = [only] if only is not None else list(range(mutations + 1))
@@ -113,8 +117,8 @@ def run(format: Format, mutations: int, seed: int, folder: Path, only: int | Non
 
 
 def _run_child(format: Format, seed: int, numbers: Sequence[int], folder: Path, result: Result) -> list[int]:
-    """Let a process judge the numbers; returns those that are left if it has to be stopped."""
-    context = multiprocessing.get_context("fork")  # a format of a test cannot be imported by a fresh process
+    """Let a process judge the numbers; returns the remaining ones if it had to be stopped."""
+    context = multiprocessing.get_context("fork")  # formats defined in tests cannot be imported by a new process
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(format, seed, numbers, folder, sender), daemon=True)
     child.start()
@@ -147,10 +151,10 @@ def _run_child(format: Format, seed: int, numbers: Sequence[int], folder: Path, 
 
 
 def _child(format: Format, seed: int, numbers: Sequence[int], folder: Path, channel: Connection) -> None:
-    """Send what is about to be judged, and its verdict: ``(number, what, path)``, ``(outcome, read by theirs)``."""
+    """Send what will be judged, and the verdict: ``(number, what, path)``, ``(outcome, read by theirs)``."""
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     warnings.simplefilter("ignore")
-    with (folder / "messages.txt").open("ab") as log:  # what the libraries print
+    with (folder / "messages.txt").open("ab") as log:  # output of the libraries
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     whole = folder / "whole"
@@ -175,7 +179,7 @@ def _child(format: Format, seed: int, numbers: Sequence[int], folder: Path, chan
 def _damaged(
     format: Format, seed: int, number: int, sources: Sequence[Path], folder: Path
 ) -> Iterator[tuple[str, Path, Path]]:
-    """What was done, the file, and what it was made from."""
+    """Return a description of the damage, the file, and its original."""
     if number == 0:
         yield from ((f"{source.name}, whole", source, source) for source in sources)
         return
@@ -194,7 +198,7 @@ def _damaged(
 
 
 def _damage(path: Path, rng: np.random.Generator) -> str:
-    """Change the bytes of a file, or of one file of a folder, and say how."""
+    """Change the bytes of a file, or of one file of a folder, and return a description."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         file = files[rng.integers(len(files))]
@@ -225,7 +229,7 @@ def _damage(path: Path, rng: np.random.Generator) -> str:
 
 
 def _judge(format: Format, path: Path, whole: tuple[np.ndarray, ...] | None) -> tuple[str, bool]:
-    """:data:`REFUSED`, :data:`ALIKE`, or in words what is wrong; and whether the independent reader reads it."""
+    """Return :data:`REFUSED`, :data:`ALIKE`, or a description of the fault; and whether the independent reader succeeds."""
     theirs = _read(format.theirs, path)
     try:
         ours = _arrays(format.ours(path))
@@ -251,7 +255,7 @@ def _arrays(values: Values) -> tuple[np.ndarray, ...]:
 
 
 def _difference(ours: tuple[np.ndarray, ...], theirs: tuple[np.ndarray, ...]) -> str:
-    """In words; empty if there is none. Floating-point numbers may differ by their rounding."""
+    """Describe the difference; empty if there is none. Floating-point numbers may differ by rounding."""
     for index, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         if mine.shape != other.shape:
             return f"array {index}: shape {mine.shape}, the other reader's is {other.shape}"

@@ -1,6 +1,6 @@
-"""DICOM series and files: written by pydicom and imagecodecs, damaged tag by tag, and read once more.
+"""DICOM series and files: written by pydicom and imagecodecs, damaged tag by tag, and read independently.
 
-pydicom gives the tags; pixels and geometry are worked out here from the standard's text, JPEG of all kinds by GDCM.
+pydicom provides the tags; pixels and geometry are computed here according to the standard, and GDCM decodes JPEG.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ _VALUE_REPRESENTATIONS = (b"US", b"SS", b"UL", b"DS", b"IS", b"UI", b"OB", b"OW"
 
 
 def make(folder: Path, rng: np.random.Generator) -> list[Path]:
-    """Series in folders, and single files, in every encoding of which GDCM and pydicom decode the same voxels."""
+    """Write series in folders, and single files, in every encoding for which GDCM and pydicom agree."""
     made = []
 
     def series(
@@ -82,7 +82,7 @@ def make(folder: Path, rng: np.random.Generator) -> list[Path]:
 
 
 def mutate(path: Path, rng: np.random.Generator) -> str:
-    """Change one element of one file: its value, its kind, its length, or whether it is there."""
+    """Change one element of one file: its value, representation, length, or presence."""
     files = sorted(file for file in path.iterdir()) if path.is_dir() else [path]
     file = files[rng.integers(len(files))]
     data = file.read_bytes()
@@ -116,16 +116,16 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
 
 
 def ours(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels and affine."""
+    """Return voxels and affine."""
     volume = read_volume(path)
     return volume.array, volume.affine
 
 
 def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels and affine, from pydicom's tags; what is compressed as JPEG is decoded by GDCM.
+    """Return voxels and affine, from pydicom's tags; JPEG-compressed pixels are decoded by GDCM.
 
     Raises:
-        Exception: of any kind, where a file is damaged.
+        Exception: of any type, for a damaged file.
     """
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     tags = [pydicom.dcmread(file) for file in files]
@@ -158,7 +158,7 @@ def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _frames(tags: Dataset, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of a multi-frame file whose frames share all but their positions, and lie in order."""
+    """Geometry of a multi-frame file whose frames differ only in position and are in order."""
     shared = tags.SharedFunctionalGroupsSequence[0]
     scale = shared.PixelValueTransformationSequence[0]
     orientation = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
@@ -173,7 +173,7 @@ def _frames(tags: Dataset, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pixels(file: Path, tags: Dataset) -> np.ndarray:
-    """(frames, rows, columns) as stored, by the bits in use."""
+    """(frames, rows, columns) as stored, without unused bits."""
     shape = (int(tags.get("NumberOfFrames") or 1), tags.Rows, tags.Columns)
     if (
         tags.SamplesPerPixel != 1
@@ -201,7 +201,7 @@ def _pixels(file: Path, tags: Dataset) -> np.ndarray:
 
 
 def _run_lengths(data: bytes, count: int, size: int) -> np.ndarray:
-    """Of PS3.5, annex G: a segment for each byte of the values, the highest first."""
+    """Decode PS3.5, annex G: a segment for each byte of the values, highest first."""
     number, *starts = np.frombuffer(data, "<u4", 16)
     if number != size:
         raise ValueError("another number of segments")
@@ -224,12 +224,12 @@ def _run_lengths(data: bytes, count: int, size: int) -> np.ndarray:
 
 
 def _by_gdcm(file: Path) -> np.ndarray:
-    """The stored values of a file, decoded in a process of its own: damaged files crash GDCM."""
+    """Stored values of a file, decoded in a separate process, since damaged files crash GDCM."""
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
         answer = b""
-        with contextlib.suppress(BaseException):  # whatever it is, the parent must not go on twice
+        with contextlib.suppress(BaseException):  # the child must not continue the parent's code
             answer = pickle.dumps(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file), SimpleITK.sitkFloat64)))
         with os.fdopen(sender, "wb") as stream:
             stream.write(answer)
@@ -239,7 +239,7 @@ def _by_gdcm(file: Path) -> np.ndarray:
         answer = stream.read()
     os.waitpid(child, 0)
     tags = pydicom.dcmread(file)
-    # GDCM has applied them.
+    # applied by GDCM
     return (pickle.loads(answer) - float(tags.get("RescaleIntercept", 0))) / float(tags.get("RescaleSlope", 1))
 
 
@@ -267,7 +267,7 @@ def _encode(dataset: Dataset, syntax: uid.UID) -> None:
 
 
 def _twelve_bits(dataset: Dataset, rng: np.random.Generator) -> None:
-    """With an overlay in the bits above."""
+    """With an overlay in the upper bits."""
     values = np.frombuffer(dataset.PixelData, "<u2") & 0xFFF
     dataset.PixelData = (values | rng.integers(0, 16, values.size) << 12).astype("<u2").tobytes()
     dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 0
@@ -326,13 +326,13 @@ def _save(dataset: Dataset, path: Path) -> Path:
 
 
 def _elements(file: Path) -> list[tuple[Any, int, int, int, str, bool]]:
-    """Tag, first byte, first byte of the value, end, byte order and whether the kind is written, of each element."""
+    """Tag, first byte, first byte of the value, end, byte order and whether the VR is explicit, for each element."""
     try:
         dataset = pydicom.dcmread(file, force=True)
     except Exception:
         return []
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax in (None, uid.DeflatedExplicitVRLittleEndian):  # positions are those after inflating
+    if syntax in (None, uid.DeflatedExplicitVRLittleEndian):  # positions refer to the inflated data
         return []
     implicit, little = dataset.original_encoding
     found = []
@@ -346,7 +346,7 @@ def _elements(file: Path) -> list[tuple[Any, int, int, int, str, bool]]:
 
 
 def _with_length(head: bytes, length: int, order: str) -> bytes:
-    """The first bytes of an element with another length of its value."""
+    """First bytes of an element with another length of its value."""
     short = len(head) == 8 and head[4:6].isalpha()
     return (
         head[:-2] + np.array(length & 0xFFFF, f"{order}u2").tobytes()

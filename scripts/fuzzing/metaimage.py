@@ -75,7 +75,7 @@ def _make(folder: Path, rng: np.random.Generator) -> list[Path]:
 
 
 def _theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """SimpleITK's reading, but where it returns memory that nothing was read into, or crashes."""
+    """SimpleITK's reading, except for files for which it returns uninitialised memory or crashes."""
     header, _, rest = header_file(path).read_bytes().partition(b"ElementDataFile")
     if re.search(rb"^CompressedData *= *[tT1]", header, re.MULTILINE):
         size = re.search(rb"^CompressedDataSize *= *(\d+)", header, re.MULTILINE)

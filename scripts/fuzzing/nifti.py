@@ -1,6 +1,6 @@
-"""NIfTI: written by nibabel and SimpleITK, read beside us by a small decoder of the standard's text.
+"""NIfTI: written by nibabel and SimpleITK, read by a small decoder according to the standard.
 
-nibabel, which the project reads with, is not asked again.
+nibabel, which the project uses, is not used for reading here.
 """
 
 import gzip
@@ -19,7 +19,7 @@ _SHAPE = (7, 6, 5)
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _OBLIQUE = np.array([[-0.69, 0.1, 0.3, 30], [0.08, 0.79, -0.5, -20.5], [-0.1, 0.2, 2.4, 400], [0, 0, 0, 1]])
 
-_FIELDS = {  # byte, kind and number of values in NIfTI-1 and in NIfTI-2
+_FIELDS = {  # offset, type and number of values in NIfTI-1 and in NIfTI-2
     "sizeof_hdr": ((0, "i", 1), (0, "i", 1)),
     "magic": ((344, "4s", 1), (4, "8s", 1)),
     "dim": ((40, "h", 8), (16, "q", 8)),
@@ -41,7 +41,7 @@ _REAL = [0.0, 1.0, -1.0, 0.5, 2.0, 3.0, 352.0, 1e-6, 1e30, np.nan, np.inf, 353.5
 
 
 def make(folder: Path, rng: np.random.Generator) -> list[Path]:
-    """Volumes of 210 voxels: all types, both byte orders and versions, with and without gzip and an affine."""
+    """Write volumes of 210 voxels: all types, both byte orders and versions, with and without gzip and an affine."""
     images = {}
     for kind in _TYPES.values():
         images[kind] = nibabel.Nifti1Image(_voxels(rng, kind), _OBLIQUE, dtype=kind)
@@ -76,7 +76,7 @@ def make(folder: Path, rng: np.random.Generator) -> list[Path]:
 
 
 def mutate(path: Path, rng: np.random.Generator) -> str:
-    """Set a value of a field of the header, also within gzip."""
+    """Change the value of a header field, also in gzip files."""
     packed = path.suffix == ".gz"
     data = bytearray(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
     order, second = _version(data)
@@ -97,16 +97,16 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
 
 
 def ours(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels and affine."""
+    """Return voxels and affine."""
     volume = read_volume(path)
     return volume.array, volume.affine
 
 
 def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels and affine as the standard's text says.
+    """Return voxels and affine according to the standard.
 
     Raises:
-        Exception: of any kind, where the file is damaged, or no volume.
+        Exception: of any type, for a damaged file or one without a volume.
     """
     data = path.read_bytes()
     data = gzip.decompress(data) if path.suffix == ".gz" else data

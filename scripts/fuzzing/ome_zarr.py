@@ -1,4 +1,4 @@
-"""OME-Zarr and bare arrays of zarr, read by zarr itself with the axes put in order here."""
+"""OME-Zarr and plain zarr arrays, read by zarr itself with axes reordered here."""
 
 import json
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ OTHERS = [
 
 
 def make(folder: Path, rng: np.random.Generator) -> list[Path]:
-    """OME-Zarr 0.1, 0.3, 0.4 and 0.5, and bare arrays, with axes in several orders; some chunks are absent."""
+    """Write OME-Zarr 0.1, 0.3, 0.4 and 0.5, and plain arrays, with various axis orders; some chunks are missing."""
     slash = {"name": "v2", "separator": "/"}
     parts = {"chunks": (3, 3, 3), "shards": (6, 6, 6)}
     images = [
@@ -103,7 +103,7 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
 
 
 def ours(path: Path) -> tuple[np.ndarray, ...]:
-    """Voxels, size of a voxel, place of the first, and how many chunks are reported as missing."""
+    """Return voxels, voxel size, origin, and the reported number of missing chunks."""
     image = open_image(str(path))
     found = survey(image, tuple((0, length) for length in image.array.shape))
     values = image.array[...]
@@ -113,7 +113,7 @@ def ours(path: Path) -> tuple[np.ndarray, ...]:
 
 
 def theirs(path: Path) -> tuple[np.ndarray, ...]:
-    """The same by zarr."""
+    """Return the same, using zarr."""
     found, image = zarr.open(path, mode="r"), {}
     if isinstance(found, zarr.Group):
         attributes = found.attrs.asdict()
@@ -181,7 +181,7 @@ def _chunks(path: Path) -> Iterator[Path]:
 
 
 def _places(content: Any) -> Iterator[tuple[Any, Any]]:
-    """Every entry of nested lists and dictionaries, as its holder and its key."""
+    """All entries of nested lists and dictionaries, as container and key."""
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for key, value in list(items):
         yield content, key

@@ -1,4 +1,4 @@
-"""What MetaImage and NRRD have in common: changes of a text header's lines, and SimpleITK's reading."""
+"""Common parts of MetaImage and NRRD: changes of a text header's lines, and reading by SimpleITK."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,18 +14,18 @@ HEADERS = (".mha", ".mhd", ".nrrd")
 
 
 def header_file(path: Path) -> Path:
-    """The file with the header: the path itself, or of a folder the file that has one."""
+    """Return the file with the header: the path itself, or the file in a folder that has one."""
     return path if path.is_file() else next(file for file in sorted(path.iterdir()) if file.suffix in HEADERS)
 
 
 def ours(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels and affine as the project reads them."""
+    """Return voxels and affine as read by the project."""
     volume = read_volume(header_file(path))
     return volume.array, volume.affine
 
 
 def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (I, J, K) and the affine to millimetres in RAS as SimpleITK reads them."""
+    """Return voxels (I, J, K) and the affine to RAS millimetres as read by SimpleITK."""
     image = SimpleITK.ReadImage(str(header_file(path)))
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise ValueError("several values per voxel")
@@ -39,7 +39,7 @@ def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def image(rng: np.random.Generator, kind: str, size: Sequence[int] = (9, 8, 7)) -> SimpleITK.Image:
-    """A volume with a place of its own, oblique if the random numbers want it."""
+    """Return a volume with a random, possibly oblique, geometry."""
     values = rng.normal(0, 1000, size[::-1]) if kind[0] == "f" else rng.integers(0, 100, size[::-1])
     made = SimpleITK.GetImageFromArray(values.astype(kind))
     made.SetSpacing([0.7, 0.8, 2.5][: len(size)])
@@ -50,11 +50,12 @@ def image(rng: np.random.Generator, kind: str, size: Sequence[int] = (9, 8, 7)) 
 
 
 def change_line(path: Path, rng: np.random.Generator, values: Mapping[str, Sequence[str]], separator: str) -> str:
-    """Change, add, delete or repeat a field of a header, and say which.
+    """Change, add, delete or duplicate a header field, and return a description.
 
     Args:
-        path: of the file, or the folder of its header.
-        values: what to write instead, by field; some wrong, some right, some of another meaning.
+        path: the file, or the folder of its header.
+        rng: random numbers.
+        values: replacement values by field; some invalid, some valid, some with another meaning.
         separator: between field and value.
     """
     file = header_file(path)

@@ -1,6 +1,6 @@
-"""TIFF: written by tifffile and Pillow, read beside us by a small decoder of its own and, if compressed, by Pillow.
+"""TIFF: written by tifffile and Pillow, read by a small decoder or, if compressed, by Pillow.
 
-tifffile, which the project reads with, is not asked again.
+tifffile, which the project uses, is not used for reading here.
 """
 
 import re
@@ -19,7 +19,7 @@ from .campaign import Format
 _SHAPE = (5, 18, 20)
 _TYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 
-_OPTIONS = {  # type and how tifffile is to write it; Pillow has to be able to read what is compressed
+_OPTIONS = {  # type and tifffile's arguments; Pillow must be able to read compressed files
     **{f"plain_{dtype}": (dtype, {}) for dtype in _TYPES},
     **{f"swapped_{dtype}": (dtype, {"byteorder": ">"}) for dtype in ("u2", "f4", "i8")},
     "lzw": ("u1", {"compression": "lzw"}),
@@ -41,13 +41,13 @@ _OPTIONS = {  # type and how tifffile is to write it; Pillow has to be able to r
 }
 _PILLOW = {"1": ("raw", "packbits", "tiff_lzw"), "L": ("tiff_lzw", "raw"), "F": ("tiff_adobe_deflate",)}
 
-_CODES = {1: "B", 2: "s", 3: "H", 4: "I", 16: "Q"}  # types of tags that are looked at
+_CODES = {1: "B", 2: "s", 3: "H", 4: "I", 16: "Q"}  # supported types of tags
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _BLOCKS = {273: (279, 278), 324: (325, 323)}  # strips, tiles: offsets -> byte counts, rows
 
 
 class _Entry(NamedTuple):
-    """One tag of a page: where its entry begins, and the values."""
+    """A tag of a page: position of its entry, and its values."""
 
     at: int
     kind: int
@@ -55,7 +55,7 @@ class _Entry(NamedTuple):
 
 
 def make(folder: Path, rng: np.random.Generator) -> list[Path]:
-    """Stacks of 1800 voxels of many types and arrangements."""
+    """Write stacks of 1800 voxels with many types and layouts."""
     grey = (rng.normal(size=_SHAPE).cumsum(2) * 9 + 100).clip(0, 255)
     paths = []
     for name, (dtype, options) in _OPTIONS.items():
@@ -108,17 +108,17 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
 
 
 def theirs(path: Path) -> np.ndarray:
-    """The stack as the standard's text alone says; compressed pages by Pillow, and none that Pillow understands less.
+    """Return the stack according to the standard; compressed pages are read by Pillow, if it supports them fully.
 
     Raises:
-        Exception: of any kind, where it does not know or the file is damaged.
+        Exception: of any type, for an unsupported or damaged file.
     """
     data = path.read_bytes()
     order, _, pages = _directories(data)
     tags = [{code: entry.values for code, entry in page.items()} for page, _ in pages]
     planes = [k for k, page in enumerate(tags) if not page.get(254, (0,))[0] & 1]
     described = re.search(rb"(?:images|slices)=(\d+)", tags[0].get(270, (b"",))[0])
-    if len(planes) == 1 and described:  # the other pages of ImageJ's follow the first
+    if len(planes) == 1 and described:  # ImageJ writes the other pages after the first
         first, number = tags[0], int(described[1])
         size = _one(first, 256) * _one(first, 257) * _one(first, 258, 1) // 8
         parts = [{**first, 273: (first[273][0] + k * size,)} for k in range(number)]
@@ -139,7 +139,7 @@ def _page(path: Path, data: bytes, order: str, page: dict, number: int) -> np.nd
 
 
 def _plain(data: bytes, order: str, page: dict) -> np.ndarray:
-    """Pixels of a page without compression."""
+    """Pixels of an uncompressed page."""
     bits, kind = _one(page, 258, 1), _KINDS[_one(page, 339, 1)]
     white = _one(page, 262) == 0
     if _one(page, 262) > 1 or _one(page, 277, 1) != 1 or _one(page, 274, 1) != 1 or bits not in (1, 8, 16, 32, 64):
@@ -165,7 +165,7 @@ def _plain(data: bytes, order: str, page: dict) -> np.ndarray:
 
 def _samples(block: bytes, order: str, page: dict, rows: int, columns: int) -> np.ndarray:
     raw = np.frombuffer(block, np.uint8)
-    if _one(page, 266, 1) == 2:  # FillOrder: the lowest bit first
+    if _one(page, 266, 1) == 2:  # FillOrder: lowest bit first
         raw = np.packbits(np.unpackbits(raw, bitorder="little"))
     bits = _one(page, 258, 1)
     if bits == 1:
@@ -181,7 +181,7 @@ def _one(page: dict, code: int, default: int | None = None) -> int:
 
 
 def _directories(data: bytes) -> tuple[str, bool, list[tuple[dict[int, _Entry], int]]]:
-    """Byte order, whether it is BigTIFF, and of each page its tags and where the offset of the next page lies."""
+    """Byte order, whether it is BigTIFF, and for each page its tags and the position of the offset of the next page."""
     order = {b"II": "<", b"MM": ">"}[data[:2]]
     big = {42: False, 43: True}[struct.unpack_from(order + "H", data, 2)[0]]
     at, number, size, word = (8, "Q", 20, "Q") if big else (4, "H", 12, "I")
@@ -197,7 +197,7 @@ def _directories(data: bytes) -> tuple[str, bool, list[tuple[dict[int, _Entry], 
         entries = [start + k * size for k in range(count)]
         codes = [struct.unpack_from(order + "H", data, entry)[0] for entry in entries]
         found = {code: _entry(data, order, big, entry) for code, entry in zip(codes[::-1], entries[::-1], strict=True)}
-        pages.append((found, at))  # of equal codes the first
+        pages.append((found, at))  # the first of duplicate codes
     return order, big, pages
 
 

@@ -1,6 +1,6 @@
-"""Notebooks from Python files whose cells begin with ``# %%``.
+"""Notebooks made from Python files with cells that begin with ``# %%``.
 
-The files import the package as it is called here; in a notebook it has the name of the bundle's package.
+The files import the package under its name in this repository; in a notebook it has that of the bundle's package.
 """
 
 import re
@@ -16,11 +16,10 @@ Cell = dict[str, Any]
 
 
 def read_cells(name: str, variant: str) -> list[Cell]:
-    """The cells of ``notebooks/<name>.py``.
+    """Return the cells of ``notebooks/<name>.py``.
 
-    A cell's header may have ``only=<variant>``, ``tags=<tag>``, or ``include=<name>``, which stands for the cells of
-    another file. Text before the first header is left out. Code cells that stand side by side become one, unless they
-    are parameters, so that a notebook has few.
+    A cell's header may have ``only=<variant>``, ``tags=<tag>``, or ``include=<name>``, which inserts the cells of
+    another file. Text before the first header is ignored. Adjacent code cells are merged, except for parameters.
     """
     text = (NOTEBOOKS / f"{name}.py").read_text(encoding="utf-8")
     headers = list(_HEADER.finditer(text))
@@ -44,7 +43,7 @@ def read_cells(name: str, variant: str) -> list[Cell]:
 
 
 def notebook(name: str, variant: str) -> dict[str, Any]:
-    """A notebook of format 4.5, without outputs, as JSON has it."""
+    """Return a notebook in format 4.5, without outputs, as JSON data."""
     cells = [
         {
             "cell_type": cell["cell_type"],

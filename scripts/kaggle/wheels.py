@@ -1,4 +1,4 @@
-"""The packages that a bundle needs and Kaggle's image lacks, as wheels."""
+"""Wheels of the packages that a bundle needs and Kaggle's image lacks."""
 
 import subprocess
 import sys
@@ -14,22 +14,22 @@ IN_IMAGE = {
     *("torch", "numpy", "scipy", "scikit-image", "matplotlib", "pillow", "pandas", "tensorboard", "tqdm"),
     *("packaging", "typing-extensions", "importlib-resources"),
 }
-"""What is taken from Kaggle's image, as it is (github.com/Kaggle/docker-python, and Colab's image below it)."""
+"""Packages used from Kaggle's image (github.com/Kaggle/docker-python, based on Colab's image)."""
 
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 
 def requirements(bundle: dict[str, Any], python: str) -> list[str]:
-    """Pins of what a bundle needs beyond the image, with what that needs in turn: ``["edt==3.0.0", ...]``.
+    """Return pins of the packages that a bundle needs beyond the image, with their dependencies: ``["edt==3.0.0", ...]``.
 
-    Versions of the first are the bundle's, of the others those that are installed here.
+    Versions of direct requirements are the bundle's, those of their dependencies are those installed here.
 
     Args:
         bundle: its metadata.
-        python: version of Kaggle's, such as ``"3.12"``.
+        python: Kaggle's Python version, such as ``"3.12"``.
     """
     named = {"monai": bundle["monai_version"], **bundle["required_packages_version"]}
-    named.pop("itk", None)  # hundreds of megabytes, to write NRRD and MetaImage, which no competition asks for
+    named.pop("itk", None)  # large, only needed to write NRRD and MetaImage
     pins = {canonicalize_name(name): version for name, version in named.items()}
     waiting = [name for name in pins if name not in IN_IMAGE]
     found: dict[str, str] = {}
@@ -42,7 +42,7 @@ def requirements(bundle: dict[str, Any], python: str) -> list[str]:
 
 
 def download(pins: Iterable[str], folder: Path, python: str) -> None:
-    """Let pip fetch the wheels for Linux on x86-64.
+    """Download the wheels for Linux on x86-64 with pip.
 
     Raises:
         subprocess.CalledProcessError: pip does not find one of them.

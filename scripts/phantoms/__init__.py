@@ -1,4 +1,4 @@
-"""Computed data in the layouts of the real data sets, for examples, tests and the quick start."""
+"""Synthetic data in the layouts of the real datasets, for examples, tests and the quickstart."""
 
 from .abdomen import Abdomen, abdomen_phantom
 from .layouts import write_abdomens, write_scrolls

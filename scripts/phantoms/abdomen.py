@@ -1,4 +1,4 @@
-"""CT volumes of a computed abdomen, with the label of the liver and its tumours."""
+"""Synthetic CT volumes of an abdomen, with labels of liver and tumours."""
 
 from typing import NamedTuple
 
@@ -11,18 +11,18 @@ from .anatomy import Canvas, Lesion, Tissue, draw_abdomen
 
 AIR_HU = -1024
 
-# Cases take turns, so that a handful of them holds every kind. Real scans come as the scanner or a converter left them:
-# array axes towards left or right, front or back, and once in a while in another order.
+# Cases cycle through these, so that a few cover every kind. Orientations as in real files:
+# array axes towards left or right, front or back, and sometimes in another order.
 ORIENTATIONS = ("LPS", "RAS", "LAS", "PSR", "RPI", "LPI")
 TUMOURS = (1, 3, 0, 2, 4)
-PADDINGS = (None, -3024, None, -2048)  # HU outside the circle that the scanner sees
+PADDINGS = (None, -3024, None, -2048)  # HU outside of the scanner's field of view
 
 
 class Abdomen(NamedTuple):
     """One case.
 
     Attributes:
-        image: int16, HU; three axes in the order and direction of the case's orientation.
+        image: int16, HU; three axes in the case's orientation.
         label: uint8, the image's shape: 0 background, 1 liver (with its vessels), 2 tumour.
         tissue: uint8, the image's shape: values of :class:`~scripts.phantoms.anatomy.Tissue`.
         affine: float64 ``(4, 4)``, array index to RAS millimetres.
@@ -35,19 +35,19 @@ class Abdomen(NamedTuple):
 
 
 def abdomen_phantom(*, seed: int, index: int, size: int = 96, slices: int = 24) -> Abdomen:
-    """Make one case; it depends on the arguments alone, never on the cases made before.
+    """Make one case, which depends on the arguments alone.
 
-    The pixels are about 400 mm / ``size`` wide and the slices 1 to 5 mm apart, so a patient is as large as a real one
-    on any grid. Orientation, number of tumours and padding outside the field of view differ between cases.
+    Pixels are about 400 mm / ``size`` wide and slices 1 to 5 mm apart, so patients have a realistic size on any grid.
+    Orientation, number of tumours and padding outside of the field of view differ between cases.
 
     Args:
-        seed: of the whole data set.
-        index: of the case in the data set.
+        seed: of the dataset.
+        index: of the case in the dataset.
         size: rows and columns of a slice, at least 32.
         slices: at least 4.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: an argument is out of its range.
     """
     check_abdomen(seed=seed, index=index, size=size, slices=slices)
     rng = np.random.default_rng([seed, 2, index])
@@ -63,7 +63,7 @@ def abdomen_phantom(*, seed: int, index: int, size: int = 96, slices: int = 24) 
     padding = PADDINGS[index % len(PADDINGS)]
     if padding is not None:
         image[_out_of_view(size)] = padding
-    # The patient lies somewhere on the scanner's table, not in the origin of its coordinates.
+    # The patient is not at the origin of the scanner's coordinates.
     origin = np.array([x[0], y[0], z[0]]) + rng.uniform((-10, -20, -900), (10, 20, 900))
     affine = np.diag([pixel, pixel, thickness, 1.0])
     affine[:3, 3] = origin
@@ -151,7 +151,7 @@ def _out_of_view(size: int) -> np.ndarray:
 
 
 def _orient(case: Abdomen, codes: str) -> Abdomen:
-    """Turn arrays in RAS order into another order; the affine follows, so nothing moves in the patient."""
+    """Reorient arrays from RAS, with the affine, so that positions in the patient do not change."""
     from nibabel import orientations
 
     turn = orientations.axcodes2ornt(tuple(codes))

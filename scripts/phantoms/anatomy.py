@@ -1,8 +1,8 @@
-"""The shapes of a computed abdomen: a map of tissues on a grid in patient millimetres.
+"""Shapes of a synthetic abdomen: a tissue map on a grid in patient millimetres.
 
 x points to the patient's right, y to the front, z to the head; the origin is the middle of the body at the height of
-the middle of the liver. Organs are ellipsoids with wavy surfaces, painted one after another: each takes only what the
-tissues it may replace have left.
+the middle of the liver. Organs are ellipsoids with wavy surfaces, painted one after another; each replaces only certain
+tissues.
 """
 
 import itertools
@@ -30,7 +30,7 @@ IN_LIVER = (Tissue.LIVER, Tissue.LIVER_VESSEL)
 
 
 class Lesion(NamedTuple):
-    """A tumour: where the signed distance (mm, negative inside) to its surface is stored, and in which part."""
+    """A tumour: signed distance (mm, negative inside) to its surface, and the part of the grid that it covers."""
 
     box: Box
     distance: np.ndarray
@@ -61,21 +61,21 @@ class Canvas:
         self.rng = rng
 
     def box(self, low: Point, high: Point) -> Box:
-        """The part of the grid between two corners."""
+        """Return the part of the grid between two corners."""
         edges = [np.searchsorted(a, (p, q)) for a, p, q in zip(self.axes, low, high, strict=True)]
         return tuple(slice(int(a), int(b)) for a, b in edges)
 
     def everywhere(self) -> Box:
-        """The whole grid."""
+        """Return the whole grid."""
         return tuple(slice(0, n) for n in self.tissue.shape)
 
     def grid(self, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Coordinates in a part of the grid, each of a shape that broadcasts to the part's."""
+        """Return the coordinates in a part of the grid, each of a shape that broadcasts to the part's."""
         x, y, z = (a[s] for a, s in zip(self.axes, box, strict=True))
         return x[:, None, None], y[None, :, None], z[None, None, :]
 
     def ellipsoid(self, centre: Point, radii: Point, wavy: float = 0.0) -> tuple[Box, np.ndarray]:
-        """Part of the grid and, on it, a function that is 0 on the surface, -1 in the centre and grows outwards."""
+        """Return a part of the grid, and on it a function: -1 in the centre, 0 on the surface, positive outside."""
         reach = [r * (1.1 + 3 * wavy) for r in radii]
         box = self.box(*([c + sign * r for c, r in zip(centre, reach, strict=True)] for sign in (-1, 1)))
         q = [(g - np.float32(c)) / np.float32(r) for g, c, r in zip(self.grid(box), centre, radii, strict=True)]
@@ -98,7 +98,7 @@ class Canvas:
         self.paint(tissue, box, level < 0, over)
 
     def rod(self, tissue: Tissue, start: Point, end: Point, radius: float, over: Iterable[Tissue]) -> None:
-        """Paint a straight piece of a tube with round ends."""
+        """Paint a straight tube with round ends."""
         a, b = np.asarray(start, np.float32), np.asarray(end, np.float32)
         box = self.box(np.minimum(a, b) - radius, np.maximum(a, b) + radius)
         points = self.grid(box)
@@ -110,11 +110,11 @@ class Canvas:
 
 
 def draw_abdomen(canvas: Canvas, tumours: int) -> list[Lesion]:
-    """Paint one patient, measures drawn from the canvas's generator.
+    """Paint one patient, with measures drawn from the canvas's generator.
 
     Args:
         canvas: empty.
-        tumours: how many; fewer where the liver's part on the canvas is too small for them.
+        tumours: number of tumours; fewer if the liver on the canvas is too small.
     """
     rng = canvas.rng
     half_depth = rng.uniform(102, 122)
@@ -144,7 +144,7 @@ def draw_abdomen(canvas: Canvas, tumours: int) -> list[Lesion]:
 
 
 def _table(canvas: Canvas, body: Body) -> None:
-    """Two curved shells of carbon fibre with foam between."""
+    """Two curved shells of carbon fibre with foam in between."""
     box = canvas.everywhere()
     x, y, _ = canvas.grid(box)
     height = y + body.half_depth + 8 - np.square(x) / 900
@@ -156,7 +156,7 @@ def _table(canvas: Canvas, body: Body) -> None:
 
 
 def _wall(canvas: Canvas, body: Body) -> None:
-    """Skin, fat, the muscles of the wall with the ribs in them, and the cavity filled with fat."""
+    """Skin, fat, the abdominal wall with muscles and ribs, and the cavity filled with fat."""
     box = canvas.everywhere()
     x, y, z = canvas.grid(box)
     angle = np.arctan2(x, -y)  # 0 at the back
@@ -253,7 +253,7 @@ def _kidneys(canvas: Canvas, body: Body) -> None:
 
 
 def _liver(canvas: Canvas, body: Body, diaphragm: np.ndarray) -> None:
-    """Two lobes joined smoothly, hollowed where the bowel, the kidney and the spine press."""
+    """Two smoothly joined lobes, with impressions of bowel, kidney and spine."""
     rng = canvas.rng
     size = rng.uniform(0.93, 1.05)
     shift = rng.uniform(-6, 6, 3).tolist()
@@ -261,7 +261,7 @@ def _liver(canvas: Canvas, body: Body, diaphragm: np.ndarray) -> None:
     x, y, z = canvas.grid(box)
 
     def lobe(centre: Point, radii: Point) -> np.ndarray:
-        """Distance to an ellipsoid in units of its size, on the whole box."""
+        """Relative distance to an ellipsoid, on the whole box."""
         q = [(g - c - s) / (r * size) for g, c, s, r in zip((x, y, z), centre, shift, radii, strict=True)]
         return np.sqrt(np.square(q[0]) + np.square(q[1]) + np.square(q[2]))
 
@@ -299,7 +299,7 @@ def _spleen(canvas: Canvas, body: Body, diaphragm: np.ndarray) -> None:
 
 
 def _stomach(canvas: Canvas, diaphragm: np.ndarray) -> None:
-    """Wall, fluid, and gas above the fluid: the patient lies on the back."""
+    """Wall, fluid, and gas above the fluid: the patient is supine."""
     rng = canvas.rng
     centre = (-62 + rng.uniform(-6, 6), 32 + rng.uniform(-8, 8), 25 + rng.uniform(-10, 10))
     box, level = canvas.ellipsoid(centre, (rng.uniform(42, 54), rng.uniform(38, 50), 52), 0.06)
@@ -312,7 +312,7 @@ def _stomach(canvas: Canvas, diaphragm: np.ndarray) -> None:
 
 
 def _bowel(canvas: Canvas) -> None:
-    """Pancreas, and loops of bowel in what is left of the cavity, some with gas."""
+    """Pancreas, and loops of bowel in the rest of the cavity, some with gas."""
     rng = canvas.rng
     bends = [(34, 8, -38), (8, 14, -28), (-30, 6, -16), (-72, -18, -2)]
     for start, end in itertools.pairwise(bends):
@@ -332,7 +332,7 @@ def _bowel(canvas: Canvas) -> None:
 
 
 def _tumours(canvas: Canvas, count: int) -> list[Lesion]:
-    """Places for tumours that lie in the liver and apart from one another."""
+    """Positions for tumours within the liver, apart from one another."""
     rng = canvas.rng
     liver = canvas.tissue == Tissue.LIVER
     inside = np.flatnonzero(liver)
@@ -355,7 +355,7 @@ def _tumours(canvas: Canvas, count: int) -> list[Lesion]:
 
 
 def _sphere_fits(canvas: Canvas, liver: np.ndarray, centre: np.ndarray, radius: float) -> bool:
-    """Whether points all over a slightly larger sphere are liver; what the scan does not reach counts as liver."""
+    """Whether points on a slightly larger sphere are liver; points outside of the scan count as liver."""
     directions = np.array([(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1) if i or j or k], float)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     points = centre + 1.2 * radius * directions
@@ -366,7 +366,7 @@ def _sphere_fits(canvas: Canvas, liver: np.ndarray, centre: np.ndarray, radius: 
 
 
 def _liver_vessels(canvas: Canvas, body: Body) -> None:
-    """The portal tree from the hilum, and the hepatic veins that meet at the vena cava under the dome."""
+    """The portal tree from the hilum, and the hepatic veins that join the vena cava below the dome."""
     hilum = np.array([26.0, 12.0, 0.0])
     canvas.rod(Tissue.CAVA, (14, 8, -34), hilum, 6.5, CAVITY)
     for direction in ((1, -0.3, 0.25), (0.9, 0.2, -0.45), (-0.4, 1, 0.5)):

@@ -1,4 +1,4 @@
-"""Phantoms as files, in the folder layouts of the real data sets."""
+"""Phantoms as files, in the folder layouts of the real datasets."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from custom.system.files import write_whole
 from .abdomen import abdomen_phantom, check_abdomen
 from .scroll import check_scroll, scroll_id, scroll_phantom
 
-FIRST_TEST = 500  # index of the first held-out case: the training cases never reach it
+FIRST_TEST = 500  # index of the first held-out case, above those of training cases
 MANIFEST = "phantoms.json"
 HELD_OUT = "held_out.json"
 
@@ -36,7 +36,7 @@ def write_scrolls(
     """Write scroll phantoms in the layout of Kaggle's "Vesuvius Challenge - Surface Detection".
 
     ``train_images/<id>.tif``, ``train_labels/<id>.tif``, ``train.csv`` (``id,scroll_id``), ``test_images/``,
-    ``test.csv``; and, which the competition does not give, ``test_labels/`` and the data list ``held_out.json``.
+    ``test.csv``; and, unlike the competition, ``test_labels/`` and the data list ``held_out.json``.
 
     Args:
         output: a new or empty folder, or one that the same call has filled before.
@@ -44,8 +44,8 @@ def write_scrolls(
         size, seed, pitch, ignore: see :func:`scroll_phantom`.
 
     Raises:
-        ValueError: an argument out of its range, before anything is written.
-        DataError: the folder holds something else or cannot be written.
+        ValueError: an argument is out of its range; raised before anything is written.
+        DataError: the folder has other contents or cannot be written.
     """
     options = {"seed": seed, "size": size, "pitch": pitch, "ignore": ignore}
     check_scroll(**options)
@@ -67,10 +67,10 @@ def write_scrolls(
 def write_abdomens(
     output: str | Path, *, n_train: int = 8, n_test: int = 2, size: int = 96, slices: int = 24, seed: int = 0
 ) -> Path:
-    """Write abdomen phantoms under the names of LiTS.
+    """Write abdomen phantoms with LiTS names.
 
-    ``volume-000.nii.gz`` and ``segmentation-000.nii.gz``, ...; the same in ``test/`` for the held-out cases, which
-    count from 500 and are listed in ``held_out.json``.
+    ``volume-000.nii.gz`` and ``segmentation-000.nii.gz``, ...; the same in ``test/`` for the held-out cases, which are
+    numbered from 500 and listed in ``held_out.json``.
 
     Args:
         output: a new or empty folder, or one that the same call has filled before.
@@ -78,8 +78,8 @@ def write_abdomens(
         size, slices, seed: see :func:`abdomen_phantom`.
 
     Raises:
-        ValueError: an argument out of its range, before anything is written.
-        DataError: the folder holds something else or cannot be written.
+        ValueError: an argument is out of its range; raised before anything is written.
+        DataError: the folder has other contents or cannot be written.
     """
     options = {"seed": seed, "size": size, "slices": slices}
     check_abdomen(**options)
@@ -104,7 +104,7 @@ def _write(
     n_test: int,
     write_case: Callable[[Path, str, int], Row],
 ) -> dict[str, list[Row]]:
-    """Write all cases and the list of the held-out ones; the rows of each part that is not empty."""
+    """Write all cases and the list of the held-out ones; returns the rows of each non-empty part."""
     if not (0 < n_train <= FIRST_TEST and 0 <= n_test <= FIRST_TEST):
         raise ValueError(f"n_train must be 1 to {FIRST_TEST} and n_test 0 to {FIRST_TEST}, got {n_train} and {n_test}")
     claim(output, {"phantoms": kind, "n_train": n_train, "n_test": n_test, **options})
@@ -118,7 +118,7 @@ def _write(
 
 
 def claim(output: Path, plan: dict[str, Any]) -> None:
-    """Make the folder and leave the plan in it: phantoms are never mixed with other data or overwrite any."""
+    """Create the folder and record the plan in it, so that phantoms neither mix with nor overwrite other data."""
     manifest = output / MANIFEST
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Cubes cut from a computed papyrus scroll, with the label of the surface that carries the writing.
+"""Cubes of a synthetic papyrus scroll, with labels of the surface that carries the writing.
 
-The scroll is one long sheet wound around the z axis. Everything follows from a phase: the number of turns between the
-core and a point. It grows by one from a winding to the next, so the sheet lies where it is a whole number, and smooth
-waves added to it bend the windings and press neighbours together without ever letting them cross.
+The scroll is one long sheet wound around the z axis, defined by a phase: the number of turns between the core and a
+point. The phase grows by one per winding, and the sheet is where it is an integer; smooth waves added to it bend the
+windings and press neighbours together without letting them cross.
 """
 
 from typing import NamedTuple
@@ -22,11 +22,11 @@ CONTACT_GAP = 1.0
 TEXTURE_SIZE = 512
 
 SLAB = 32
-"""Planes that are computed at a time: a cube of 512 voxels would not fit into memory with all that it follows from."""
+"""Planes computed at a time, to save memory: the intermediate results of a cube of 512 voxels would not fit."""
 
 
 class _Scroll(NamedTuple):
-    """What all cubes of one scroll share."""
+    """Common to all cubes of one scroll."""
 
     pitch: float
     thickness: float
@@ -39,36 +39,36 @@ class _Scroll(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a cube is cut from its scroll."""
+    """Position of a cube in its scroll."""
 
     centre: np.ndarray  # (3,) voxels
     axes: np.ndarray  # (3, 3) the scroll's directions, one row for each axis of the array
 
 
 def scroll_id(index: int) -> int:
-    """The scroll that case ``index`` is cut from: the group that folds keep together."""
+    """Return the scroll of case ``index``: the group that folds do not split."""
     return SCROLL_IDS[index % len(SCROLL_IDS)]
 
 
 def scroll_phantom(
     *, seed: int, index: int, size: int = 96, pitch: float = 14.0, ignore: float = 0.2
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make one case; it depends on the arguments alone, never on the cases made before.
+    """Make one case, which depends on the arguments alone.
 
     Args:
-        seed: of the whole data set.
-        index: of the case in the data set.
+        seed: of the dataset.
+        index: of the case in the dataset.
         size: edge of the cube in voxels, at least 16.
         pitch: mean distance between windings in voxels, at least 8; the sheet takes about half of it.
-        ignore: share of the voxels within the border that are unlabelled, in [0, 1). Real data have about half.
+        ignore: fraction of the voxels within the border that are unlabelled, in [0, 1). About half in real data.
 
     Returns:
-        image: uint8 ``(D, H, W)``; the scroll's axis is near the first one, and 0 is the mask around the scroll.
-        label: uint8 ``(D, H, W)``: 0 background, 1 recto (the two voxels of the sheet that face the scroll's core),
-            2 unlabelled, which the outer 3 voxels of every face always are.
+        image: uint8 ``(D, H, W)``; the scroll's axis is close to the first one, and 0 is the mask around the scroll.
+        label: uint8 ``(D, H, W)``: 0 background, 1 recto (the two voxels of the sheet on the side of the scroll's
+            core), 2 unlabelled, always including the outer 3 voxels of every face.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: an argument is out of its range.
     """
     check_scroll(seed=seed, index=index, size=size, pitch=pitch, ignore=ignore)
     # Streams of random numbers: 0 scrolls, 1 their cubes, 2 abdomens.
@@ -137,7 +137,7 @@ def _place(rng: np.random.Generator, scroll: _Scroll, size: int) -> _Place:
 def _material(
     scroll: _Scroll, place: _Place, fibres: list[np.ndarray], tears: np.ndarray, planes: slice, size: int
 ) -> tuple[np.ndarray, ...]:
-    """What some planes of a cube are of, ``(n, H, W)`` each: grey values, sheet, recto, and what is off the scroll."""
+    """Grey values, sheet, recto, and outside of the scroll for some planes of a cube, ``(n, H, W)`` each."""
     steps = _steps(size)
     first = max(planes.start - 1, 0)
     depths = steps[first : planes.stop + 1]  # and the planes next to them, for the slope
@@ -155,7 +155,7 @@ def _material(
 
     horizontal = _look_up(fibres[0], z + 0.5 * depth, along)
     vertical = _look_up(fibres[1], along + 0.5 * depth, z)
-    # Where windings are pressed together the sheet gets thinner: neighbours nearly touch, and never merge.
+    # The sheet is thinner where windings are pressed together: neighbours nearly touch, and never merge.
     half = 0.5 * np.minimum(scroll.thickness + 0.4 * horizontal, 1 / slope - CONTACT_GAP)
     inside = (turn >= 2) & (turn <= scroll.turns)
     torn = _look_up(tears, z, along) < -2.5
@@ -170,12 +170,12 @@ def _material(
 
 
 def _steps(size: int) -> np.ndarray:
-    """Voxels along one axis of a cube, counted from its centre."""
+    """Voxel positions along one axis of a cube, relative to its centre."""
     return np.arange(size) - (size - 1) / 2
 
 
 def _positions(place: _Place, depths: np.ndarray, steps: np.ndarray) -> list[np.ndarray]:
-    """Where the voxels of some planes of a cube lie in the scroll, float32 ``(n, H, W)`` along each of its axes."""
+    """Positions of some planes' voxels in the scroll, float32 ``(n, H, W)`` along each of its axes."""
     steps = steps.astype(np.float32)
     d, h, w = depths.astype(np.float32)[:, None, None], steps[:, None], steps
     return [
@@ -187,7 +187,7 @@ def _positions(place: _Place, depths: np.ndarray, steps: np.ndarray) -> list[np.
 def _waves(
     vectors: np.ndarray, offsets: np.ndarray, amplitudes: np.ndarray, depths: np.ndarray, steps: np.ndarray
 ) -> np.ndarray:
-    """Sum of plane waves on some planes of a cube; a sum's cosine splits, so no wave is evaluated voxel by voxel."""
+    """Sum of plane waves on some planes of a cube; the cosine of a sum is split, to avoid evaluation per voxel."""
     total = np.zeros((len(depths), len(steps), len(steps)), np.float32)
     for (d, h, w), offset, amplitude in zip(vectors, offsets, amplitudes, strict=True):
         plane = d * depths[:, None, None] + h * steps[:, None] + offset
@@ -197,7 +197,7 @@ def _waves(
 
 
 def _slope(phase: np.ndarray) -> np.ndarray:
-    """Length of the gradient in turns per voxel; the jump by one turn where the angle wraps is taken out."""
+    """Length of the gradient in turns per voxel, corrected for the jump by one turn where the angle wraps."""
     total = np.zeros_like(phase)
     for axis in range(3):
         step = np.diff(phase, axis=axis)
@@ -208,7 +208,7 @@ def _slope(phase: np.ndarray) -> np.ndarray:
 
 
 def _texture(rng: np.random.Generator, across: float, along: float) -> np.ndarray:
-    """Endless noise of unit variance on the unrolled sheet, smooth over ``across`` and ``along`` voxels."""
+    """Periodic noise of unit variance on the unrolled sheet, smooth over ``across`` and ``along`` voxels."""
     noise = rng.standard_normal((TEXTURE_SIZE, TEXTURE_SIZE), dtype=np.float32)
     noise = ndimage.gaussian_filter(noise, (across, along), mode="wrap")
     return noise / noise.std()
@@ -219,7 +219,7 @@ def _look_up(texture: np.ndarray, across: np.ndarray, along: np.ndarray) -> np.n
 
 
 def _scan(rng: np.random.Generator, scroll: _Scroll, image: np.ndarray, sheet: np.ndarray) -> np.ndarray:
-    """What a scanner makes of the material: grains of mineral, blur, uneven brightness and noise."""
+    """Simulate a scan of the material: mineral grains, blur, uneven brightness and noise."""
     grains = rng.integers(0, image.size, image.size // 20000)
     image.flat[grains] += GRAIN * sheet.flat[grains]
     image = ndimage.gaussian_filter(image, scroll.blur, truncate=3)
@@ -237,7 +237,7 @@ def _clouds(rng: np.random.Generator, size: int, wavelength: float) -> np.ndarra
 
 
 def _add_rings(rng: np.random.Generator, image: np.ndarray, scroll: _Scroll, place: _Place) -> None:
-    """Rings around the axis of the scanner's turntable, which is not quite the scroll's."""
+    """Ring artefacts around the axis of the turntable, which differs slightly from the scroll's."""
     shift = scroll.pitch * scroll.turns * rng.uniform(-0.5, 0.5, 2)
     profile = np.clip(rng.standard_t(2, 4096), -5, 5).astype(np.float32)
     steps = _steps(len(image))
@@ -248,7 +248,7 @@ def _add_rings(rng: np.random.Generator, image: np.ndarray, scroll: _Scroll, pla
 
 
 def _unlabel(rng: np.random.Generator, label: np.ndarray, ignore: float) -> np.ndarray:
-    """Hide the border and a few large clouds."""
+    """Mark the border and a few large clouds as unlabelled."""
     inner = (slice(BORDER, -BORDER),) * 3
     clouds = _clouds(rng, len(label), wavelength=len(label))[inner]
     hidden = np.full_like(label, IGNORE_LABEL)

@@ -1,4 +1,4 @@
-"""A computed scroll as OME-Zarr, for whole scrolls what other phantoms are for training."""
+"""A synthetic scroll as OME-Zarr."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ def write_zarr_scroll(
 ) -> Path:
     """Write ``scroll.zarr`` and ``label.zarr``, one cube of a scroll and its surface.
 
-    The label is as :func:`scripts.phantoms.scroll_phantom` has it, with nothing unlabelled but the border. A cube
-    of 512 voxels takes about 4 GB of memory.
+    The label is that of :func:`scripts.phantoms.scroll_phantom`, with only the border unlabelled. A cube of 512 voxels
+    takes about 4 GB of memory.
 
     Args:
         output: a new or empty folder, or one that the same call has filled before.
@@ -25,8 +25,8 @@ def write_zarr_scroll(
         chunk: edge of the chunks in voxels.
 
     Raises:
-        ValueError: an argument out of its range, before anything is written.
-        DataError: the folder holds something else or cannot be written.
+        ValueError: an argument is out of its range; raised before anything is written.
+        DataError: the folder has other contents or cannot be written.
     """
     output = Path(output)
     options = {"size": size, "seed": seed, "pitch": pitch}

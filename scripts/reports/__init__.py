@@ -1,1 +1,1 @@
-"""The parts of scripts/report.py: what runs left, its pictures, its page."""
+"""Parts of scripts/report.py: reading runs, pictures, the page."""

@@ -1,4 +1,4 @@
-"""The HTML of a report: one file that carries its pictures and needs nothing else."""
+"""The HTML of a report: a single file that contains its pictures."""
 
 import base64
 import html
@@ -30,14 +30,14 @@ MEASURED = {
     "memory": ("memory_gib", max, "{:.1f} GiB"),
     "GPU memory": ("gpu_memory_gib", max, "{:.1f} GiB"),
 }
-"""Columns of the history, and what is told of each."""
+"""Columns of the history, and how each is summarised."""
 
 # A cell of a table: text, or HTML made here.
 Cell = str | tuple[str]
 
 
 def page(runs: Sequence[Run], required: Sequence[dict[str, str]]) -> str:
-    """The whole page; runs that have no scores in common are told about one after the other."""
+    """Return the whole page; runs without scores in common are shown one after the other."""
     groups = comparable(runs)
     title = "Report: " + (runs[0].name if len(runs) == 1 else f"{len(runs)} runs")
     parts = [f"<h1>{html.escape(title)}</h1>"]
@@ -57,7 +57,7 @@ def page(runs: Sequence[Run], required: Sequence[dict[str, str]]) -> str:
 
 
 def _group(runs: list[Run]) -> list[str]:
-    """Sections about runs that can be compared; tables with a column a run."""
+    """Sections about comparable runs, whose tables have a column per run."""
     sections = [
         ("Runs", [_columns(runs, [_facts(run) for run in runs]), _hypotheses(runs)]),
         ("Settings that differ", _settings(runs)),
@@ -69,7 +69,7 @@ def _group(runs: list[Run]) -> list[str]:
 
 
 def _facts(run: Run) -> dict[str, str]:
-    """What a run reached, what it took, and what it was made with."""
+    """Results, costs and settings of a run."""
     facts, record, best = {}, run.record, run.best_row()
     if best is not None:
         facts["best score"] = f"{best[run.key_metric]:.3f} {run.key_metric} (epoch {best['epoch']:.0f})"
@@ -129,7 +129,7 @@ def _spread(values: list[float]) -> str:
 
 
 def _cases(run: Run, opened: bool) -> str:
-    """A row a volume, folded away where there are several runs."""
+    """A row per volume, collapsed if there are several runs."""
     names = list(run.scores())
     rows = [[case, *(_short(scores.get(name)) for name in names)] for case, scores in run.cases.items()]
     table = _table(["case", *(name.replace("_", " ") for name in names)], rows, "number")
@@ -156,7 +156,7 @@ def _panels(runs: list[Run]) -> list[str]:
 
 
 def _columns(runs: list[Run], columns: Sequence[dict[str, str]]) -> str:
-    """A table with a column for each run that has any entries, and a row for each entry."""
+    """A table with a column for each run that has entries, and a row for each entry."""
     keys = dict.fromkeys(key for column in columns for key in column)
     shown = [(run, column) for run, column in zip(runs, columns, strict=True) if column]
     rows = [[key, *(column.get(key, "–") for _, column in shown)] for key in keys]
@@ -164,7 +164,7 @@ def _columns(runs: list[Run], columns: Sequence[dict[str, str]]) -> str:
 
 
 def _named(runs: list[Run], run: Run) -> tuple[str]:
-    """The run's name beside its colour in the curves."""
+    """The run's name with its colour in the curves."""
     return (f'<span class="dot" style="background:{colour(runs.index(run))}"></span>{html.escape(run.name)}',)
 
 

@@ -1,4 +1,4 @@
-"""The curves of several runs, drawn together."""
+"""Curves of several runs in one picture."""
 
 import io
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#444444")
-"""Told apart by the colour-blind, too (Okabe and Ito)."""
+"""Suitable for colour-blind readers (Okabe and Ito)."""
 RESOURCES = {
     "seconds_per_step": "seconds a step",
     "data_wait": "share waiting for data",
@@ -23,12 +23,12 @@ COLUMNS = 3
 
 
 def colour(number: int) -> str:
-    """Of the run with this number."""
+    """Return the colour of the run with this number."""
     return COLOURS[number % len(COLOURS)]
 
 
 def learning_curves(runs: Sequence[Run]) -> bytes | None:
-    """Loss, learning rate, scores, time and memory by step; a PNG, or None without a history."""
+    """Plot loss, learning rate, scores, time and memory by step; returns a PNG, or None without a history."""
     scores = list(dict.fromkeys(name for run in runs for name in metric_names(run.history)))
     titles = {"train_loss": "training loss", "learning_rate": "learning rate", **{name: name for name in scores}}
     titles = {name: title for name, title in (titles | RESOURCES).items() if any(run.measured(name) for run in runs)}
@@ -57,7 +57,7 @@ def learning_curves(runs: Sequence[Run]) -> bytes | None:
 
 
 def _draw(axis: "Axes", run: Run, name: str, number: int) -> None:
-    """One curve, with a circle at the epoch whose weights were kept."""
+    """Plot one curve, with a circle at the epoch of the best weights."""
     points = [(row["step"], row[name]) for row in run.history if name in row]
     if points:
         axis.plot(*zip(*points, strict=True), marker=".", label=run.name, color=colour(number))

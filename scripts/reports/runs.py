@@ -1,4 +1,4 @@
-"""What runs left in their folders, read back."""
+"""Reads the folders of runs."""
 
 import csv
 import json
@@ -17,21 +17,21 @@ from custom.metrics.case_metric import CASES_CSV
 
 @dataclass(frozen=True)
 class Run:
-    """A training or an evaluation: its ``output_dir``, and what was found in it."""
+    """A training or an evaluation: its ``output_dir`` and contents."""
 
     name: str
     folder: Path
     record: dict[str, Any]
     """``run.json``; empty for an evaluation."""
     history: list[dict[str, float]]
-    """``metrics.csv``, a row an epoch; what is not a number is left out."""
+    """``metrics.csv``, one row per epoch, without values that are not numbers."""
     cases: dict[str, dict[str, float]]
-    """``cases.csv``: the scores of each volume that are defined."""
+    """``cases.csv``: the defined scores of each volume."""
     panels: dict[str, Path]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What can change the results, by id; of a run of version 0.1.0, all knobs."""
+        """Settings that can change results, by id; for runs of version 0.1.0, all top-level entries."""
         knobs = {key: value for key, value in self.configuration.items() if not isinstance(value, dict)}
         return self.record.get("settings", knobs)
 
@@ -41,29 +41,29 @@ class Run:
 
     @property
     def key_metric(self) -> str | None:
-        """Name of the score by which the best weights were chosen."""
+        """Name of the score that selected the best weights."""
         return next(iter(self.configuration.get("validate", {}).get("key_metric", {})), None)
 
     def best_row(self) -> dict[str, float] | None:
-        """The epoch with the best validation, the first of them; None where there was none."""
+        """The first epoch with the best validation score; None if there was none."""
         rows = [row for row in self.history if self.key_metric in row]
         return max(rows, key=lambda row: row[self.key_metric]) if rows else None
 
     def scores(self) -> dict[str, list[float]]:
-        """The values of each score, of the volumes for which it is defined."""
+        """The values of each score, over the volumes for which it is defined."""
         names = dict.fromkeys(name for case in self.cases.values() for name in case)
         return {name: [case[name] for case in self.cases.values() if name in case] for name in names}
 
     def measured(self, name: str) -> list[float]:
-        """A column of the history, without its gaps."""
+        """Return a column of the history, without gaps."""
         return [row[name] for row in self.history if name in row]
 
 
 def load_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Read runs, named without what all their paths begin and end with; a single one by its last two folders.
+    """Read runs, named by the parts in which their paths differ; a single one by its last two folders.
 
     Raises:
-        FileNotFoundError: a folder that no run has written.
+        FileNotFoundError: a folder was not written by a run.
     """
     paths = [os.path.abspath(str(folder)) for folder in folders]
     shared = os.path.commonpath([os.path.dirname(path) for path in paths])
@@ -90,7 +90,7 @@ def _load_run(folder: Path, name: str) -> Run:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table; none where there is no file."""
+    """Return the rows of a table; none if the file does not exist."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as stream:
@@ -98,7 +98,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def _numbers(row: dict[str, str]) -> dict[str, float]:
-    """Without names, and without scores that are undefined."""
+    """Without names and undefined scores."""
     found = {}
     for name, text in row.items():
         with suppress(ValueError):
@@ -107,7 +107,7 @@ def _numbers(row: dict[str, str]) -> dict[str, float]:
 
 
 def comparable(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs in groups that have scores in common: those of one bundle, in the order given."""
+    """Return groups of runs that have scores in common (those of one bundle), in the given order."""
     groups: list[tuple[set[str], list[Run]]] = []
     for run in runs:
         names = {*run.scores(), *(name for row in run.history for name in row)} - NOT_METRICS
@@ -119,19 +119,19 @@ def comparable(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def differing(columns: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """The entries that are not the same in all dictionaries, with the value in each; None where it has none."""
+    """Return the entries that differ between dictionaries, with the value in each, or None."""
     keys = dict.fromkeys(key for column in columns for key in column)
     rows = {key: [column.get(key) for column in columns] for key in keys}
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean, standard deviation (of the sample; 0 for one value), lowest and highest."""
+    """Return mean, standard deviation (of the sample; 0 for one value), lowest and highest."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return {"mean": statistics.fmean(values), "sd": deviation, "lowest": min(values), "highest": max(values)}
 
 
 def duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``6.1 h``."""
+    """Format as ``45 s``, ``12 min`` or ``6.1 h``."""
     minutes = seconds / 60
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

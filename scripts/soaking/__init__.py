@@ -1,1 +1,1 @@
-"""The parts of scripts/soak.py: odd volumes, the augmentation chain step by step, a training."""
+"""Parts of scripts/soak.py: extreme volumes, augmentation step by step, training."""

@@ -1,4 +1,4 @@
-"""A bundle's augmentation, looked at after each of its transforms."""
+"""A bundle's augmentation, checked after each transform."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,24 +13,24 @@ from custom.ops.target_layout import TARGET_CHANNELS
 LABELS = torch.tensor([0.0, 1.0, 2.0])
 MONAIS_ROUNDING = 1e-5
 MOST = 20
-"""Faults after which no more items are made."""
+"""Number of faults after which the test stops."""
 
 
 class FaultError(Exception):
-    """What a transform has returned cannot be trained on."""
+    """A transform returned something unsuitable for training."""
 
 
 def run_chain(dataset: Dataset, items: int, shape: Sequence[int], name: str) -> list[str]:
-    """Make items of a training dataset, each checked after every transform.
+    """Create items of a training dataset, checking each after every transform.
 
     Args:
         dataset: as configured, with its transform.
-        items: how many; item k is a function of k.
-        shape: of an item, without its channel.
+        items: number of items; item k depends on k alone.
+        shape: of an item, without channels.
         name: for the progress bar.
 
     Returns:
-        the faults, a line each.
+        the faults, one line each.
     """
     dataset.transform = _Checked(dataset.transform)
     faults = []
@@ -39,7 +39,7 @@ def run_chain(dataset: Dataset, items: int, shape: Sequence[int], name: str) -> 
             item = dataset[k]
             if list(item["image"].shape[1:]) != list(shape) or item["label"].shape[1:] != item["image"].shape[1:]:
                 raise FaultError(f"image {tuple(item['image'].shape)}, label {tuple(item['label'].shape)}")
-        except Exception as error:  # whatever it is, it would have ended a training
+        except Exception as error:  # any error would have ended a training
             faults.append(f"item {k}: {type(error).__name__}: {error}")
             if len(faults) == MOST:
                 break
@@ -47,7 +47,7 @@ def run_chain(dataset: Dataset, items: int, shape: Sequence[int], name: str) -> 
 
 
 class _Checked:
-    """A chain of transforms; finds out which of them returned what it should not."""
+    """A chain of transforms that checks the result of each."""
 
     def __init__(self, chain: Any) -> None:
         self.chain = chain
@@ -69,7 +69,7 @@ def _ends(item: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _expected(transform: Callable, low: float, high: float) -> tuple[float, float]:
-    """The range after a transform: that of what it was given, unless it is there to change it."""
+    """Range of values after a transform: the input's, unless the transform changes it on purpose."""
     if isinstance(transform, ScaleIntensityRanged):
         low, high = transform.scaler(torch.tensor([low, high])).tolist()
     elif isinstance(transform, ResizeWithPadOrCropd):

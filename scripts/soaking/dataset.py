@@ -1,4 +1,4 @@
-"""Volumes that make every odd patch: a phantom, and what scans are at their worst."""
+"""A dataset of extreme volumes."""
 
 import json
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ Case = tuple[str, np.ndarray, np.ndarray]
 
 
 def write_dataset(bundle: str, folder: Path, size: int) -> Path:
-    """Write the volumes of a bundle and return the list of them.
+    """Write the volumes for a bundle and return the list of them.
 
     Args:
         bundle: its name.
-        folder: where to; it is there.
+        folder: an existing folder.
         size: edge of a cube, or rows and columns of a slice.
     """
     is_scroll = bundle == "vesuvius_surface_3d"
@@ -40,7 +40,7 @@ def write_dataset(bundle: str, folder: Path, size: int) -> Path:
 def _cubes(size: int) -> Iterator[Case]:
     image, label = scroll_phantom(seed=0, index=0, size=size)
     one = _one_voxel(label)
-    one[0] = IGNORE_LABEL  # a label without ignored voxels is one of a withdrawn case
+    one[0] = IGNORE_LABEL  # a label without ignored voxels marks a withdrawn case
     yield "phantom", image, label
     yield "saturated", np.full_like(image, 255), label
     yield "saturated_in_part", np.where(image > 100, 255, image).astype(np.uint8), label

@@ -1,4 +1,4 @@
-"""A training of a bundle as it is configured, but for a network of one layer."""
+"""Training of a bundle as configured, but with a network of one layer."""
 
 import csv
 import logging
@@ -15,14 +15,14 @@ CONFIGS = Path(__file__).resolve().parents[2] / "bundles"
 
 
 def workflow(bundle: str, data: Path, folder: Path, *, steps: int, num_workers: int) -> ConfigWorkflow:
-    """The bundle's ``train.json`` on tiny patches of all volumes, which are validated too.
+    """Create the workflow of ``train.json`` on tiny patches of all volumes, which are also validated.
 
     Args:
         bundle: its name.
         data: the list of cases.
         folder: for cache, weights and tables.
-        steps: of the optimizer.
-        num_workers: processes that make batches.
+        steps: optimizer steps.
+        num_workers: worker processes of the loader.
     """
     layer = {"in_channels": 1, "out_channels": 2, "kernel_size": 3, "padding": 1}
     own: dict[str, Any] = {
@@ -51,10 +51,10 @@ def workflow(bundle: str, data: Path, folder: Path, *, steps: int, num_workers: 
 
 
 def run_training(flow: ConfigWorkflow, folder: Path) -> list[str]:
-    """Train, and look at what is left of it.
+    """Train, and check the results.
 
     Returns:
-        the faults, a line each: an error, a step that was left out, a loss or weights that are not finite.
+        the faults, one line each: an error, a skipped step, a loss or weights that are not finite.
     """
     said = BufferingHandler(math.inf)
     said.setLevel(logging.WARNING)
@@ -62,7 +62,7 @@ def run_training(flow: ConfigWorkflow, folder: Path) -> list[str]:
     try:
         flow.run()
         flow.finalize()
-    except Exception as error:  # whatever it is, it has ended the training
+    except Exception as error:  # any error has ended the training
         return [f"training: {type(error).__name__}: {error}"]
     finally:
         logging.getLogger("custom").removeHandler(said)
