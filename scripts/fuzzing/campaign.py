@@ -229,7 +229,7 @@ def _damage(path: Path, rng: np.random.Generator) -> str:
 
 
 def _judge(format: Format, path: Path, whole: tuple[np.ndarray, ...] | None) -> tuple[str, bool]:
-    """Return :data:`REFUSED`, :data:`ALIKE`, or a description of the fault; and whether the independent reader succeeds."""
+    """Return :data:`REFUSED`, :data:`ALIKE` or a description; and whether the independent reader succeeds."""
     theirs = _read(format.theirs, path)
     try:
         ours = _arrays(format.ours(path))

@@ -20,7 +20,7 @@ PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x8
 
 
 def requirements(bundle: dict[str, Any], python: str) -> list[str]:
-    """Return pins of the packages that a bundle needs beyond the image, with their dependencies: ``["edt==3.0.0", ...]``.
+    """Return pins of the packages that the image lacks, with dependencies: ``["edt==3.0.0", ...]``.
 
     Versions of direct requirements are the bundle's, those of their dependencies are those installed here.
 
