@@ -243,7 +243,7 @@ def _order_slices(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.
     if frames[0].position is None:
         return _order_by_number(path, frames)
     if frames[0].spacing is None:
-        logger.warning("%s: no PixelSpacing: millimetres are not known, pixels are taken to be of 1 mm", path)
+        logger.warning("%s: no PixelSpacing: millimetres are not known, assuming pixels of 1 mm", path)
     _check_close(frames, "ImageOrientationPatient", lambda frame: frame.orientation, _SAME_COSINE)
     return _order_by_position(path, frames)
 

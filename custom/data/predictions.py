@@ -166,7 +166,7 @@ def _remove(path: Path, *, keep: bool) -> None:
         return
     aside = path.with_name(f"{path.name}.replaced_{time.strftime('%Y%m%d_%H%M%S')}")
     os.replace(path, aside)
-    logger.warning("%s: found a file that is not as a prediction was written here; it is now %s", path, aside)
+    logger.warning("%s: found a file that is not an unmodified prediction of this package; renamed to %s", path, aside)
 
 
 @contextlib.contextmanager

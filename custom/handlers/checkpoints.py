@@ -126,7 +126,7 @@ class Checkpoints:
             self._writing.result()
         except CANNOT_WRITE as error:
             found = f"a checkpoint that cannot be written ({why_unwritten(self.folder, error)})"
-            raise DataError.of(self.folder, found, "room for the last steps; --resume True goes on") from error
+            raise DataError.of(self.folder, found, "enough free space; --resume True continues the run") from error
 
     @property
     def size(self) -> int:
@@ -235,7 +235,7 @@ class Checkpoints:
 
     def _refuse_other_settings(self, path: Path, saved: dict[str, Any]) -> None:
         if VERSION not in saved:
-            raise DataError.of(path, "a run of version 0.1.0", "one of this version; end it with 0.1.0, or start anew")
+            raise DataError.of(path, "a run of version 0.1.0", "one of this version; finish it with 0.1.0, or restart")
         if different := differences(saved, self._settings):
             raise DataError.of(path, f"a run of other settings ({different})", "the same, or another --model_dir")
 

@@ -129,7 +129,7 @@ class GradientGuard:
         found = [_describe(*batch, loss) for batch, loss in zip(self._batches, losses, strict=True)]
         self._bad_steps.append(found)
         logger.warning(
-            "left out the optimizer step of iteration %d: gradient norm %s, losses %s, cases %s",
+            "skipped the optimizer step of iteration %d: gradient norm %s, losses %s, cases %s",
             *(engine.state.iteration, engine.state.gradient_norm, losses, _cases(_blamed(found))),
         )
         faulty = any(batch["not_finite_in_image"] for batch in found)
@@ -146,7 +146,7 @@ class GradientGuard:
         found = "voxels" if faulty else f"a loss or gradient in {len(steps)} steps in a row"
         raise DataError.of(
             ", ".join(cases) or "training batches",
-            f"{found} that {'are' if faulty else 'is'} not finite, training stopped with the weights of before"
+            f"{found} that {'are' if faulty else 'is'} not finite, training stopped with the previous weights"
             f" (see {self.path})",
             "finite intensities" if faulty else "finite values; try a lower learning_rate, or precision float32",
         )

@@ -66,9 +66,9 @@ class PerCaseUpdate:
         total, done, again, failed = engine.state.iteration, self.done, self.again, self.failed
         self.done, self.again, self.failed = 0, Counter(), []
         if done:
-            logger.info("%d of %d predictions were there already (overwrite: true makes them again)", done, total)
+            logger.info("%d of %d predictions were there already (overwrite: true repeats them)", done, total)
         for why, number in again.items():
-            logger.warning("%d of %d predictions were made again, since those there were of %s", number, total, why)
+            logger.warning("%d of %d predictions were made again, since existing ones were of %s", number, total, why)
         if failed and total == 1:
             raise DataError(failed[0])
         if failed:

@@ -80,4 +80,4 @@ def _write(path: Path, network: torch.nn.Module) -> None:
         write_whole(path, lambda file: torch.save(state, file))
     except CANNOT_WRITE as error:
         found = f"weights that cannot be written ({why_unwritten(path.parent, error)})"
-        raise DataError.of(path, found, "room for them; --resume True goes on") from error
+        raise DataError.of(path, found, "enough free space; --resume True continues the run") from error

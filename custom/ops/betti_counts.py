@@ -77,7 +77,7 @@ def match_counts_of_all(
         processes = processes or affordable_processes(max(pairs[index][0].size for index in waiting))
         waiting = _match_in_processes(pairs, counts, waiting, processes, done)
     for index in waiting:
-        logger.warning("an octant's process was killed, probably for want of memory; the octant is done again alone")
+        logger.warning("an octant's process was killed, probably for lack of memory; repeating the octant alone")
         if _match_in_processes(pairs, counts, [index], 1, done):
             shape, need = pairs[index][0].shape, pairs[index][0].size * BYTES_PER_VOXEL / 2**30
             raise MemoryError(f"the matching of an octant of shape {shape} was killed; it takes about {need:.1f} GiB")

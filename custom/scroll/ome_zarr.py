@@ -321,7 +321,7 @@ class Output(Pyramid):
             return False
         except Exception as error:  # zarr raises various types for damaged metadata
             reason = f"nothing that opens ({type(error).__name__}: {error})".replace("\n", " ")
-            raise DataError.of(self.url, reason, "a new place, or a prediction to go on with") from error
+            raise DataError.of(self.url, reason, "a new location, or a prediction to continue") from error
         if not isinstance(found, dict):
             raise DataError.of(self.url, "zarr data that is no prediction of a scroll", "a new place")
         if overwrite:
