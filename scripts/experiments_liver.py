@@ -42,7 +42,7 @@ def experiment(
     """Train each version on the same phantoms, score it on others, and print a Markdown table.
 
     Steps, batch size, learning rate and seed are the same for all; networks, context, augmentation and losses are those
-    of the override files at full size. A quarter of the training volumes is used for validation; the scores are those
+    of the override files at full size. An eighth of the training volumes is used for validation; the scores are those
     of n_test other volumes. Finished trainings are not repeated: the same command continues after an interruption, and
     is refused with other options. About an hour on 2 CPU cores.
 
