@@ -8,7 +8,8 @@ from custom.data import VolumeCache, read_volume, write_volume
 from custom.data.labels import as_labels, whole_numbers
 from custom.data.volumes import label_histogram
 from custom.errors import DataError
-from custom.metrics import liver, vesuvius
+from custom.metrics import liver
+from custom.metrics import vesuvius_metric as vesuvius
 
 KINDS = ["u1", "i1", "<i4", ">i2", "u8", "f2", "f4", ">f4", "f8"]
 
