@@ -29,14 +29,14 @@ from .tensorboard import TensorBoard
 class StepHandlers(HandlerGroup):
     """The handlers of every training step, in this order; list the group before the ``ValidationHandler``.
 
-    =========  ===========================================================================================
-    loader     starts the stream of batches at the trainer's iteration
-    seed       :class:`SeedSteps`: random numbers depend on seed, iteration and rank alone
-    gradients  :class:`GradientGuard`: clips gradients, skips steps that are not finite
-    schedule   :class:`StepSchedule`: steps the learning-rate schedule
-    resources  :class:`Resources`: time per step, waiting for data, memory
-    progress   :class:`ProgressBar`, on rank 0
-    =========  ===========================================================================================
+    ==========  ==========================================================================================
+    loader      starts the stream of batches at the trainer's iteration
+    seed_steps  :class:`SeedSteps`: random numbers depend on seed, iteration and rank alone
+    gradients   :class:`GradientGuard`: clips gradients, skips steps that are not finite
+    schedule    :class:`StepSchedule`: steps the learning-rate schedule
+    resources   :class:`Resources`: time per step, waiting for data, memory
+    progress    :class:`ProgressBar`, on rank 0
+    ==========  ==========================================================================================
 
     Example: ``{"_target_": "custom.handlers.StepHandlers", "loader": "@train#dataloader", "network": "@network",
     "optimizer": "@optimizer", "lr_scheduler": "@lr_scheduler", "output_dir": "@results_dir"}``
@@ -68,7 +68,7 @@ class StepHandlers(HandlerGroup):
     ) -> None:
         handlers = {
             "loader": loader,
-            "seed": SeedSteps(seed=seed),
+            "seed_steps": SeedSteps(seed=seed),
             "gradients": GradientGuard(
                 optimizer=optimizer, network=network, output_dir=output_dir, max_norm=max_gradient_norm
             ),
