@@ -129,14 +129,16 @@ def fold_cases(
         seed: determines the assignment to folds.
 
     Raises:
-        DataError: fewer volumes or groups than folds.
+        DataError: fewer volumes or groups than folds, or an argument that is none of the above.
     """
-    if subset not in ("train", "validation", "all") or by not in ("id", "group"):
-        raise ValueError(f"subset is train, validation or all and by is id or group, got {subset!r} and {by!r}")
+    if subset not in ("train", "validation", "all"):
+        raise DataError.of("subset", repr(subset), "train, validation or all")
+    if by not in ("id", "group"):
+        raise DataError.of("fold_by", repr(by), "id or group")
     if subset == "all" or n_folds <= 1:
         return list(cases)
     if not 0 <= fold < n_folds:
-        raise ValueError(f"fold is 0 to {n_folds - 1}, got {fold}")
+        raise DataError.of("fold", str(fold), f"0 to {n_folds - 1} (n_folds is {n_folds})")
     held_out = _fold_of_each(cases, n_folds, by, seed)
     return [case for case in cases if (held_out[case[by]] == fold) == (subset == "validation")]
 

@@ -201,7 +201,7 @@ class SliceDataset(_RandomItems):
         super().__init__(data, cache, seed, transform)
         shares = {"tumor": 1 / 3, "liver": 1 / 3, "any": 1 / 3} if shares is None else dict(shares)
         if not set(shares) <= {"tumor", "liver", "any"} or min(shares.values(), default=0) < 0:
-            raise ValueError(f"shares {shares}: expected numbers of 0 or more for tumor, liver and any")
+            raise DataError(f"shares {shares}: expected numbers of 0 or more for tumor, liver and any")
         self.offsets = [context_offsets(n_context, context_mm, float(v.spacing[0])) for v in self.volumes]
         self._length = sum(len(volume.label_histogram) for volume in self.volumes)
         # For each share: (index of the volume, its slices, cumulative weights).
@@ -217,7 +217,7 @@ class SliceDataset(_RandomItems):
             )
         self.shares = {share: value for share, value in shares.items() if self._choices[share] and value > 0}
         if not self.shares:
-            raise ValueError(f"shares {shares}: no slice of the training volumes is of any of them")
+            raise DataError(f"shares {shares}: no slice of the training volumes is of any of them")
 
     def __len__(self) -> int:
         """Return the number of slices in all volumes; higher indices are allowed."""

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from ..errors import DataError
 from ..system.distributed import unwrapped
 
 
@@ -33,7 +34,7 @@ class EMA:
         self, *, network: torch.nn.Module, optimizer: torch.optim.Optimizer, decay: float | None = 0.999
     ) -> None:
         if decay is not None and not 0 <= decay < 1:
-            raise ValueError(f"decay is 0 to below 1, found {decay}")
+            raise DataError(f"decay is 0 to below 1, found {decay}")
         self.source = unwrapped(network)
         self.decay = decay
         self.average: AveragedModel | None = None

@@ -28,18 +28,18 @@ def check_option(name: str, values: Sequence[str | None], known: Sequence[str | 
     """Check that all values are among the known ones.
 
     Raises:
-        ValueError: a value is not known.
+        DataError: a value is not known.
     """
     for value in values:
         if value not in known:
-            raise ValueError(f"{name} must be of {', '.join(map(str, known))}, found {value!r}")
+            raise DataError.of(name, repr(value), f"one of {', '.join(map(str, known))}")
 
 
 def check_precision(precision: str) -> None:
     """Check the inferers' argument ``precision``.
 
     Raises:
-        ValueError: the value is not known.
+        DataError: the value is not known.
     """
     check_option("precision", [precision], ["auto", *PRECISIONS])
 

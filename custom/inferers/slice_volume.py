@@ -10,6 +10,7 @@ from monai.inferers import Inferer
 from tqdm import tqdm
 
 from ..configuration import without_effect
+from ..errors import DataError
 from ..ops.slice_context import context_offsets, slice_neighbours
 from .common import ACTIVATIONS, autocast_to, check_option, check_precision, device_of, predict_finite, with_metadata_of
 from .out_of_memory import predict_in_halves
@@ -77,7 +78,7 @@ class SliceVolumeInferer(Inferer):
         super().__init__()
         for name, value in {"sw_batch_size": sw_batch_size, "divisor": divisor}.items():
             if value < 1:
-                raise ValueError(f"{name} must be 1 or more, found {value}")
+                raise DataError(f"{name} must be 1 or more, found {value}")
         check_option("activation", [activation], ACTIVATIONS)
         check_precision(precision)
         context_offsets(n_context, context_mm, spacing_mm=1.0)  # raises for invalid values

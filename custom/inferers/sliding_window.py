@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..configuration import without_effect
+from ..errors import DataError
 from ..ops.windows import Part, WindowGrid, gaussian_weights
 from .common import ACTIVATIONS, autocast_to, check_option, check_precision, device_of, predict_finite, with_metadata_of
 from .out_of_memory import predict_in_halves
@@ -84,12 +85,12 @@ class SlidingWindow(Inferer):
         check_precision(precision)
         overlap = [overlap] * len(roi_size) if isinstance(overlap, int | float) else list(overlap)
         if len(overlap) != len(roi_size) or not all(0 <= share < 1 for share in overlap):
-            raise ValueError(f"overlap: expected 0 to below 1, for each axis of {tuple(roi_size)}, found {overlap}")
+            raise DataError(f"overlap: expected 0 to below 1, for each axis of {tuple(roi_size)}, found {overlap}")
         if min(sw_batch_size, concurrency, *roi_size) < 1:
             found = (sw_batch_size, concurrency, roi_size)
-            raise ValueError(f"sw_batch_size, concurrency, roi_size: expected 1 or more, found {found}")
+            raise DataError(f"sw_batch_size, concurrency, roi_size: expected 1 or more, found {found}")
         if ROTATE90 in tta and roi_size[1] != roi_size[2]:
-            raise ValueError(f"quarter turns need as many rows as columns, found a window of {tuple(roi_size)}")
+            raise DataError(f"quarter turns need as many rows as columns, found a window of {tuple(roi_size)}")
         if activation is None and empty_value is not None:
             raise ValueError("empty_value needs an activation: windows left out are predicted with probability 0")
         self.roi_size = tuple(roi_size)

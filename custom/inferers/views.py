@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..errors import DataError
+
 FLIPS = {"depth": -3, "vertical": -2, "horizontal": -1}
 """Axis that is reversed: the first of a volume, rows (up and down), columns (left and right)."""
 ROTATE90 = "rotate90"
@@ -36,10 +38,10 @@ def views(tta: Sequence[str], known: Sequence[str] = (*FLIPS, ROTATE90)) -> list
         known: the allowed names.
 
     Raises:
-        ValueError: another name, or a string instead of a list.
+        DataError: another name, or a string instead of a list.
     """
     if isinstance(tta, str) or not set(tta) <= set(known):
-        raise ValueError(f"tta: found {tta!r}, expected a list of any of {', '.join(known)}")
+        raise DataError.of("tta", repr(tta), f"a list of any of {', '.join(known)}")
     flips = {FLIPS[name] for name in tta if name != ROTATE90}
     if ROTATE90 in tta and -2 in flips:  # flipped rows are flipped columns turned by 180 degrees
         flips = flips - {-2} | {-1}

@@ -6,6 +6,8 @@ import torch
 from monai.losses import DeepSupervisionLoss
 from torch.nn.modules.loss import _Loss
 
+from ..errors import DataError
+
 
 class CompoundLoss(_Loss):
     """Weighted sum of named losses, for networks with deep supervision.
@@ -45,9 +47,9 @@ class CompoundLoss(_Loss):
         super().__init__()
         every = dict(every or {})
         if set(weights) != set(terms):
-            raise ValueError(f"a weight for each term expected: terms {sorted(terms)}, weights {sorted(weights)}")
+            raise DataError(f"a weight for each term expected: terms {sorted(terms)}, weights {sorted(weights)}")
         if unknown := {*deep, *every} - set(terms):
-            raise ValueError(f"deep and every name terms that do not exist: {sorted(unknown)}, terms {sorted(terms)}")
+            raise DataError(f"deep and every name terms that do not exist: {sorted(unknown)}, terms {sorted(terms)}")
         self.level_weights = None if level_weights is None else list(level_weights)
         self.terms = torch.nn.ModuleDict(
             {

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from ..errors import DataError
 from ..ops.betti import betti_extension
 from ..ops.betti_counts import match_counts_of_all
 from ..ops.components import label_components
@@ -163,7 +164,7 @@ def check_parts(parts: Sequence[str]) -> None:
     """Raise ValueError for unknown ``parts``, or BettiUnavailableError if they cannot be computed."""
     unknown = set(parts) - set(PARTS)
     if unknown or not parts:
-        raise ValueError(f"parts must be some of {', '.join(PARTS)}; got {', '.join(parts) or 'none'}")
+        raise DataError(f"parts must be some of {', '.join(PARTS)}; got {', '.join(parts) or 'none'}")
     if "toposcore" in parts:
         betti_extension()
 

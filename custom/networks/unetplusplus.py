@@ -13,6 +13,7 @@ from monai.networks.nets.resnet import ResNet
 from torch import nn
 from torch.nn import functional as F
 
+from ..errors import DataError
 from .encoder_weights import imagenet_state_dict, load_encoder_weights, read_encoder_weights
 
 __all__ = ["FlexibleUNetPlusPlus", "NestedDecoder"]
@@ -89,7 +90,7 @@ class FlexibleUNetPlusPlus(nn.Module):
         if spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims must be 2 or 3, found {spatial_dims}")
         if backbone not in FLEXUNET_BACKBONE.register_dict:
-            raise ValueError(f"unknown backbone {backbone!r}, known are {', '.join(FLEXUNET_BACKBONE.register_dict)}")
+            raise DataError(f"unknown backbone {backbone!r}, known are {', '.join(FLEXUNET_BACKBONE.register_dict)}")
         encoder_channels = FLEXUNET_BACKBONE.register_dict[backbone]["feature_channel"]
         if len(decoder_channels) != len(encoder_channels):
             raise ValueError(

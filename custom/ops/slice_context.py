@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from ..errors import DataError
+
 __all__ = ["context_offsets", "slice_neighbours"]
 
 
@@ -22,11 +24,11 @@ def context_offsets(n_context: int, context_mm: float | None = None, spacing_mm:
         ValueError: ``n_context`` is negative, or ``context_mm`` or the required spacing is not positive.
     """
     if n_context < 0:
-        raise ValueError(f"n_context must be 0 or more, found {n_context}")
+        raise DataError(f"n_context must be 0 or more, found {n_context}")
     if context_mm is None:
         return list(range(-n_context, n_context + 1))
     if not context_mm > 0:
-        raise ValueError(f"context_mm must be positive, found {context_mm}")
+        raise DataError(f"context_mm must be positive, found {context_mm}")
     if spacing_mm is None or not (spacing_mm > 0 and math.isfinite(spacing_mm)):
         raise ValueError(f"context in mm needs the distance between slices in mm, found {spacing_mm}")
     above = [math.floor(k * context_mm / spacing_mm + 0.5) for k in range(1, n_context + 1)]

@@ -7,6 +7,8 @@ from functools import partial
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from ..errors import DataError
+
 _DECAYS: dict[str, Callable[[float, float], float]] = {
     "poly": lambda t, power: (1 - t) ** power,
     "cosine": lambda t, _: (1 + math.cos(math.pi * t)) / 2,
@@ -50,19 +52,24 @@ def build_schedule(
         patience, factor: for ``plateau``.
 
     Raises:
-        ValueError: an unknown name, a warm-up longer than the run, or a warm-up for ``plateau``.
+        DataError: an unknown name, a run of no steps, a warm-up longer than the run, or a warm-up for ``plateau``.
     """
-    if total_steps < 1 or not 0 <= warmup_steps < total_steps:
-        raise ValueError(f"warm-up of {warmup_steps} steps in a run of {total_steps}: expected 0 or more, and fewer")
+    if total_steps < 1:
+        raise DataError.of("epochs, steps_per_epoch", f"a run of {total_steps} steps", "1 or more")
+    if not 0 <= warmup_steps < total_steps:
+        expected = f"0 or more, and fewer than the run's {total_steps}"
+        raise DataError.of("lr_scheduler#warmup_steps", str(warmup_steps), expected)
     if name == "plateau":
         if warmup_steps:
-            raise ValueError("the schedule 'plateau' has no warm-up, expected warmup_steps 0")
+            raise DataError.of(
+                "lr_scheduler#warmup_steps", str(warmup_steps), "0: the schedule 'plateau' has no warm-up"
+            )
         return ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience)
     if name == "one_cycle":
         rates = [group["lr"] for group in optimizer.param_groups]
         return OneCycleLR(optimizer, rates, total_steps, pct_start=warmup_steps / total_steps if warmup_steps else 0.3)
     if name not in _DECAYS:
-        raise ValueError(f"schedule is one of {', '.join([*_DECAYS, 'one_cycle', 'plateau'])}, found {name!r}")
+        raise DataError.of("lr_scheduler#name", repr(name), f"one of {', '.join([*_DECAYS, 'one_cycle', 'plateau'])}")
     decay = _DECAYS[name]
     return LambdaLR(optimizer, partial(_share, total_steps, warmup_steps, final, lambda t: decay(t, power)))
 

@@ -9,6 +9,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_tensor, ensure_tuple_rep
 
+from ..errors import DataError
 from ..ops.warp import (
     control_lattice_shape,
     cut_surface,
@@ -80,12 +81,12 @@ class RandWarpd(RandomizableTransform, MapTransform):
         low, high = (0.0, elastic_magnitude) if np.isscalar(elastic_magnitude) else elastic_magnitude
         bound = largest_elastic_magnitude(float(np.min(elastic_spacing)))
         if not 0 <= low <= high <= bound:
-            raise ValueError(
+            raise DataError(
                 f"elastic_magnitude {elastic_magnitude}: expected 0 to {bound:.1f} voxels for control points"
                 f" {elastic_spacing} voxels apart; beyond it the deformation can fold"
             )
         if np.max(scale_range) >= 1:
-            raise ValueError(f"scale_range {scale_range}: expected less than 1")
+            raise DataError(f"scale_range {scale_range}: expected less than 1")
         self.mode = ensure_tuple_rep(mode, len(self.keys))
         if not set(self.mode) <= set(_MODES):
             raise ValueError(f"mode {self.mode}: expected one of {', '.join(_MODES)} for each key")

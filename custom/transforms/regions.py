@@ -8,6 +8,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
+from ..errors import DataError
+
 LIVER_REGIONS = ((1, 2), (2,))
 """Liver including its tumours, and tumours: the regions evaluated in LiTS."""
 
@@ -74,7 +76,7 @@ class RegionsToLabeld(MapTransform):
             (thresholds,) * len(self.labels) if isinstance(thresholds, (int, float)) else tuple(thresholds)
         )
         if len(self.thresholds) != len(self.labels):
-            raise ValueError(f"{len(self.labels)} labels need as many thresholds, not {len(self.thresholds)}")
+            raise DataError(f"{len(self.labels)} labels need as many thresholds, not {len(self.thresholds)}")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with its regions as one label map.

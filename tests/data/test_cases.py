@@ -402,7 +402,7 @@ def test_fold_options():
     with pytest.raises(DataError, match="found 3 volumes, expected at least 5"):
         fold_cases(cases)
     for wrong in ({"fold": 5}, {"fold": -1}, {"subset": "test"}, {"by": "scroll"}):
-        with pytest.raises(ValueError):
+        with pytest.raises(DataError, match=r"^(fold|subset|fold_by): found"):
             fold_cases(cases * 5, **wrong)
 
 

@@ -65,5 +65,5 @@ def test_class_numbers_stay_whole():
 
 
 def test_refuses_an_unknown_precision():
-    with pytest.raises(ValueError, match="auto, float32, bfloat16, float16, found 'int8'"):
+    with pytest.raises(ValueError, match="found 'int8', expected one of auto, float32, bfloat16, float16"):
         AutocastInferer(precision="int8")

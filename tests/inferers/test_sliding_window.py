@@ -292,7 +292,7 @@ def test_bfloat16_stays_close(network):
         ({"tta": "depth"}, "expected a list"),
         ({"sw_batch_size": 0}, "1 or more"),
         ({"overlap": (0.5, 0.5)}, "for each axis"),
-        ({"activation": "tanh"}, "activation must be"),
+        ({"activation": "tanh"}, "activation: found 'tanh', expected one of"),
         ({"empty_value": 0.0}, "needs an activation"),
         ({"overlap": 1.0}, "0 to below 1"),
         ({"stride": (4, 9, 11)}, "1 to roi_size"),

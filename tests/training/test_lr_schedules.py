@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from custom.errors import DataError
 from custom.training.lr_schedules import build_schedule
 
 
@@ -82,12 +83,12 @@ def test_goes_on_from_its_state(name, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "step"}, "poly, cosine, constant, one_cycle, plateau, found 'step'"),
-        ({"warmup_steps": 10}, "warm-up of 10 steps in a run of 10"),
-        ({"total_steps": 0}, "in a run of 0"),
+        ({"name": "step"}, "name: found 'step', expected one of poly, cosine, constant, one_cycle, plateau"),
+        ({"warmup_steps": 10}, "warmup_steps: found 10, expected 0 or more, and fewer than the run's 10"),
+        ({"total_steps": 0}, "epochs, steps_per_epoch: found a run of 0 steps, expected 1 or more"),
         ({"name": "plateau", "warmup_steps": 1}, "has no warm-up"),
     ],
 )
 def test_refuses(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataError, match=message):
         rates(0, **{"total_steps": 10, **options})
