@@ -66,7 +66,7 @@ class StreamLoader:
         pin_memory: whether to copy batches to page-locked memory, for faster transfer to a GPU.
 
     Raises:
-        DataError: as raised by the dataset, in whichever process.
+        DataError: ``batch_size`` is below 1; also as raised by the dataset, in whichever process.
         LoaderError: no batch arrived for ``timeout_s`` seconds, or a worker was killed.
     """
 
@@ -85,6 +85,8 @@ class StreamLoader:
         pin_memory: bool = False,
     ) -> None:
         rank, world_size = _rank_and_world_size(rank, world_size)
+        if batch_size < 1:
+            raise DataError.of("batch_size", str(batch_size), "1 or more")
         if multiprocessing_context == "fork":
             raise ValueError("multiprocessing_context 'fork' can hang for ever; use 'forkserver' or 'spawn'")
         if not 0 <= rank < world_size:

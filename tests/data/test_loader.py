@@ -315,6 +315,11 @@ def test_too_little_shared_memory_is_logged_and_the_batches_come_from_a_thread(m
     assert "num_workers=0" in caplog.text
 
 
+def test_refuses_batches_without_items():
+    with pytest.raises(DataError, match="batch_size: found 0, expected 1 or more"):
+        StreamLoader(dataset=Numbers(), batch_size=0)
+
+
 def test_ranks_on_one_machine_share_its_memory(monkeypatch):
     monkeypatch.setattr(loader_module, "SHARED_MEMORY", "/")
     whole = loader_module.shared_memory_free()
