@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..configuration import Configuration, without_effect
 from ..data.remote import is_url
+from ..errors import DataError
 from ..system.distributed import rank
 from .budget import Budget
 from .checkpoints import Checkpoints
@@ -116,6 +117,9 @@ class RunHandlers(HandlerGroup):
         budget_hours: time limit from the start of the process; None sets no limit.
         checkpoint_minutes: time between two checkpoints.
         changes: handlers to switch off or replace, see :class:`HandlerGroup`.
+
+    Raises:
+        DataError: ``resume`` without the handler ``checkpoints``: the run would start again at step 0.
     """
 
     def __init__(
@@ -163,3 +167,5 @@ class RunHandlers(HandlerGroup):
             "record": RunRecord(folders=list(folders.values()), cases=cases, configuration=configuration),
         }
         super().__init__(handlers, changes)
+        if resume and "checkpoints" not in self.handlers:
+            raise DataError.of("resume", "True, with the handler checkpoints switched off", "False, or checkpoints")

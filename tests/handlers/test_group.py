@@ -1,6 +1,8 @@
 import inspect
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import custom.handlers
 from custom.errors import DataError
@@ -51,3 +53,16 @@ def test_handlers_have_names_that_are_free(name):
     assert names
     # The loader is an argument because it is a handler itself.
     assert set(names) & set(inspect.signature(group).parameters) <= {"loader"}
+
+
+def test_resuming_needs_checkpoints(tmp_path):
+    network = torch.nn.Linear(1, 1)
+    options = {
+        **dict.fromkeys(("model_dir", "results_dir", "output_dir"), str(tmp_path)),
+        "evaluator": SimpleNamespace(network=network),
+        "datasets": [SimpleNamespace(data=[], volumes=[])] * 2,
+        "objects": {"optimizer": torch.optim.SGD(network.parameters())},
+    }
+    assert "checkpoints" not in custom.handlers.RunHandlers(**options, checkpoints=False).handlers
+    with pytest.raises(DataError, match="resume: found True, with the handler checkpoints switched off"):
+        custom.handlers.RunHandlers(**options, checkpoints=False, resume=True)
