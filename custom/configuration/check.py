@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..errors import DataError, nearest
 from .declared import Declared, settings, values
-from .kinds import fits, hint_of, hints, is_component, words
+from .kinds import fits, hint_of, hints, is_code, is_component, words
 from .references import SEPARATOR, References, join, shown, target_of
 from .renamed import RENAMED
 
@@ -56,6 +58,7 @@ def check_options(
         *checked.unread(strict),
         *checked.arguments(),
         *checked.kinds(),
+        *checked.device(),
     ):
         problems.setdefault(problem[0], problem)
     if problems:
@@ -150,6 +153,19 @@ class _Checked:
                 source, value = self._source(join(id, key), component[key])
                 if not fits(value, annotated[key]):
                     yield source, _quoted(value), f"{words(annotated[key])} ({key} of {component['_target_']})"
+
+    def device(self) -> Iterator[Problem]:
+        """Yield a device that torch does not know, or that this machine lacks."""
+        name = self.config.get("device")
+        if not isinstance(name, str) or is_code(name):
+            return
+        try:
+            is_cuda = torch.device(name).type == "cuda"
+        except RuntimeError:
+            yield "device", repr(name), "a device as torch names it: cpu, cuda or cuda:0"
+            return
+        if is_cuda and not torch.cuda.is_available():
+            yield "device", f"{name!r}, but torch finds no GPU", "cpu, or a build of torch that serves the GPU"
 
     def _entries(self) -> Iterator[tuple[str, bool]]:
         """Yield the ids of top-level entries and of entries of their groups, and whether they are read."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fire
 import pytest
+import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 
 from custom.configuration import check_options
@@ -155,6 +156,12 @@ def test_the_value_of_an_option_is_of_the_right_kind():
     ):
         message = refusal(LIVER, ["train"], **{option: value})
         assert message.startswith(f"{option}: found {value!r}, expected {expected}"), message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_refused():
+    assert refusal(LIVER, ["train"], device="gpu").startswith("device: found 'gpu', expected a device as torch names")
+    assert refusal(SURFACE, ["train"], device="cuda:1").startswith("device: found 'cuda:1', but torch finds no GPU")
 
 
 @pytest.mark.parametrize(
