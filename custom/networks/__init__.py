@@ -1,9 +1,19 @@
 """Networks that MONAI lacks, and modifications of any network."""
 
 from .checkpointing import checkpoint_activations
-from .ensemble import build_ensemble
+from .ensemble import Ensemble, build_ensemble
+from .nnunet import PlainConvUNet, ResidualEncoderUNet
 from .normalization import set_batch_norm_momentum
 from .onnx_network import OnnxNetwork
 from .unetplusplus import FlexibleUNetPlusPlus
 
-__all__ = ["FlexibleUNetPlusPlus", "OnnxNetwork", "build_ensemble", "checkpoint_activations", "set_batch_norm_momentum"]
+__all__ = [
+    "Ensemble",
+    "FlexibleUNetPlusPlus",
+    "OnnxNetwork",
+    "PlainConvUNet",
+    "ResidualEncoderUNet",
+    "build_ensemble",
+    "checkpoint_activations",
+    "set_batch_norm_momentum",
+]
