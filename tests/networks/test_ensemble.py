@@ -83,5 +83,17 @@ def test_a_bad_file_among_several_is_named(checkpoints):
 
 
 def test_ill_option():
-    with pytest.raises(ValueError, match="activation is softmax or sigmoid"):
+    with pytest.raises(ValueError, match="activation is softmax, sigmoid or None"):
         Ensemble(network(), count=2, activation="relu")
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_without_an_activation_logits_are_averaged_also_in_torchscript():
+    torch.manual_seed(0)
+    ensemble = Ensemble(torch.nn.Conv2d(1, 2, 3), count=2, activation=None)
+    torch.nn.init.normal_(ensemble.members[1].weight)
+    image = torch.rand(1, 1, 5, 5)
+    expected = (ensemble.members[0](image) + ensemble.members[1](image)) / 2
+    torch.testing.assert_close(ensemble(image), expected)
+    torch.testing.assert_close(torch.jit.script(ensemble)(image), expected)
