@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..configuration import without_effect
 from ..errors import DataError
-from ..ops.windows import Part, WindowGrid, gaussian_weights
+from ..ops.windows import Part, WindowGrid, gaussian_weights, nnunet_weights
 from .common import ACTIVATIONS, autocast_to, check_option, check_precision, device_of, predict_finite, with_metadata_of
 from .out_of_memory import predict_in_halves
 from .views import ROTATE90, views
@@ -53,6 +53,8 @@ class SlidingWindow(Inferer):
         output_device: where the result is collected; by default the input's device.
         concurrency: number of threads that predict batches of windows on a CPU. If torch uses one thread itself, the
             result does not depend on the number of cores.
+        convention: ``"nnunet"`` does it as nnU-Net does: windows are spread evenly, with its Gaussian; volumes smaller
+            than the window are padded with 0; logits are blended (and averaged over views), then activated.
         progress: whether to show a progress bar.
 
     Shape:
@@ -78,10 +80,12 @@ class SlidingWindow(Inferer):
         precision: str = "auto",
         output_device: str | torch.device | None = None,
         concurrency: int = 1,
+        convention: str = "monai",
         progress: bool = False,
     ) -> None:
         super().__init__()
         check_option("activation", [activation], ACTIVATIONS)
+        check_option("convention", [convention], ["monai", "nnunet"])
         check_precision(precision)
         overlap = [overlap] * len(roi_size) if isinstance(overlap, int | float) else list(overlap)
         if len(overlap) != len(roi_size) or not all(0 <= share < 1 for share in overlap):
@@ -94,12 +98,14 @@ class SlidingWindow(Inferer):
         if activation is None and empty_value is not None:
             raise ValueError("empty_value needs an activation: windows left out are predicted with probability 0")
         self.roi_size = tuple(roi_size)
+        self.even = [n * (1 - share) for n, share in zip(roi_size, overlap, strict=True)] if stride is None else stride
         if stride is None:  # rounded as in MONAI, except for the floating-point error of 0.9 * 10
             stride = [max(1, int(n * (1 - share) + 1e-6)) for n, share in zip(roi_size, overlap, strict=True)]
         if any(not 0 < step <= length for step, length in zip(stride, roi_size, strict=True)):
             raise ValueError(f"stride: expected 1 to roi_size, found {tuple(stride)} and {tuple(roi_size)}")
         self.stride = tuple(stride)
         """(D, H, W) step between windows, in voxels."""
+        self.like_nnunet = convention == "nnunet"
         self.sw_batch_size = sw_batch_size
         self.activation = ACTIVATIONS[activation]
         self.channels = None if channels is None else list(channels)
@@ -121,6 +127,10 @@ class SlidingWindow(Inferer):
         output = predict_finite(self, lambda inferer: inferer._volumes(volumes, network, args, kwargs))
         return with_metadata_of(inputs, output)
 
+    def grid(self, shape: Sequence[int]) -> WindowGrid:
+        """Return the windows of a volume ``(D, H, W)``."""
+        return WindowGrid(shape, self.roi_size, self.stride, self.even if self.like_nnunet else None)
+
     def _volumes(self, volumes: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
         """Predict ``(B, C, D, H, W)``."""
         predicted = [self._volume(volume, network, args, kwargs) for volume in volumes]
@@ -129,9 +139,10 @@ class SlidingWindow(Inferer):
     def _volume(self, volume: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
         """Predict ``(C, D, H, W)``."""
         shape = volume.shape[1:]
-        part = WindowGrid(shape, self.roi_size, self.stride).part()
+        part = self.grid(shape).part()
         if any(map(any, part.padding)):
-            volume = F.pad(volume[None].float(), list(chain(*reversed(part.padding))), mode="replicate")[0]
+            mode = "constant" if self.like_nnunet else "replicate"
+            volume = F.pad(volume[None].float(), list(chain(*reversed(part.padding))), mode=mode)[0]
         output, at = None, 0
         for planes in self.planes(lambda start, stop: volume[:, start:stop], part, network, *args, **kwargs):
             if output is None:
@@ -174,7 +185,8 @@ class SlidingWindow(Inferer):
                 layer = read(z, z + depth)
                 if slab is None:
                     device = device_of(network, layer)
-                    slab = _Slab(gaussian_weights(self.roi_size), layer.shape[2:], device)
+                    weights = nnunet_weights if self.like_nnunet else gaussian_weights
+                    slab = _Slab(weights(self.roi_size), layer.shape[2:], device)
                     _use_channels_last(network, self.precision, device)
                 predict = _Predictor(self, layer, network, device, slab, args, kwargs)
                 with autocast_to(self.precision, device):  # around all windows of the layer, to convert weights once
@@ -185,7 +197,8 @@ class SlidingWindow(Inferer):
                 slab.weigh(corners)
                 start, stop = max(first, z), min(last, following)
                 if start < stop:
-                    yield slab.blended(following - z)[(slice(None), slice(start - z, stop - z), *inner)]
+                    blended = slab.blended(following - z)[(slice(None), slice(start - z, stop - z), *inner)]
+                    yield self._activated(blended[None])[0] if self.like_nnunet else blended
                 slab.drop(following - z)
                 bar.update(len(corners))
 
@@ -197,7 +210,9 @@ class SlidingWindow(Inferer):
         return [corners[index] for index in torch.nonzero(largest > self.empty_value)[:, 0].tolist()]
 
     def _channels_out(self, predict: "_Predictor", corners: list[tuple[int, ...]]) -> int:
-        return len(next(iter(predict(corners[:1])))[1]) if self.channels is None else len(self.channels)
+        if self.channels is None or self.like_nnunet:
+            return len(next(iter(predict(corners[:1])))[1])
+        return len(self.channels)
 
     def _views(self, windows: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
         """Mean over all views; once memory has run out, later batches are smaller too."""
@@ -210,10 +225,15 @@ class SlidingWindow(Inferer):
     def _mean(self, windows: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
         total = None
         for view in self.views:
-            values = self.activation(network(view.of(windows), *args, **kwargs).float())
-            values = view.back(values if self.channels is None else values[:, self.channels])
+            values = network(view.of(windows), *args, **kwargs).float()
+            values = view.back(values if self.like_nnunet else self._activated(values))
             total = values if total is None else total.add_(values)
         return total.div_(len(self.views)) if len(self.views) > 1 else total
+
+    def _activated(self, logits: torch.Tensor) -> torch.Tensor:
+        """Chosen channels of the activated logits ``(n, C, ...)``."""
+        values = self.activation(logits)
+        return values if self.channels is None else values[:, self.channels]
 
 
 class _Predictor:

@@ -1,5 +1,6 @@
 """Positions of sliding windows, and weights of their voxels."""
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,34 @@ def window_starts(size: int, roi: int, step: int) -> list[int]:
     """
     starts = list(range(0, size - roi, step))
     return [*starts, size - roi]
+
+
+def even_starts(size: int, roi: int, step: float) -> list[int]:
+    """Return the first voxels of windows that are spread evenly along one axis, as in nnU-Net.
+
+    Args:
+        size: length of the axis, at least ``roi``.
+        roi: length of the window.
+        step: largest distance between windows; the actual one is the largest that ends at the border.
+    """
+    gaps = math.ceil((size - roi) / step)
+    return [round((size - roi) / gaps * index) for index in range(gaps + 1)] if gaps else [0]
+
+
+def nnunet_weights(roi: Sequence[int]) -> torch.Tensor:
+    """Return nnU-Net's weights of a window's voxels ``(*roi)``, float32 with values of float16.
+
+    A Gaussian with a sigma of an eighth of the window, 10 at voxel ``roi // 2``, zero beyond four sigma. nnU-Net rounds
+    it to float16, and then replaces zeros by the smallest weight.
+    """
+    weights = torch.full((), 10.0, dtype=torch.float64)
+    for length in roi:
+        position = torch.arange(length, dtype=torch.float64) - length // 2
+        profile = torch.exp(-0.5 * (position / (length / 8)) ** 2)
+        profile[position.abs() > int(4 * length / 8 + 0.5)] = 0
+        weights = weights.unsqueeze(-1) * profile
+    weights = weights.half().float()
+    return weights.clamp(min=weights[weights > 0].min())
 
 
 def gaussian_weights(roi: Sequence[int], sigma_scale: float = 0.125) -> torch.Tensor:
@@ -79,11 +108,13 @@ class WindowGrid:
         shape: (D, H, W) of the volume, in voxels.
         roi: (D, H, W) of the window.
         stride: (D, H, W) distance between windows.
+        even: (D, H, W) largest distance of windows that are spread evenly, see :func:`even_starts`, instead.
     """
 
     shape: Sequence[int]
     roi: Sequence[int]
     stride: Sequence[int]
+    even: Sequence[float] | None = None
 
     def part(self, box: Box | None = None) -> Part:
         """Return all windows that overlap a box of the volume, by default the whole volume.
@@ -92,15 +123,19 @@ class WindowGrid:
         values.
         """
         box = tuple((0, size) for size in self.shape) if box is None else box
-        axes = zip(self.shape, self.roi, self.stride, padding_to(self.shape, self.roi), box, strict=True)
-        return Part(*map(list, zip(*(_axis_part(*axis) for axis in axes), strict=True)))
+        place, steps = (window_starts, self.stride) if self.even is None else (even_starts, self.even)
+        axes = zip(self.shape, self.roi, padding_to(self.shape, self.roi), box, steps, strict=True)
+        parts = (
+            _axis_part(place(size + sum(padding), roi, step), size, roi, padding, span)
+            for size, roi, padding, span, step in axes
+        )
+        return Part(*map(list, zip(*parts, strict=True)))
 
 
-def _axis_part(size: int, roi: int, step: int, padding: tuple[int, int], box: tuple[int, int]):
-    """One axis of :class:`Part`."""
+def _axis_part(starts: list[int], size: int, roi: int, padding: tuple[int, int], box: tuple[int, int]):
+    """One axis of :class:`Part`, given the first voxels of all windows."""
     before = padding[0]
     start, stop = box[0] + before, box[1] + before
-    starts = window_starts(size + sum(padding), roi, step)
     starts = starts[bisect_right(starts, start - roi) : bisect_left(starts, stop)]
     first, last = starts[0], starts[-1] + roi
     read = (max(first - before, 0), min(last - before, size))

@@ -84,7 +84,7 @@ def plan_scroll(
         ValueError: the layout does not fit the volume, or is inconsistent.
     """
     windows = bundle.windows()
-    plan = layout.plan(WindowGrid(tuple(shape), windows.roi_size, windows.stride), input_chunk)
+    plan = layout.plan(windows.grid(tuple(shape)), input_chunk)
     if layout.block is None:
         plan = fit(plan, workers=workers, memory=memory)
     found = cost(plan, chunk=layout.chunk, views=len(windows.views))

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..data.remote import is_url
 from ..errors import DataError
 from ..inferers.common import ACTIVATIONS
-from ..ops.windows import Box, WindowGrid
+from ..ops.windows import Box
 from .costs import Layout, fit
 from .model import Bundle
 from .ome_zarr import Image, Output, open_image
@@ -121,7 +121,7 @@ def _job(
 ) -> Job:
     windows = bundle.windows()
     bundle.intensity()  # raises before any work
-    plan = layout.plan(WindowGrid(image.array.shape, windows.roi_size, windows.stride), image.array.chunks)
+    plan = layout.plan(windows.grid(image.array.shape), image.array.chunks)
     if f"{input}/".startswith(f"{output.rstrip('/')}/"):
         raise DataError.of(output, "the place of the input", "another place")
     return Job(input, output, bundle, plan, layout.chunk, threshold, workers.threads or 1, workers.batch_size)
@@ -320,6 +320,7 @@ def _settings(job: Job) -> dict[str, Any]:
             "views": [view._asdict() for view in windows.views],
             "activation": next(name for name, function in ACTIVATIONS.items() if function is windows.activation),
             "channels": windows.channels,
+            **({"convention": "nnunet"} if windows.like_nnunet else {}),
         },
         "grey_values": {key: getattr(scale, key) for key in ("a_min", "a_max", "b_min", "b_max", "clip")},
         "empty_value": EMPTY,
