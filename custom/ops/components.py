@@ -19,7 +19,9 @@ def component_sizes(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def remove_small(mask: np.ndarray, min_voxels: int, connectivity: int = TWENTY_SIX) -> np.ndarray:
-    """Remove components with fewer than ``min_voxels`` voxels."""
+    """Remove components with fewer than ``min_voxels`` voxels; 0 and 1 remove none, at no cost."""
+    if min_voxels <= 1:
+        return mask.astype(bool)
     import cc3d
 
     return cc3d.dust(mask.astype(bool), threshold=min_voxels, connectivity=connectivity)

@@ -19,6 +19,8 @@ from ..ops.liver_labels import LIVER, TUMOR
 class CleanLiverd(MapTransform):
     """Applies :func:`clean_liver`: keeps one liver and its tumours, and fills holes, in 3-D.
 
+    The result is on the CPU.
+
     Example: ``CleanLiverd("pred", tumor_margin_mm=5.0, min_size_mm3=30.0)``
 
     Args:
@@ -26,6 +28,8 @@ class CleanLiverd(MapTransform):
             voxel size is that of a MetaTensor's affine, otherwise 1 mm.
         largest_liver, fill_holes, tumor_margin_mm, min_size_mm3: see :func:`clean_liver`.
     """
+
+    reads_image = False
 
     def __init__(
         self,
@@ -50,7 +54,8 @@ class CleanLiverd(MapTransform):
             label = data[key]
             array = convert_to_numpy(label)[0]
             cleaned = clean_liver(array, spacing=_spacing(label, array.ndim), **self.options)
-            output[key] = convert_to_dst_type(cleaned[None], label, dtype=torch.uint8)[0]
+            device = torch.device("cpu")  # where the scores are computed and files written
+            output[key] = convert_to_dst_type(cleaned[None], label, dtype=torch.uint8, device=device)[0]
         return output
 
 

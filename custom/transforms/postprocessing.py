@@ -1,14 +1,15 @@
 """Post-processing of the surface probability to a mask of clean sheets."""
 
-from collections.abc import Hashable, Mapping
+import math
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import MapTransform
-from monai.utils import convert_to_dst_type
+from monai.utils import convert_to_dst_type, convert_to_numpy, convert_to_tensor
 
 from ..ops.components import SIX, fill_cavities, hysteresis, remove_small
 from ..ops.morphology import plug_pinholes
@@ -21,8 +22,9 @@ DARK_VOXELS = 1000
 class PostprocessSurfaced(MapTransform):
     """Thresholds the surface probability and repairs the sheets; 0 disables a step.
 
-    The competition's score penalises every pinhole, speck and bridge. Works on the CPU; units are voxels. Steps are
-    applied in the order of the arguments, after the mask has been cleared outside of the CT.
+    The competition's score penalises every pinhole, speck and bridge. Units are voxels. Steps are applied in the order
+    of the arguments, after the mask has been cleared outside of the CT. Thresholds are applied where the probability
+    is (:meth:`on_device`), everything else on the CPU (:meth:`afterwards`), where the mask is returned.
 
     Example: ``PostprocessSurfaced("pred", threshold_low=0.3, threshold_high=0.6, min_component_voxels=500)``
 
@@ -67,48 +69,54 @@ class PostprocessSurfaced(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.threshold_low, self.threshold_high = threshold_low, threshold_high
-        self.min_component_voxels = min_component_voxels
-        self.closing_radius = closing_radius
-        self.pinhole_iterations = pinhole_iterations
-        self.max_hole_area = max_hole_area
-        self.max_cavity_voxels = max_cavity_voxels
         self.image_key, self.empty = image_key, empty
+        self.reads_image = image_key is not None
         self.channel = channel
+        steps: list[tuple[bool, Callable[[np.ndarray], np.ndarray]]] = [
+            (min_component_voxels > 0, partial(remove_small, min_voxels=min_component_voxels)),
+            (closing_radius >= 1, partial(close_sheets, radius=closing_radius)),
+            (pinhole_iterations > 0, partial(plug_pinholes, iterations=pinhole_iterations)),
+            (max_hole_area > 0, partial(patch_holes, max_area=max_hole_area)),
+            (max_cavity_voxels != 0, partial(fill_cavities, max_voxels=max_cavity_voxels, connectivity=SIX)),
+        ]
+        self.steps = [step for enabled, step in steps if enabled]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with its probabilities as masks."""
+        return self.afterwards(self.on_device(data))
+
+    def on_device(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace probabilities by int8 levels (1, D, H, W): 1 from the low threshold on, 2 from the high one on."""
         result = dict(data)
         for key in self.key_iterator(result):
-            values = _array(result[key])[self.channel]
-            scale = 255 if values.dtype == np.uint8 else 1
-            mask = hysteresis(values, self.threshold_low * scale, self.threshold_high * scale)
-            if self.image_key:
-                mask &= ~self._outside(_array(data[self.image_key])[0], mask.shape)
-            mask = self._repaired(mask)[None].astype(np.uint8)
-            result[key] = convert_to_dst_type(mask, result[key], dtype=np.uint8)[0]
+            if result[key].ndim != 4:
+                raise ValueError(f"expected (C, D, H, W), got {tuple(result[key].shape)}")
+            values = convert_to_tensor(result[key]).detach()[self.channel :][:1]
+            levels = (values >= self._scaled(self.threshold_low, values)).to(torch.int8)
+            if self.threshold_high > self.threshold_low:
+                levels += values >= self._scaled(self.threshold_high, values)
+            result[key] = convert_to_dst_type(levels, result[key], dtype=levels.dtype)[0]
         return result
+
+    def afterwards(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace the levels by masks (1, D, H, W) uint8 on the CPU."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            mask = hysteresis(convert_to_numpy(data[key])[0], 1, 2 if self.threshold_high > self.threshold_low else 1)
+            if self.image_key:
+                mask &= ~self._outside(convert_to_numpy(data[self.image_key])[0], mask.shape)
+            for step in self.steps:
+                mask = step(mask)
+            output = mask[None].astype(np.uint8)
+            result[key] = convert_to_dst_type(output, data[key], dtype=np.uint8, device=torch.device("cpu"))[0]
+        return result
+
+    @staticmethod
+    def _scaled(threshold: float, values: torch.Tensor) -> float:
+        """The threshold in the units of the values; a whole number for uint8, since torch compares in float32."""
+        return math.ceil(threshold * 255) if values.dtype == torch.uint8 else threshold
 
     def _outside(self, image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         if image.shape != shape:
             raise ValueError(f"mask {shape} and image {image.shape} must have one shape")
         return remove_small(image <= self.empty, DARK_VOXELS, SIX)
-
-    def _repaired(self, mask: np.ndarray) -> np.ndarray:
-        """Apply all enabled steps to the (D, H, W) bool mask."""
-        if self.min_component_voxels > 0:
-            mask = remove_small(mask, self.min_component_voxels)
-        if self.closing_radius >= 1:
-            mask = close_sheets(mask, self.closing_radius)
-        if self.pinhole_iterations > 0:
-            mask = plug_pinholes(mask, self.pinhole_iterations)
-        if self.max_hole_area > 0:
-            mask = patch_holes(mask, self.max_hole_area)
-        if self.max_cavity_voxels != 0:
-            mask = fill_cavities(mask, self.max_cavity_voxels, SIX)
-        return mask
-
-
-def _array(image: NdarrayOrTensor) -> np.ndarray:
-    array = image.detach().cpu() if isinstance(image, torch.Tensor) else image
-    if array.ndim != 4:
-        raise ValueError(f"expected (C, D, H, W), got {tuple(array.shape)}")
-    return np.asarray(array)

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -40,6 +42,13 @@ def test_small_components_go():
     assert remove_small(mask, 3).sum() == 3
     assert remove_small(mask, 2, connectivity=6).sum() == 3
     assert not remove_small(mask, 4).any()
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_no_component_is_smaller_than_a_voxel(least, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cc3d", None)  # a step that is left out must not search for components
+    mask = np.arange(8, dtype=np.uint8).reshape(2, 2, 2) % 3
+    assert (remove_small(mask, least) == (mask != 0)).all()
 
 
 def test_hysteresis_keeps_what_reaches_the_upper_threshold():
