@@ -1,5 +1,6 @@
 """Exponential moving average of the weights."""
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class EMA:
         self.decay = decay
         self.average: AveragedModel | None = None
         if decay:
-            self.average = AveragedModel(self.source, multi_avg_fn=self._move, use_buffers=True)
+            self.average = AveragedModel(self.source)
             self.average.requires_grad_(False)
             optimizer.register_step_post_hook(self._update)
 
@@ -56,14 +57,24 @@ class EMA:
         if self.average is not None:
             self.average.load_state_dict(state)
 
-    def _update(self, *_: Any) -> None:
-        self.average.update_parameters(self.source)
-
     @torch.no_grad()
-    def _move(self, averages: list[torch.Tensor], values: list[torch.Tensor], _: Any) -> None:
-        if not averages[0].is_floating_point():
-            torch._foreach_copy_(averages, values)
-            return
-        # counted on the CPU by AveragedModel, so that reading it does not wait for the GPU
-        step = int(self.average.n_averaged)
-        torch._foreach_lerp_(averages, values, 1 - min(self.decay, (1 + step) / (10 + step)))
+    def _update(self, *_: Any) -> None:
+        """Like ``AveragedModel.update_parameters``, which sends the step to the GPU and waits for it."""
+        average = self.average
+        step = int(average.n_averaged)  # on the CPU
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        averages, values = _by_dtype(average.module), _by_dtype(self.source)
+        for dtype in averages:
+            if step and dtype.is_floating_point:
+                torch._foreach_lerp_(averages[dtype], values[dtype], weight)
+            else:
+                torch._foreach_copy_(averages[dtype], values[dtype])
+        average.n_averaged += 1
+
+
+def _by_dtype(network: torch.nn.Module) -> dict[torch.dtype, list[torch.Tensor]]:
+    """Weights and buffers by type, so that a few kernels handle them all."""
+    tensors: dict[torch.dtype, list[torch.Tensor]] = {}
+    for tensor in chain(network.parameters(), network.buffers()):
+        tensors.setdefault(tensor.dtype, []).append(tensor.detach())
+    return tensors

@@ -16,7 +16,8 @@ _SECONDS_BETWEEN_LOSSES = 0.5
 class ProgressBar(IgniteProgressBar):
     """Ignite's progress bar as a handler for MONAI's engines: progress of the epoch, time left, s/step and loss.
 
-    The loss is read at most twice a second, since reading it waits for the GPU.
+    The loss is the last one that :class:`GradientGuard` has read; without it, the bar reads one twice a second at most.
+    Reading a loss waits for the GPU.
 
     Example: ``{"_target_": "custom.handlers.ProgressBar", "desc": "training"}``
 
@@ -35,10 +36,12 @@ class ProgressBar(IgniteProgressBar):
 
     def attach(self, engine: Engine, *_: Any, **__: Any) -> None:  # type: ignore[override]
         """Register with a trainer or an evaluator."""
-        super().attach(engine, output_transform=self._loss)
+        super().attach(engine, output_transform=lambda output: self._loss(engine, output))
 
-    def _loss(self, output: Any) -> dict[str, float]:
-        """The loss last read from a training step; an evaluator's output has none."""
+    def _loss(self, engine: Engine, output: Any) -> dict[str, float]:
+        """The loss to show; an evaluator's output has none."""
+        if hasattr(engine.state, "loss"):
+            return {} if engine.state.loss is None else {"loss": engine.state.loss}
         now = time.monotonic()
         if isinstance(output, dict) and "loss" in output and now - self._read_at >= _SECONDS_BETWEEN_LOSSES:
             self._shown = {"loss": float(torch.as_tensor(output["loss"]).detach().mean())}

@@ -53,7 +53,7 @@ class CompoundLoss(_Loss):
         self.level_weights = None if level_weights is None else list(level_weights)
         self.terms = torch.nn.ModuleDict(
             {
-                name: DeepSupervisionLoss(term, weights=self.level_weights) if name in deep else term
+                name: _DeepLoss(term, weights=self.level_weights) if name in deep else term
                 for name, term in terms.items()
             }
         )
@@ -94,3 +94,11 @@ class CompoundLoss(_Loss):
 
     def set_extra_state(self, state: dict[str, int]) -> None:
         self.calls = state["calls"]
+
+
+class _DeepLoss(DeepSupervisionLoss):
+    """MONAI's loss without its copy of a zero to the GPU, for which the CPU waits."""
+
+    def forward(self, input: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        weights = self.get_weights(len(input))
+        return sum(weight * self.get_loss(level.float(), target) for weight, level in zip(weights, input, strict=True))

@@ -27,9 +27,19 @@ def any_rank(flag: bool, group: "dist.ProcessGroup | None" = None) -> bool:
     if not _several():
         return flag
     device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
-    flags = torch.tensor([int(flag)], device=device)
-    dist.all_reduce(flags, dist.ReduceOp.MAX, group=group)
-    return bool(flags.item())
+    return bool(max_over_ranks(torch.tensor([int(flag)], device=device), group).item())
+
+
+def max_over_ranks(values: torch.Tensor, group: "dist.ProcessGroup | None" = None) -> torch.Tensor:
+    """Return the largest of all ranks' values, element by element, without waiting for the GPU.
+
+    Args:
+        values: this rank's, of the same shape on every rank; modified in place.
+        group: see :func:`control_group`.
+    """
+    if _several():
+        dist.all_reduce(values, dist.ReduceOp.MAX, group=group)
+    return values
 
 
 def gather(value: Any) -> list[Any]:

@@ -18,10 +18,10 @@ def test_a_step_has_a_loss_and_seconds(capsys):
 
 
 def test_the_loss_is_read_now_and_then_only(monkeypatch):
-    bar = ProgressBar()
+    bar, engine = ProgressBar(), Engine(lambda *_: None)
     now = iter([10.0, 10.1, 10.2, 10.6, 10.7])
     monkeypatch.setattr("custom.handlers.progress.time.monotonic", lambda: next(now))
-    shown = [bar._loss({"loss": torch.tensor(float(n))})["loss"] for n in range(5)]
+    shown = [bar._loss(engine, {"loss": torch.tensor(float(n))})["loss"] for n in range(5)]
     assert shown == [0, 0, 0, 3, 3]
 
 
