@@ -143,8 +143,10 @@ class SlidingWindow(Inferer):
         if any(map(any, part.padding)):
             mode = "constant" if self.like_nnunet else "replicate"
             volume = F.pad(volume[None].float(), list(chain(*reversed(part.padding))), mode=mode)[0]
+        layers = [volume[:, z : z + self.roi_size[0]] for z in part.starts[0]]
+        occupied = iter(self._occupied(layers, list(product(*part.starts[1:]))))
         output, at = None, 0
-        for planes in self.planes(lambda start, stop: volume[:, start:stop], part, network, *args, **kwargs):
+        for planes in self._planes(iter(layers), lambda _: next(occupied), part, network, args, kwargs):
             if output is None:
                 device = volume.device if self.output_device is None else self.output_device
                 output = torch.empty((len(planes), *shape), device=device)
@@ -176,13 +178,22 @@ class SlidingWindow(Inferer):
             blended predictions ``(C_out, n, h, w)`` float32, which together are the part's box. They may be modified in
             place and are valid until the next iteration.
         """
-        depth, corners = self.roi_size[0], list(product(*part.starts[1:]))
+        corners = list(product(*part.starts[1:]))
+        layers = (read(z, z + self.roi_size[0]) for z in part.starts[0])
+        return self._planes(layers, lambda layer: self._occupied([layer], corners)[0], part, network, args, kwargs)
+
+    @torch.no_grad()
+    def _planes(
+        self, layers: Iterator[torch.Tensor], occupied: Callable, part: Part, network: Callable, args, kwargs
+    ) -> Iterator[torch.Tensor]:
+        """Predict the layers of windows of a part; ``occupied`` returns the corners of a layer's windows to predict."""
+        corners = list(product(*part.starts[1:]))
         (first, last), *rows_and_columns = part.inner
         inner = tuple(slice(*span) for span in rows_and_columns)
         slab = None
         with tqdm(total=part.count, desc="windows", leave=False, disable=not self.progress) as bar:
             for z, following in pairwise([*part.starts[0], part.size[0]]):
-                layer = read(z, z + depth)
+                layer = next(layers)
                 if slab is None:
                     device = device_of(network, layer)
                     weights = nnunet_weights if self.like_nnunet else gaussian_weights
@@ -190,7 +201,7 @@ class SlidingWindow(Inferer):
                     _use_channels_last(network, self.precision, device)
                 predict = _Predictor(self, layer, network, device, slab, args, kwargs)
                 with autocast_to(self.precision, device):  # around all windows of the layer, to convert weights once
-                    for corner, prediction in predict(self._occupied(layer, corners)):
+                    for corner, prediction in predict(occupied(layer)):
                         slab.add(corner, prediction)
                 if slab.total is None:  # only empty windows so far: the number of channels is unknown
                     slab.allocate(self._channels_out(predict, corners))
@@ -202,12 +213,13 @@ class SlidingWindow(Inferer):
                 slab.drop(following - z)
                 bar.update(len(corners))
 
-    def _occupied(self, layer: torch.Tensor, corners: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        """The windows that are not empty."""
+    def _occupied(self, layers: list[torch.Tensor], corners: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+        """The windows of each layer that are not empty; of all layers at once, since a GPU has to be waited for."""
         if self.empty_value is None:
-            return corners
-        largest = torch.stack([window_of(layer, corner, self.roi_size).amax() for corner in corners])
-        return [corners[index] for index in torch.nonzero(largest > self.empty_value)[:, 0].tolist()]
+            return [corners] * len(layers)
+        windows = [window_of(layer, corner, self.roi_size) for layer in layers for corner in corners]
+        filled = iter((torch.stack([window.amax() for window in windows]) > self.empty_value).tolist())
+        return [[corner for corner in corners if next(filled)] for _ in layers]
 
     def _channels_out(self, predict: "_Predictor", corners: list[tuple[int, ...]]) -> int:
         if self.channels is None or self.like_nnunet:
@@ -233,7 +245,7 @@ class SlidingWindow(Inferer):
     def _activated(self, logits: torch.Tensor) -> torch.Tensor:
         """Chosen channels of the activated logits ``(n, C, ...)``."""
         values = self.activation(logits)
-        return values if self.channels is None else values[:, self.channels]
+        return values if self.channels is None else _channels_of(values, self.channels)
 
 
 class _Predictor:
@@ -358,6 +370,12 @@ def _use_channels_last(network: Callable, precision: str, device: torch.device) 
     with autocast_to(precision, device) as dtype:
         if dtype is torch.bfloat16 and device.type == "cpu" and isinstance(network, nn.Module):
             network.to(memory_format=torch.channels_last_3d)
+
+
+def _channels_of(values: torch.Tensor, channels: Sequence[int]) -> torch.Tensor:
+    """Return channels of ``(B, C, ...)``; indexing with a list would copy the list to the GPU, which waits for it."""
+    picked = [values[:, channel].unsqueeze(1) for channel in channels]
+    return picked[0] if len(picked) == 1 else torch.cat(picked, dim=1)
 
 
 def window_of(planes: torch.Tensor, corner: Sequence[int], roi_size: Sequence[int]) -> torch.Tensor:

@@ -1,9 +1,12 @@
 """The same result as MONAI's inferer, with less memory."""
 
+from collections import Counter
+
 import pytest
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from custom.errors import DataError
 from custom.inferers import SlidingWindow, sliding_window
@@ -50,6 +53,29 @@ def test_keeps_metadata_and_selects_channels(network):
     assert part.meta["filename_or_obj"] == "a.tif"
     torch.testing.assert_close(part.as_tensor(), whole.as_tensor()[:, [2, 0]])
     torch.testing.assert_close(whole.sum(1).as_tensor(), torch.ones(1, 9, 14, 12))
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations for which the host waits, if the tensors are on a GPU: their result is read or determines a
+    shape, or an index that Python holds is copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        self.count.update([name] * (name in ("_local_scalar_dense", "nonzero", "index", "index_put_", "masked_select")))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("channels", [[1], [0, 2], [-1]])
+def test_the_host_waits_for_no_window(network, channels):
+    """Twice: both times to check that the prediction is finite. Empty windows are found by one ``tolist``."""
+    inferer = windows(activation="softmax", channels=channels, empty_value=0.0, tta=["depth"], precision="bfloat16")
+    with Waits() as waits:
+        inferer(torch.rand(1, 2, 21, 30, 23), network)
+    assert waits.count == {"_local_scalar_dense": 2}
 
 
 @pytest.mark.parametrize(
