@@ -7,6 +7,7 @@ import torch
 from monai.inferers import Inferer, SimpleInferer
 
 from ..configuration import without_effect
+from ..system.gpu import check_gpu
 from .common import PRECISIONS, check_precision, device_of, fast_dtype
 
 
@@ -26,6 +27,9 @@ class AutocastInferer(Inferer):
         device: where the network will run, for ``"auto"``.
         inferer: how to apply the network; by default to the whole input at once.
 
+    Raises:
+        DataError: an unknown precision, or a GPU that this build of torch does not serve.
+
     Shape:
         as the inferer's; a network may return several tensors in a list, tuple or dictionary.
     """
@@ -36,6 +40,7 @@ class AutocastInferer(Inferer):
         super().__init__()
         check_precision(precision)
         device = torch.device(device)
+        check_gpu(device)
         automatic = fast_dtype(device) if device.type == "cuda" else None
         self.dtype = automatic if precision == "auto" else PRECISIONS[precision]
         self.scales_gradients = self.dtype is torch.float16

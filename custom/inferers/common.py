@@ -12,6 +12,7 @@ from monai.utils import convert_to_dst_type
 from torch import nn
 
 from ..errors import DataError
+from ..system.gpu import check_gpu
 from .instance_norm import InstanceNormAsGroupNorm
 
 ACTIVATIONS: dict[str | None, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -49,7 +50,11 @@ def autocast_to(precision: str, device: torch.device) -> Iterator[torch.dtype | 
     """Context in which torch autocasts to a precision; yields the data type, or None for float32.
 
     Leaving the outermost of these contexts clears the cache of converted weights.
+
+    Raises:
+        DataError: torch does not serve the GPU.
     """
+    check_gpu(device)
     dtype = fast_dtype(device) if precision == "auto" else PRECISIONS[precision]
     if dtype is None:
         yield None

@@ -7,6 +7,24 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+_SAYINGS = (
+    "out of memory",
+    "can't allocate memory",  # the CPU
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_NOT_SUPPORTED",
+    "unable to find an engine to execute this computation",  # cuDNN, if none has room for its workspace
+)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of the GPU or the CPU.
+
+    Only torch's allocator has a type of its own for it; cuDNN and cuBLAS raise a plain ``RuntimeError``, cuDNN also one
+    that calls an operation unsupported.
+    """
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAYINGS)
+
 
 def predict_in_halves(
     predict: Callable[[torch.Tensor], torch.Tensor],
@@ -23,12 +41,12 @@ def predict_in_halves(
         smaller: called with the new batch size.
 
     Raises:
-        torch.OutOfMemoryError: memory does not suffice for a single item.
+        RuntimeError: memory does not suffice for a single item; see :func:`lacks_memory`.
     """
     try:
         return predict(batch)
-    except torch.OutOfMemoryError:
-        if len(batch) == 1:
+    except RuntimeError as error:
+        if len(batch) == 1 or not lacks_memory(error):
             raise
     # Outside of the except clause, which keeps the tensors of the failed call alive.
     torch.cuda.empty_cache()
@@ -36,4 +54,4 @@ def predict_in_halves(
     logger.warning("out of GPU memory with %d %s at a time: trying %d", len(batch), unit, half)
     if smaller is not None:
         smaller(half)
-    return torch.cat([predict_in_halves(predict, part, unit, smaller) for part in (batch[:half], batch[half:])])
+    return torch.cat([predict_in_halves(predict, part, unit, smaller) for part in batch.split(half)])

@@ -115,21 +115,26 @@ class SliceVolumeInferer(Inferer):
             [slice_neighbours(index, volumes.shape[2], own) for index in range(volumes.shape[2])] for own in offsets
         ]
         jobs = [(b, z) for b in range(volumes.shape[0]) for z in range(volumes.shape[2])]
-        starts = range(0, len(jobs), self.sw_batch_size)
+        size = self.sw_batch_size
+        starts = range(0, len(jobs), size)
 
         output = None
         with autocast_to(self.precision, device):
             for start in tqdm(starts, desc="slices", unit="batch", leave=False, disable=not self.progress):
-                batch_jobs = jobs[start : start + self.sw_batch_size]
+                batch_jobs = jobs[start : start + size]
                 batch = torch.stack([_with_context(volumes[b], neighbours[b][z]) for b, z in batch_jobs])
                 batch = batch.to(device, torch.float32, memory_format=torch.channels_last)
                 predict = partial(self._predict, network=network, args=args, kwargs=kwargs)
-                predictions = predict_in_halves(predict, batch, "slices")
+                parts = batch.split(self.sw_batch_size)  # smaller once memory has run out
+                predictions = torch.cat([predict_in_halves(predict, x, "slices", self._limit_batch) for x in parts])
                 if output is None:
                     output = _empty_output(predictions, volumes, self.output_device)
                 for (b, z), prediction in zip(batch_jobs, predictions.to(output.device), strict=True):
                     output[b, :, z] = prediction
         return output
+
+    def _limit_batch(self, size: int) -> None:
+        self.sw_batch_size = max(1, min(self.sw_batch_size, size))
 
     def _predict(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], args, kwargs) -> torch.Tensor:
         """Mean over all views of a batch, float32."""

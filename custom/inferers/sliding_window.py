@@ -18,7 +18,7 @@ from ..configuration import without_effect
 from ..errors import DataError
 from ..ops.windows import Part, WindowGrid, gaussian_weights, nnunet_weights
 from .common import ACTIVATIONS, autocast_to, check_option, check_precision, device_of, predict_finite, with_metadata_of
-from .out_of_memory import predict_in_halves
+from .out_of_memory import lacks_memory, predict_in_halves
 from .views import ROTATE90, views
 
 logger = logging.getLogger(__name__)
@@ -279,8 +279,8 @@ class _Predictor:
         with autocast_to(self.inferer.precision, self.device):
             try:
                 return self.call(windows)
-            except torch.OutOfMemoryError:
-                if not self.slab.on_gpu:
+            except RuntimeError as error:
+                if not self.slab.on_gpu or not lacks_memory(error):
                     raise
             self.slab.move_to_main_memory()
             return self.call(windows)
@@ -360,9 +360,11 @@ class _Slab:
     def _zeros(self, channels: int, device: torch.device) -> torch.Tensor:
         try:
             return torch.zeros((channels, *self.size), device=device)
-        except torch.OutOfMemoryError:
-            logger.warning("out of GPU memory: predictions are summed up in main memory")
-            return torch.zeros((channels, *self.size))
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+        logger.warning("out of GPU memory: predictions are summed up in main memory")
+        return torch.zeros((channels, *self.size))
 
 
 def _use_channels_last(network: Callable, precision: str, device: torch.device) -> None:

@@ -17,6 +17,7 @@ from ..configuration import without_effect
 from ..errors import DataError
 from ..handlers import RunHandlers
 from ..handlers.budget import process_age
+from ..inferers.out_of_memory import lacks_memory
 from ..system.memory import resident_bytes
 
 GIB = 2**30
@@ -232,8 +233,8 @@ def refusing_what_does_not_fit(device: torch.device) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:  # the CPU's has no type of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except RuntimeError as error:
+        if not lacks_memory(error):
             raise
         name, total = "the CPU", ""
         if device.type == "cuda":
