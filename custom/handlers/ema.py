@@ -17,8 +17,9 @@ class EMA:
     the growing decay makes the average forget the first steps quickly, also in a short run. The average starts as the
     weights after the first step. Integer buffers (batch counts) are copied.
 
-    Evaluate and save :attr:`network`, the averaged network. Its keys have no ``module.`` prefix, also under
-    ``DistributedDataParallel``, where weights are equal on all ranks but each rank averages its own buffers.
+    Evaluate and save :attr:`network`, the averaged network. Its weights have ``requires_grad`` set, since autocast
+    converts others anew in every call. Its keys have no ``module.`` prefix, also under ``DistributedDataParallel``, where
+    weights are equal on all ranks but each rank averages its own buffers.
 
     Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the growing decay is that of
     TensorFlow's ``ExponentialMovingAverage``.
@@ -41,7 +42,6 @@ class EMA:
         self.average: AveragedModel | None = None
         if decay:
             self.average = AveragedModel(self.source)
-            self.average.requires_grad_(False)
             optimizer.register_step_post_hook(self._update)
 
     @property

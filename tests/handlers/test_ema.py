@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from custom.handlers import EMA
 
@@ -34,7 +35,6 @@ def test_follows_the_formula_step_by_step(make_trainer, batches, accumulation):
             torch.testing.assert_close(value.double(), expected[key], rtol=1e-5, atol=1e-6)
     assert averaged["1.num_batches_tracked"] == network[1].num_batches_tracked == 7
     assert not torch.equal(averaged["0.weight"], network[0].weight)
-    assert not any(parameter.requires_grad for parameter in ema.network.parameters())
 
 
 @pytest.mark.parametrize("decay", [None, 0])
@@ -72,6 +72,24 @@ def test_its_state_goes_on_in_another_process(batches):
         step(other_network, other_optimizer, batch)
     for key, value in ema.network.state_dict().items():
         assert torch.equal(value, other.network.state_dict()[key]), key
+
+
+def test_autocast_casts_its_weights_once(batches):
+    """Of weights that say ``requires_grad`` autocast keeps the cast, until its context ends."""
+    network = Normed()
+    ema = EMA(network=network, optimizer=torch.optim.SGD(network.parameters()))
+    casts = []
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten._to_copy.default and any(args[0] is p for p in ema.network.parameters()):
+                casts.append(args[0].shape)
+            return function(*args, **(kwargs or {}))
+
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), Casts():
+        for batch in batches:
+            ema.network.eval()(batch["image"])
+    assert len(casts) == 4  # weights and biases of two layers
 
 
 def test_refuses_a_decay_that_forgets_nothing():
