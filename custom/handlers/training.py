@@ -51,6 +51,7 @@ class StepHandlers(HandlerGroup):
         evaluator: the validation engine, for a schedule that depends on its metric.
         max_gradient_norm: L2 norm over all gradients above which they are clipped; None clips nothing.
         seed: the run's seed.
+        deterministic: whether cuDNN uses reproducible kernels only, see :class:`SeedSteps`.
         changes: handlers to switch off or replace, see :class:`HandlerGroup`.
     """
 
@@ -65,11 +66,12 @@ class StepHandlers(HandlerGroup):
         evaluator: Engine | None = None,
         max_gradient_norm: float | None = None,
         seed: int = 0,
+        deterministic: bool = False,
         **changes: Any,
     ) -> None:
         handlers = {
             "loader": loader,
-            "seed_steps": SeedSteps(seed=seed),
+            "seed_steps": SeedSteps(seed=seed, deterministic=deterministic),
             "gradients": GradientGuard(
                 optimizer=optimizer, network=network, output_dir=output_dir, max_norm=max_gradient_norm
             ),

@@ -36,3 +36,13 @@ def test_different_for_every_rank(monkeypatch):
     first = draws(0, 2)
     monkeypatch.setattr("custom.handlers.seed.rank", lambda: 1)
     assert not torch.equal(first, draws(0, 2))
+
+
+def test_cudnn_measures_its_kernels_unless_results_are_to_be_reproducible(monkeypatch):
+    cudnn = torch.backends.cudnn
+    for name in ("benchmark", "deterministic"):
+        monkeypatch.setattr(cudnn, name, getattr(cudnn, name))
+    SeedSteps(seed=0).attach(Engine(lambda *_: None))
+    assert cudnn.benchmark and not cudnn.deterministic
+    SeedSteps(seed=0, deterministic=True).attach(Engine(lambda *_: None))
+    assert cudnn.deterministic and not cudnn.benchmark
