@@ -40,9 +40,9 @@ class Resources:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._end_step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)
 
-    def _start_epoch(self, _: Engine) -> None:
+    def _start_epoch(self, engine: Engine) -> None:
         self._epoch_started, self._waited, self._steps = time.monotonic(), 0.0, 0
-        if torch.cuda.is_available():
+        if _on_gpu(engine):
             torch.cuda.reset_peak_memory_stats()
 
     def _start_waiting(self, _: Engine) -> None:
@@ -65,5 +65,9 @@ class Resources:
             "data_wait": round(self._waited / seconds, 4),
             "memory_gib": round(resident_bytes() / GIB, 3),
         }
-        if torch.cuda.is_available():
+        if _on_gpu(engine):
             engine.state.resources["gpu_memory_gib"] = round(torch.cuda.max_memory_reserved() / GIB, 3)
+
+
+def _on_gpu(engine: Engine) -> bool:
+    return torch.device(getattr(engine.state, "device", "cpu")).type == "cuda"

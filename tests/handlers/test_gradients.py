@@ -178,3 +178,71 @@ def test_with_a_scaler_a_loss_that_is_not_finite_counts(make_trainer, batches, t
     with pytest.raises(DataError, match=r"^case4, case5, case6, case7: found a loss or gradient in 2 steps"):
         trainer.run()
     assert all(torch.isfinite(value).all() for value in trained.state_dict().values())
+
+
+def fused(model):
+    """Skips steps in its kernel, on a GPU without telling the CPU."""
+    return torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1, fused=True)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_fused_optimizer_leaves_the_bad_step_out_itself(make_trainer, batches, tmp_path, accumulation, value):
+    trained, expected = network(), network()
+    options = {"kind": fused, "max_norm": 0.5, "accumulation_steps": accumulation}
+    trainer = guarded(make_trainer, tmp_path, trained, spoil(batches, [2, 3], value), **options)
+    trainer.run()
+    guarded(make_trainer, tmp_path, expected, batches[:2] + batches[4:], **options).run()
+    for key, found in trained.state_dict().items():
+        assert torch.equal(found, expected.state_dict()[key]), key
+    steps = [state["step"] for state in trainer.optimizer.state.values()]
+    assert all(step == (5 if accumulation == 1 else 3) for step in steps)
+
+
+def test_what_a_fused_optimizer_left_out_is_read_later(make_trainer, batches, tmp_path, caplog):
+    """All that is to be read waits for the fifth step, or for the end of the epoch."""
+    read = []
+
+    def watch(engine):
+        read.append((isinstance(engine.state.gradient_norm, float), engine.state.loss is not None))
+
+    trained = network()
+    optimizer = fused(trained)
+    guard = GradientGuard(optimizer=optimizer, network=trained, output_dir=str(tmp_path), interval=5)
+    trainer = make_trainer(trained, spoil(batches, [1, 5, 6]), [guard], optimizer=optimizer)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, watch)
+    trainer.run()
+    assert read == [(False, False)] * 4 + [(True, True)] + [(False, True)] * 2
+    assert [record.args[0] for record in caplog.records if "skipped" in record.msg] == [2, 6, 7]
+
+
+def test_a_fused_optimizer_stops_at_the_next_reading(make_trainer, batches, tmp_path):
+    batches[4]["image"][1, 2] = float("nan")
+    trained = network()
+    with pytest.raises(DataError, match=r"^case9: found voxels that are not finite"):
+        guarded(make_trainer, tmp_path, trained, batches, kind=fused).run()
+    assert all(torch.isfinite(value).all() for value in trained.state_dict().values())
+
+
+def test_a_fused_optimizer_with_a_scaler(make_trainer, batches, tmp_path, monkeypatch):
+    """Found by the scaler: gradients that overflow; by the guard: the norm without the scale."""
+    scaler = Scaler(init_scale=2.0**127)
+    monkeypatch.setattr(torch.cuda.amp, "GradScaler", lambda: scaler)
+    scaled, plain = network(), network()
+    norms = []
+    trainer = guarded(
+        *(make_trainer, tmp_path, scaled, batches),
+        **{"kind": fused, "max_norm": 0.5, "patience": 1, "amp": True, "amp_kwargs": {"enabled": False}},
+        loss=lambda pred, label: 2 * torch.nn.functional.mse_loss(pred, label),
+    )
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: norms.append(float(e.state.gradient_norm)))
+    trainer.run()
+    kept = [batch for batch, norm in zip(batches, norms, strict=True) if math.isfinite(norm)]
+    assert 2 <= len(kept) < len(batches)
+    guarded(
+        *(make_trainer, tmp_path, plain, kept),
+        **{"kind": fused, "max_norm": 0.5},
+        loss=lambda pred, label: 2 * torch.nn.functional.mse_loss(pred, label),
+    ).run()
+    for found, value in zip(scaled.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, value, rtol=1e-5, atol=1e-6)
