@@ -3,10 +3,15 @@
 Columns run across the sheets. Each voxel of a column is assigned a length: 1 in a sheet, less in a gap; the
 concatenated voxels form the compressed column, centred in the volume. Lengths are between 0 and 1, so the map is
 monotonic in every column: nothing folds, and the order of sheets is preserved.
+
+Tensors have the columns along the first axis, (N, A, B): the columns of a plane are computed together.
 """
 
 import numpy as np
-from scipy import ndimage
+import torch
+import torch.nn.functional as F
+
+from .gaussian import gaussian
 
 SMOOTHING = 1.0
 """Sigma (voxels) of smoothing the image before detecting gaps, against noise."""
@@ -17,98 +22,113 @@ LATERAL_SMOOTHING = 4.0
 MASK_SMOOTHING = 0.6
 """Sigma (voxels) of smoothing a resampled mask, about the smallest that closes the holes due to resampling."""
 
+_SAMPLED = 16
+"""Number of rows of columns in which the shear is measured, in each direction."""
 
-def sheet_axis(image: np.ndarray) -> int:
+
+def sheet_axis(image: torch.Tensor) -> int:
     """Return the axis of ``(D, H, W)`` along which smoothed grey values change most: the one across the sheets."""
-    smooth = ndimage.uniform_filter(image, 3)
-    return int(np.argmax([np.square(np.diff(smooth, axis=axis)).mean() for axis in range(3)]))
+    coarse = F.avg_pool3d(image[None, None].float(), 2, ceil_mode=True)[0, 0]
+    changes = [coarse.diff(dim=axis).square().mean().nan_to_num() for axis in range(3)]
+    return int(torch.stack(changes).argmax())
 
 
-def gaps(image: np.ndarray, axis: int) -> np.ndarray:
+def gaps(image: torch.Tensor) -> torch.Tensor:
     """Return a gap weight for each voxel: 0 in the brighter half of the range, 1 in the darkest fifth of the voxels.
 
-    Voxels with exactly the lowest value are outside of the scan, and no gap.
+    Voxels with exactly the lowest value are outside of the scan, and no gap. Gaps are found at half the resolution
+    across the columns, since they are smoothed in these directions.
 
     Args:
-        image: ``(D, H, W)`` floating; sheets are brighter than the gaps.
-        axis: the axis across the sheets.
+        image: ``(N, A, B)``, any dtype; sheets are brighter than the gaps.
 
     Returns:
-        ``(D, H, W)`` float32 in [0, 1].
+        ``(N, A, B)`` float32 in [0, 1].
     """
-    scanned = image > image.min()
-    if not scanned.any():
-        return np.zeros(image.shape, dtype=np.float32)
-    smooth = ndimage.gaussian_filter(image, SMOOTHING)
-    dark, bright = np.percentile(smooth[scanned][::8], (20, 80))
+    image = image[None].float()
+    coarse = F.avg_pool2d(image, 2, ceil_mode=True)[0]
+    outside = F.max_pool2d(image, 2, ceil_mode=True)[0] <= image.amin()
+    if outside.all():
+        return torch.zeros_like(image[0])
+    half = SMOOTHING / 2
+    smooth = gaussian(coarse, {0: SMOOTHING, 1: half, 2: half}, radius=4, edge=True)
+    dark, bright = np.percentile(smooth[~outside][::4].numpy(), (20, 80)).tolist()
     middle = (dark + bright) / 2
-    gap = np.clip((middle - smooth) / max(middle - dark, 1e-6), 0, 1).astype(np.float32)
-    gap[~scanned] = 0
-    sigma = [LATERAL_SMOOTHING] * 3
-    sigma[axis] = 0
-    return ndimage.gaussian_filter(gap, sigma)
+    gap = smooth.neg_().add_(middle).div_(max(middle - dark, 1e-6)).clamp_(0, 1).masked_fill_(outside, 0)
+    half = LATERAL_SMOOTHING / 2
+    gap = gaussian(gap, {1: half, 2: half}, radius=round(4 * half), edge=True)
+    return F.interpolate(gap[None], size=image.shape[2:], mode="bilinear")[0].clamp_(max=1)  # rounding
 
 
-def shear(gap: np.ndarray, axis: int) -> float:
+def shear(gap: torch.Tensor) -> float:
     """Return the displacement between neighbouring columns for a strength of 1, in voxels.
 
-    It is the 99th percentile over the volume, and large if columns run along the sheets.
+    It is the 99th percentile over a sample of the volume, and large if columns run along the sheets.
     """
-    slide = np.cumsum(gap, axis=axis)
-    slide -= np.take(slide, [gap.shape[axis] // 2], axis=axis)
-    others = [other for other in range(3) if other != axis]
-    return max(float(np.percentile(np.abs(np.diff(slide, axis=other)), 99)) for other in others)
+    slide = gap.cumsum(0)
+    slide -= slide[len(gap) // 2].clone()
+    a, b = (max(1, size // _SAMPLED) for size in slide.shape[1:])
+    pairs = slide[:, :, ::b].diff(dim=1), slide[:, ::a].diff(dim=2)
+    return max(float(np.percentile(pair.abs_().numpy(), 99)) for pair in pairs)
 
 
-def compress(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def compress(lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the source of each voxel of the compressed columns.
 
     Args:
-        columns: ``(..., N)`` length of each voxel, in (0, 1]. A run of voxels of length 1 is moved as a whole.
+        lengths: ``(N, A, B)`` length of each voxel, in (0, 1]. A run of voxels of length 1 is moved as a whole.
 
     Returns:
-        index: ``(..., N)`` int64, the voxel that covers the centre of each voxel of the result; -1 beyond the ends of
+        index: ``(N, A, B)`` int32, the voxel that covers the centre of each voxel of the result; -1 beyond the ends of
             the shortened column.
-        position: ``(..., N)`` float64, the exact position in the column, for interpolation; the column is mirrored
-            beyond its ends.
+        position: ``(N, A, B)`` of the dtype of ``lengths``, the exact position in the column, for interpolation; the
+            column is mirrored beyond its ends.
     """
-    n = columns.shape[-1]
-    rows = columns.reshape(-1, n).astype(np.float64)
-    edges = np.concatenate([np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)], axis=1)
-    edges += n // 2 - edges[:, n // 2 : n // 2 + 1]
+    shape, n, columns = lengths.shape, len(lengths), lengths[0].numel()
+    lengths = lengths.reshape(n, columns)
+    edges = torch.cat([torch.zeros_like(lengths[:1]), lengths.cumsum(0)])
+    edges += n // 2 - edges[n // 2].clone()
+    # Edge j is written to the first centre behind it, in ascending order: the last one stays, and its voxel covers it.
+    behind = (edges - 0.5).ceil_().clamp_(0, n).long()
+    behind.mul_(columns).add_(torch.arange(columns))
+    index = np.full((n + 1) * columns, -1, np.int32)
+    index[behind.flatten().numpy()] = np.repeat(np.append(np.arange(n, dtype=np.int32), np.int32(-1)), columns)
+    index = torch.from_numpy(index[: n * columns]).view(n, columns)
 
-    centres = np.arange(n) + 0.5
-    before, after = edges[:, :1] - centres, centres - edges[:, -1:]
-    position = np.where(before > 0, before, n - after) - 0.5
-    index = np.full(rows.shape, -1)
-    # A voxel of length up to 1 covers the centre of at most one voxel of the result.
-    first = np.ceil(edges - 0.5).astype(np.int64)
-    row, source = np.nonzero(first[:, 1:] > first[:, :-1])
-    target = first[row, source]
-    index[row, target] = source
-    position[row, target] = source + (target + 0.5 - edges[row, source]) / rows[row, source] - 0.5
-    return index.reshape(columns.shape), position.reshape(columns.shape)
+    centres = (torch.arange(n, dtype=lengths.dtype) + 0.5).view(-1, 1)
+    source = index.clamp(min=0)
+    position = (centres - voxels_at(edges, source)).div_(voxels_at(lengths, source)).add_(source).sub_(0.5)
+    place, column = (index < 0).nonzero(as_tuple=True)
+    before, after = edges[0, column] - centres[place, 0], centres[place, 0] - edges[-1, column]
+    position[place, column] = torch.where(before > 0, before, n - after) - 0.5
+    return index.view(shape), position.view(shape)
 
 
-def interpolate(columns: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Interpolate ``(..., N)`` linearly at ``position`` along the last axis; beyond the ends the last value is used.
+def interpolate(columns: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """Interpolate ``(N, A, B)`` linearly at ``position`` along the first axis; beyond the ends the last value is used.
 
     Results are clipped to the range of ``columns``, against rounding.
     """
-    position = np.clip(position, 0, columns.shape[-1] - 1)
-    below = position.astype(np.int64)
-    above = np.minimum(below + 1, columns.shape[-1] - 1)
-    part = (position - below).astype(columns.dtype)
-    low = np.take_along_axis(columns, below, axis=-1)
-    read = low + part * (np.take_along_axis(columns, above, axis=-1) - low)
-    return np.clip(read, columns.min(), columns.max(), out=read)
+    last = len(columns) - 1
+    position = position.clamp(0, last)
+    below = position.int()
+    part = position.sub_(below).to(columns.dtype)
+    read = torch.lerp(voxels_at(columns, below), voxels_at(columns, below.add(1).clamp_(max=last)), part)
+    return read.clamp_(columns.amin(), columns.amax())
 
 
-def move_mask(columns: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Resample the mask ``(D, H, N)`` at ``position``: interpolated, smoothed slightly, and thresholded at one half.
+def move_mask(columns: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """Resample the mask ``(N, A, B)`` at ``position``: interpolated, smoothed slightly, and thresholded at one half.
 
     In an oblique sheet two voxels thick, neighbouring columns are connected by the face of a single voxel, so that
     nearest-neighbour resampling of each column would cause hundreds of pinholes in a patch.
     """
-    moved = interpolate(columns.astype(np.float32), position)
-    return ndimage.gaussian_filter(moved, MASK_SMOOTHING) > 0.5
+    moved = interpolate(columns.float(), position)
+    return gaussian(moved, dict.fromkeys(range(3), MASK_SMOOTHING), radius=2, edge=True) > 0.5
+
+
+def voxels_at(columns: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Voxels at ``index`` along the first axis: ``gather`` with int32, several times as fast."""
+    shape, n = index.shape, columns[0].numel()
+    flat = (index.reshape(len(index), n) * n).add_(torch.arange(n, dtype=torch.int32))
+    return columns.reshape(-1).index_select(0, flat.flatten()).view(shape)

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from .gaussian import gaussian
+
 # The deformation cannot fold while every control point moves by less than spacing / K along each axis: Y. Choi and
 # S. Lee, "Injectivity conditions of 2D and 3D uniform cubic B-spline functions", Graphical Models 62, 2000.
 _INJECTIVITY_K = 2.479472335  # in 3-D; smaller in 2-D
@@ -138,7 +140,8 @@ def surface_amount(label: torch.Tensor) -> torch.Tensor:
     """
     amount = (label == 1).float().sub_((label <= 1).float().mul_(_SURFACE_CUT))
     side = amount.sign()
-    return _smooth(amount, _SURFACE_SIGMA).mul_(side).clamp_(min=_OWN_SIDE).mul_(side)
+    amount = gaussian(amount, dict.fromkeys(range(2, label.ndim), _SURFACE_SIGMA), radius=2, edge=False)
+    return amount.mul_(side).clamp_(min=_OWN_SIDE).mul_(side)
 
 
 def cut_surface(
@@ -194,18 +197,3 @@ def _cubic_basis(n: int, spacing: float, like: torch.Tensor) -> torch.Tensor:
     basis = torch.zeros(n, int((n - 1) // spacing) + 4, dtype=torch.float64)
     basis.scatter_(1, first.long()[:, None] + torch.arange(4), weights)
     return basis.to(like)
-
-
-def _smooth(image: torch.Tensor, sigma: float, radius: int = 2) -> torch.Tensor:
-    """Gaussian filter along the spatial axes of (B, C, *spatial), with zeros outside of the image."""
-    weights = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(radius + 1)]
-    total = weights[0] + 2 * sum(weights[1:])
-    for axis in range(2, image.ndim):
-        n = image.shape[axis]
-        smooth = image * (weights[0] / total)
-        for step in range(1, min(radius, n - 1) + 1):
-            weight = weights[step] / total
-            smooth.narrow(axis, step, n - step).add_(image.narrow(axis, 0, n - step), alpha=weight)
-            smooth.narrow(axis, 0, n - step).add_(image.narrow(axis, step, n - step), alpha=weight)
-        image = smooth
-    return image

@@ -4,12 +4,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from monai.config import KeysCollection
 from monai.transforms import RandCoarseDropoutd, RandomizableTransform
 from monai.transforms.intensity.array import RandCoarseTransform
 from monai.transforms.transform import Transform
-from monai.utils import convert_data_type, convert_to_dst_type
-from scipy import ndimage
+from monai.utils import convert_to_dst_type, convert_to_tensor
 
 from ..ops import compression
 from ..ops.target_layout import IGNORE_LABEL
@@ -75,7 +75,7 @@ class RandSheetCompressiond(RandomizableTransform, Transform):
     Example: ``RandSheetCompressiond(prob=0.15, strength=(0.3, 0.7))``
 
     Args:
-        image_key: key of the image ``(1, D, H, W)``; it becomes float32.
+        image_key: key of the image ``(1, D, H, W)``; keeps its dtype, whole numbers are rounded.
         label_key: key of the label ``(1, D, H, W)``; keeps its dtype.
         strength: range of the fraction by which the darkest voxels are shortened, within [0, 1).
         max_shear: largest displacement between neighbouring columns, in voxels. The strength is reduced for oblique or
@@ -112,36 +112,37 @@ class RandSheetCompressiond(RandomizableTransform, Transform):
         self.drawn_strength = self.R.uniform(*self.strength)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with image and label compressed; array types and shapes do not change."""
+        """Return the item with image and label compressed; types and shapes do not change."""
         data = dict(data)
         self.randomize()
-        image = convert_data_type(data[self.image_key], np.ndarray, dtype=np.float32)[0]
         if self._do_transform:
-            label = convert_data_type(data[self.label_key], np.ndarray)[0]
-            pressed = self._compress(image[0], label[0], self.drawn_strength)
-            image, label = (np.ascontiguousarray(array)[None] for array in pressed)
-            data[self.label_key] = convert_to_dst_type(label, data[self.label_key], dtype=label.dtype)[0]
-        data[self.image_key] = convert_to_dst_type(image, data[self.image_key], dtype=np.float32)[0]
+            keys = (self.image_key, self.label_key)
+            image, label = (convert_to_tensor(data[key], track_meta=False)[0] for key in keys)
+            pressed = self._compress(image, label, self.drawn_strength)
+            for key, tensor in zip(keys, pressed, strict=True):
+                data[key] = convert_to_dst_type(tensor.contiguous()[None], data[key], dtype=tensor.dtype)[0]
         return data
 
-    def _compress(self, image: np.ndarray, label: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    def _compress(self, image: torch.Tensor, label: torch.Tensor, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
         axis = compression.sheet_axis(image)
-        gap = compression.gaps(image, axis)
-        gap[_with_neighbours(label == 1, axis)] = 0
-        strength = min(strength, self.max_shear / max(compression.shear(gap, axis), 1e-6))
+        image, label = (tensor.movedim(axis, 0).contiguous() for tensor in (image, label))
+        surface = label == 1
+        gap = compression.gaps(image).masked_fill_(_with_neighbours(surface), 0)
+        strength = min(strength, self.max_shear / max(compression.shear(gap), 1e-6))
 
-        gap, image, label = (np.ascontiguousarray(np.moveaxis(array, axis, -1)) for array in (gap, image, label))
         index, position = compression.compress(1 - strength * gap)
-        image = compression.interpolate(image, position)
-        surface = compression.move_mask(label == 1, position)
+        pressed = compression.interpolate(image.float(), position)
+        if not image.is_floating_point():
+            pressed = pressed.round_()
         # Elsewhere the nearest voxel decides between background and ignored.
-        label = np.take_along_axis(np.where(label == 1, 0, label), index, axis=-1)
-        label = np.where(index < 0, self.label_fill, np.where(surface, 1, label)).astype(label.dtype)
-        return np.moveaxis(image, -1, axis), np.moveaxis(label, -1, axis)
+        other = compression.voxels_at(label.masked_fill(surface, 0), index.clamp(min=0))
+        other = other.masked_fill_(compression.move_mask(surface, position), 1).masked_fill_(index < 0, self.label_fill)
+        return pressed.to(image.dtype).movedim(0, axis), other.movedim(0, axis)
 
 
-def _with_neighbours(mask: np.ndarray, axis: int) -> np.ndarray:
-    """Dilate a mask by one voxel along one axis."""
-    structure = np.zeros((3, 3, 3), dtype=bool)
-    structure[tuple(slice(None) if other == axis else 1 for other in range(3))] = True
-    return ndimage.binary_dilation(mask, structure)
+def _with_neighbours(mask: torch.Tensor) -> torch.Tensor:
+    """Dilate a mask by one voxel along its first axis."""
+    grown = mask.clone()
+    grown[1:] |= mask[:-1]
+    grown[:-1] |= mask[1:]
+    return grown
