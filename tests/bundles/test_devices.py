@@ -1,118 +1,164 @@
-"""A GPU gives what the CPU gives in float32, within rounding: losses, networks and inferers of both bundles."""
+"""A GPU gives what the CPU gives in float32: every configuration's training step, and every inferer.
 
-from collections.abc import Callable, Iterator, Sequence
+Without a GPU, a pretended one stands in: it computes the same, and refuses a mix of devices.
+"""
+
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 
-from scripts.benchmarks.losses import example
+from scripts.pretended_gpu import PretendedGPU, Record, why_not
 
-from custom.inferers import AutocastInferer, SliceVolumeInferer, SlidingWindow
-from custom.networks import checkpoint_activations
+from custom import inferers, losses
+from custom.inferers import AutocastInferer
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SURFACE, LIVER = "vesuvius_surface_3d", "liver_tumor_2d"
-DEVICE = "cuda"
-LIVER_LOSSES = ["train", *sorted(path.stem for path in (BUNDLES / LIVER / "configs").glob("loss_*.json"))]
-SHAPES = {SURFACE: (1, 1, 16, 32, 32), LIVER: (1, 1, 64, 64)}
+REAL = torch.cuda.is_available()
+TOLERANCE = 2e-3 if REAL else 1e-6
+"""Difference, as a share of the largest value."""
+ELSEWHERE = {"evaluate", "export_onnx", "inference", "inference_deploy", "inference_onnx", "metadata", "probabilities"}
+"""Configurations that do not train in one process; test_run.py runs them."""
+SMALL = {
+    SURFACE: {"network_def#init_filters": 4},
+    LIVER: {"network_def#backbone": "resnet18", "network_def#decoder_channels": [16, 16, 8, 8, 8]},
+}
+OWN_NETWORK = {
+    "light_unet": {"network_def#features": [4, 4, 4, 8, 8, 4]},
+    "swin_unetr": {"network_def#feature_size": 12, "patch_size": [32, 64, 64]},
+    "train": {SURFACE: SMALL[SURFACE], LIVER: {"network_def#backbone": "efficientnet-b0"}},
+    **{name: {} for name in ("v1_baseline", "v3_context", "v4_resnet_elastic")},
+}
+"""Configurations whose network is their point."""
+SIZES = {SURFACE: {"patch_size": [32, 32, 32], "batch_size": 1}, LIVER: {"slice_size": [64, 64], "batch_size": 2}}
+WAITS = {SURFACE: 5, LIVER: 5}
+"""How often the host may wait for the GPU in a training step, logs and terms with an interval left out. Goal: 0."""
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = pytest.mark.skipif(not REAL and why_not() is not None, reason=f"needs a GPU: {why_not()}")
 
 
-@pytest.fixture(autouse=True)
-def _full_float32() -> Iterator[None]:
-    """Convolutions without TF32, whose products have 10 bits; matrix products use it only when asked to."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield
+def declared() -> list[tuple[str, str]]:
+    """All bundles with all configurations that train."""
+    files = [
+        (bundle, path.stem) for bundle in (SURFACE, LIVER) for path in (BUNDLES / bundle / "configs").glob("*.json")
+    ]
+    return sorted(pair for pair in files if pair[1] not in ELSEWHERE and not pair[1].startswith("multi_gpu"))
 
 
-def config(bundle: str, *names: str) -> ConfigParser:
-    files = [str(BUNDLES / bundle / "configs" / f"{name}.json") for name in names]
-    return ConfigParser(ConfigParser.load_config_files(files))
+@pytest.fixture
+def gpu() -> Iterator[Record | None]:
+    """A GPU in full float32: convolutions without TF32, whose products have 10 bits."""
+    if REAL:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield None
+    else:
+        with PretendedGPU("real") as record:
+            yield record
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("devices")
+
+
+def assert_alike(found: list[torch.Tensor], expected: list[torch.Tensor], tolerance: float = TOLERANCE) -> None:
+    for a, b in zip(found, expected, strict=True):
+        a, b = a.detach().float().cpu(), b.detach()
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance * float(b.abs().max()))
+
+
+def trainer_of(phantoms, folder: Path, bundle: str, name: str, device: str):
+    options = {"dataset_dir": str(phantoms[bundle].data), "n_folds": 3, "num_workers": 0, **SIZES[bundle]}
+    options |= {key: str(folder / bundle / key) for key in ("cache_dir", "model_dir", "output_dir")}
+    options |= {"precision": "float32", "device": f"$torch.device('{device}')", "bundle_root": str(BUNDLES / bundle)}
+    network = OWN_NETWORK.get(name, SMALL[bundle])
+    options |= network.get(bundle, network)
+    files = phantoms[bundle].configs(*dict.fromkeys(["train", name]))
+    flow = ConfigWorkflow(files, workflow_type="train", logging_file=False, **options)
+    flow.initialize()
+    return flow.parser.get_parsed_content("train#trainer")
+
+
+def step(trainer) -> None:
+    trainer.state.batch = next(iter(trainer.data_loader))
+    trainer.state.output = trainer._iteration(trainer, trainer.state.batch)
+
+
+@pytest.mark.parametrize(("bundle", "name"), declared(), ids=lambda value: value)
+def test_a_training_step(phantoms, folder, bundle, name, request):
+    """Loss and gradients of its networks, losses, activations that are recomputed, and what else it declares."""
+
+    def work(device: str) -> list[torch.Tensor]:
+        trainer = trainer_of(phantoms, folder, bundle, name, device)
+        step(trainer)
+        assert trainer.state.output["loss"].device.type == device
+        return [trainer.state.output["loss"], *(p.grad for p in trainer.network.parameters() if p.grad is not None)]
+
+    expected = work("cpu")
+    request.getfixturevalue("gpu")
+    assert_alike(work("cuda"), expected)
+
+
+@pytest.mark.parametrize("bundle", SIZES)
+def test_a_training_step_does_not_wait_more_than_it_has_to(phantoms, folder, bundle, gpu):
+    if gpu is None:
+        pytest.skip("only a pretended GPU counts its waits")
+    trainer = trainer_of(phantoms, folder, bundle, "train", "cuda")
+    step(trainer)  # with terms that have an interval
+    gpu.reset()
+    step(trainer)
+    assert sum(gpu.waits.values()) <= WAITS[bundle], gpu.waits
+
+
+def test_every_loss_is_declared_by_a_configuration():
+    """And is tested above by its training step."""
+    texts = [(BUNDLES / bundle / "configs" / f"{name}.json").read_text() for bundle, name in declared()]
+    missing = [name for name in losses.__all__ if not any(f"custom.losses.{name}" in text for text in texts)]
+    assert not missing
+
+
+def inference(bundle: str) -> ConfigParser:
+    config = ConfigParser.load_config_file(BUNDLES / bundle / "configs" / "inference.json")
+    parser = ConfigParser({**config, "precision": "float32"})
+    parser.update(SMALL[bundle] | ({"patch_size": [16, 32, 32]} if bundle == SURFACE else {}))
+    return parser
 
 
 def network(bundle: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    return config(bundle, "train").get_parsed_content("network_def").eval()
+    return inference(bundle).get_parsed_content("network_def").eval()
 
 
-def assert_alike(work: Callable[[str], Sequence[torch.Tensor]], tolerance: float) -> None:
-    """The same on both, but for a share of the largest value."""
-    for found, expected in zip(work(DEVICE), work("cpu"), strict=True):
-        largest = float(expected.detach().abs().max())
-        torch.testing.assert_close(found.detach().float().cpu(), expected.detach(), rtol=0, atol=tolerance * largest)
+@pytest.mark.parametrize("bundle", SIZES)
+def test_inferers(bundle, request):
+    """With test-time augmentation; whole volumes may stay in main memory."""
+    parser = inference(bundle)
+    parser["tta"] = ["depth", "horizontal"] if bundle == SURFACE else ["horizontal"]
+    shape = (1, 1, 18, 40, 34) if bundle == SURFACE else (1, 1, 3, 40, 34)
+    volume, original = torch.randn(shape, generator=torch.Generator().manual_seed(0)), network(bundle)
+    inferer = parser.get_parsed_content("inferer")
+    expected = inferer(volume, original)
+    request.getfixturevalue("gpu")
+    copied = deepcopy(original).to("cuda")
+    for where in ("cpu", "cuda"):
+        assert_alike([inferer(volume.to(where), copied)], [expected])
 
 
-def with_gradient(loss: torch.nn.Module, logits: list[torch.Tensor], target: torch.Tensor) -> Callable:
-    def work(device: str) -> list[torch.Tensor]:
-        inputs = [scale.to(device).requires_grad_() for scale in logits]
-        value = deepcopy(loss).to(device)(inputs if len(inputs) > 1 else inputs[0], target.to(device))
-        return [value, *torch.autograd.grad(value, inputs)]
-
-    return work
+def test_every_inferer_is_declared_by_a_configuration():
+    texts = [(BUNDLES / bundle / "configs" / f"{name}.json").read_text() for bundle, name in declared()]
+    assert [name for name in inferers.__all__ if not any(f"custom.inferers.{name}" in text for text in texts)] == []
 
 
-def test_the_surfaces_losses_and_their_gradients():
-    logits, target = (torch.from_numpy(array) for array in example((2, 24, 48, 48)))
-    loss = config(SURFACE, "train").get_parsed_content("loss")
-    loss.terms.pop("betti")  # computed on the CPU in any case
-    loss.weights.pop("betti")
-    for term in loss.terms.values():
-        assert_alike(with_gradient(term, [logits], target), 1e-3)
-    scales = [logits, *(logits[:, :, ::n, ::n, ::n].contiguous() for n in (2, 4))]
-    assert_alike(with_gradient(loss, scales, target), 1e-3)
-
-
-@pytest.mark.parametrize("name", LIVER_LOSSES)
-def test_the_livers_losses_and_their_gradients(name):
-    random = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(2, 2, 128, 128, generator=random)
-    target = (torch.rand(2, 2, 128, 128, generator=random) > 0.8).float()
-    loss = config(LIVER, *dict.fromkeys(["train", name])).get_parsed_content("loss")
-    assert_alike(with_gradient(loss, [logits], target), 1e-3)
-
-
-@pytest.mark.parametrize(("bundle", "levels"), [(SURFACE, False), (SURFACE, True), (LIVER, False)])
-def test_networks_and_their_gradients(bundle, levels):
-    """With activations that are recomputed, too."""
-    names = config(SURFACE, "train", "low_memory")["module#names"] if levels else ()
-    image, original = torch.randn(SHAPES[bundle], generator=torch.Generator().manual_seed(0)), network(bundle)
-
-    def work(device: str) -> list[torch.Tensor]:
-        copied = checkpoint_activations(deepcopy(original).to(device), names=names)
-        output = copied(image.to(device))
-        output.square().mean().backward()
-        gradients = [parameter.grad for parameter in copied.parameters() if parameter.grad is not None]
-        return [output, gradients[0], gradients[-1]]
-
-    assert_alike(work, 2e-3)
-
-
-@pytest.mark.parametrize("bundle", SHAPES)
-def test_probabilities_in_bfloat16(bundle):
-    image, original = torch.randn(SHAPES[bundle], generator=torch.Generator().manual_seed(0)), network(bundle)
-
-    def work(device: str) -> list[torch.Tensor]:
-        inferer = AutocastInferer(precision="float32" if device == "cpu" else "bfloat16")
-        with torch.no_grad():
-            return [inferer(image.to(device), deepcopy(original).to(device)).float().sigmoid()]
-
-    assert_alike(work, 0.05)
-
-
-@pytest.mark.parametrize("bundle", SHAPES)
-def test_inferers(bundle):
-    volume, original = torch.randn(1, 1, 18, 40, 34, generator=torch.Generator().manual_seed(0)), network(bundle)
-    inferer = SliceVolumeInferer(sw_batch_size=8, divisor=32, tta=["horizontal"])
-    if bundle == SURFACE:
-        windows = {
-            "roi_size": (16, 32, 32),
-            "overlap": (0.5, 0.25, 0.25),
-            "sw_batch_size": 2,
-            "tta": ["depth", "vertical", "horizontal"],
-        }
-        inferer = SlidingWindow(**windows, activation="softmax", channels=[1])
-    assert_alike(lambda device: [inferer(volume.to(device), deepcopy(original).to(device))], 1e-3)
+@pytest.mark.parametrize("bundle", SIZES)
+def test_probabilities_in_bfloat16(bundle, request):
+    shape = (1, 1, 16, 32, 32) if bundle == SURFACE else (1, 1, 64, 64)
+    image, original = torch.randn(shape, generator=torch.Generator().manual_seed(0)), network(bundle)
+    with torch.no_grad():
+        expected = AutocastInferer(precision="float32")(image, original).sigmoid()
+        request.getfixturevalue("gpu")
+        found = AutocastInferer(precision="bfloat16")(image.to("cuda"), deepcopy(original).to("cuda")).sigmoid()
+    assert_alike([found], [expected], 0.05)
