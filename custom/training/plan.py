@@ -19,10 +19,9 @@ from ..handlers import RunHandlers
 from ..handlers.budget import process_age
 from ..inferers.out_of_memory import lacks_memory
 from ..system.memory import resident_bytes
+from .steady_state import StepTimes, time_steps
 
 GIB = 2**30
-WARM_UP = 2
-"""Steps that are not timed, since the first ones select kernels and start workers."""
 WINDOWS = 3
 """Windows of the validation that are predicted; the first is not timed."""
 
@@ -31,9 +30,10 @@ WINDOWS = 3
 class Plan:
     """Runs a few training steps and validation windows, and prints what the whole training will take.
 
-    The steps are real (data, network, loss, backward pass, optimizer), in this process only; nothing is saved. Of the
-    validation, the first volume's windows are counted, three of them are predicted, and the metric is computed with the
-    label as prediction.
+    The steps are real (data, network, loss, backward pass, optimizer), in this process only; nothing is saved. Their
+    time is that of the slower of loading and computing, with terms of the loss that have an interval at their share. Of
+    the validation, the first volume's windows are counted, three of them are predicted, and the metric is computed with
+    the label as prediction.
 
     Example: ``{"_target_": "custom.training.Plan", "trainer": "@train#trainer"}``
 
@@ -44,7 +44,8 @@ class Plan:
         metric: the validation metric, called as ``metric(predictions, labels)`` with lists of ``(1, D, H, W)``.
         cache_dir: folder of the cached volumes.
         val_interval: epochs between validations.
-        steps: number of training steps to time.
+        steps: number of training steps to time, after those for which batches were prepared in advance.
+        limit_s: seconds after which no further step is begun.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Plan:
         cache_dir: str | None = None,
         val_interval: int = 1,
         steps: int = 10,
+        limit_s: float = 180.0,
     ) -> None:
         self.trainer = trainer
         self.evaluator = evaluator
@@ -66,13 +68,14 @@ class Plan:
         self.budget_hours = None if run is None else run.budget_hours
         self.val_interval = val_interval
         self.steps = steps
+        self.limit_s = limit_s
 
     def run(self) -> dict[str, Any]:
         """Measure and print.
 
         Returns:
-            ``seconds_per_step``, ``data_wait``, ``memory_gib``, ``gpu_memory_gib``, ``validation_s``, ``epoch_h``,
-            ``run_h``, and with a budget ``steps_per_epoch``.
+            ``seconds_per_step``, ``data_wait``, ``limited_by``, ``memory_gib``, ``gpu_memory_gib``, ``validation_s``,
+            ``epoch_h``, ``run_h``, and with a budget ``steps_per_epoch``.
 
         Raises:
             DataError: training does not fit into the GPU's memory, the disk, or the budget.
@@ -82,9 +85,9 @@ class Plan:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         with refusing_what_does_not_fit(device):
-            waits, times = self._time_steps(device)
+            times = self._time_steps()
             validation = self._time_validation(device)
-        rows, numbers = self._measured(device, waits, times, validation)
+        rows, numbers = self._measured(device, times, validation)
         rows += self._projected(numbers, set_up)
         print("\n| what | |\n| --- | --- |", *(f"| {what} | {value} |" for what, value in rows), sep="\n", flush=True)
         if self.checkpoints is not None:
@@ -92,23 +95,13 @@ class Plan:
         self._check_budget(numbers)
         return numbers
 
-    def _time_steps(self, device: torch.device) -> tuple[list[float], list[float]]:
-        """Seconds of waiting for data, and total seconds, of each step."""
+    def _time_steps(self) -> StepTimes:
         trainer = self.trainer
-        trainer.scaler = torch.amp.GradScaler(device.type) if trainer.amp else None  # ty: ignore[invalid-assignment]
-        batches = iter(trainer.data_loader)
-        waits, times = [], []
-        for _ in range(WARM_UP + self.steps):
-            started = time.monotonic()
-            trainer.state.batch = next(batches)
-            waits.append(time.monotonic() - started)
-            trainer.state.iteration += 1
-            trainer.state.output = trainer._iteration(trainer, trainer.state.batch)
-            _finish(device)
-            times.append(time.monotonic() - started)
+        trainer.scaler = torch.amp.GradScaler(trainer.state.device.type) if trainer.amp else None  # ty: ignore[invalid-assignment]
+        times = time_steps(trainer, self.steps, self.limit_s)
         trainer.state.iteration = 0
         trainer.optimizer.zero_grad(set_to_none=True)
-        return waits[WARM_UP:], times[WARM_UP:]
+        return times
 
     def _time_validation(self, device: torch.device) -> dict[str, float] | None:
         """Number of volumes, windows of the first volume, and estimated seconds for all volumes."""
@@ -131,24 +124,27 @@ class Plan:
         return {"volumes": volumes, "windows": network.calls, "seconds": seconds * volumes}
 
     def _measured(
-        self, device: torch.device, waits: list[float], times: list[float], validation: dict[str, float] | None
+        self, device: torch.device, times: StepTimes, validation: dict[str, float] | None
     ) -> tuple[list[tuple[str, str]], dict[str, Any]]:
         trainer = self.trainer
         weights = sum(parameter.numel() for parameter in trainer.network.parameters())
         numbers = {
-            "seconds_per_step": statistics.median(times),
-            "data_wait": sum(waits) / sum(times),
+            "seconds_per_step": times.seconds,
+            "data_wait": times.data_wait,
+            "limited_by": times.limited_by,
             "memory_gib": resident_bytes() / GIB,
             "validation_s": 0.0 if validation is None else validation["seconds"],
         }
         image = trainer.state.batch["image"]
-        seconds = f"{numbers['seconds_per_step']:.3g} (from {min(times):.3g} to {max(times):.3g} in {len(times)} steps)"
+        span = f"from {min(times.totals):.3g} to {max(times.totals):.3g} in {len(times.own)} steps"
         rows = [
             ("network", f"{type(trainer.network).__name__}, {weights / 1e6:.1f} million weights"),
             ("batch", f"{' x '.join(map(str, image.shape))}, {trainer.accumulation_steps} in an optimizer step"),
             ("device", torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"),
-            ("seconds a step", seconds),
-            ("waiting for data", f"{numbers['data_wait']:.0%}"),
+            ("seconds a step", f"{times.seconds:.3g} ({span})"),
+            *((f"of them {name}, on average", f"{share:.3g}") for name, share in times.periodic.items()),
+            ("waiting for data", f"{times.data_wait:.0%}"),
+            ("limited by", times.limited_by),
         ]
         if device.type == "cuda":
             numbers["gpu_memory_gib"] = torch.cuda.max_memory_reserved(device) / GIB

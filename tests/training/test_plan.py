@@ -11,6 +11,7 @@ from monai.inferers import SlidingWindowInferer
 from custom.errors import DataError
 from custom.handlers import Checkpoints
 from custom.training import plan as module
+from custom.training import steady_state
 from custom.training.plan import FirstWindows, Plan, _duration
 
 STEP_S, WAIT_S, WINDOW_S, SCORE_S, SET_UP_S = 3.0, 1.0, 5.0, 20.0, 60.0
@@ -28,6 +29,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(steady_state, "time", clock)
     monkeypatch.setattr(module, "process_age", lambda: SET_UP_S)
     return clock
 
@@ -104,6 +106,7 @@ def test_the_numbers(clock, capsys):
         "| batch | 2 x 1 x 4 x 4 x 4, 1 in an optimizer step |",
         "| seconds a step | 4 (from 4 to 4 in 10 steps) |",
         "| waiting for data | 25% |",
+        "| limited by | loading data: use more num_workers (now 0 on ",
         "| a validation | 7.8 min (volumes: 3, calls of the network for the first: 27) |",
         "| an epoch of 100 steps | 10.5 min |",
         "| the run of 4 epochs | 43.2 min |",
