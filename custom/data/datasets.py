@@ -5,6 +5,7 @@ items is endless, the same for any number of workers, and can be resumed anywher
 """
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -66,6 +67,7 @@ class _RandomItems(Dataset, ABC):
             if set_random_state := getattr(self.transform, "set_random_state", None):
                 set_random_state(seed=int(rng.integers(2**32)))
             item = self.transform(item)
+        item["seed"] = int(rng.integers(2**32))
         # As plain tensors: operations on MetaTensors are slower, and the metadata is not used in training.
         return {key: value.as_tensor() if isinstance(value, MetaTensor) else value for key, value in item.items()}
 
@@ -82,8 +84,9 @@ class PatchDataset(_RandomItems):
     otherwise anywhere in the volume. A volume smaller than the patch is centred in it, as in MONAI's sliding window,
     and padded with its edge values (the image) or ``label_padding`` (the label).
 
-    An item is a dictionary: ``image`` (1, D, H, W) in the volume's dtype, ``label`` (1, D, H, W) uint8, ``id`` and
-    ``position`` (3,) int64, the volume's voxel at the patch's corner; tensors without metadata.
+    An item is a dictionary: ``image`` (1, D, H, W) in the volume's dtype, ``label`` (1, D, H, W) uint8, ``id``,
+    ``position`` (3,) int64, the volume's voxel at the patch's corner, and ``seed``, for random transforms of batches
+    (:class:`custom.transforms.BatchCompose`); tensors without metadata.
 
     Example: ``PatchDataset(data=find_cases("/data/vesuvius"), cache=partial(VolumeCache, cache_dir="cache",
     modality="scroll"), patch_size=(72, 136, 136), seed=0)``
@@ -165,8 +168,8 @@ class SliceDataset(_RandomItems):
     The probability of a share without any slice (no tumour in binary labels) goes to the others, with a warning.
 
     An item is a dictionary: ``image`` (1 + 2 * n_context, H, W) in the volume's dtype, ascending along the first axis
-    with the slice itself in the middle, ``label`` (1, H, W) uint8 of that slice, ``id`` and ``slice``; tensors without
-    metadata. If H and W differ between volumes, the transform must make them equal.
+    with the slice itself in the middle, ``label`` (1, H, W) uint8 of that slice, ``id``, ``slice``, and ``seed``, for
+    random transforms of batches (:class:`custom.transforms.BatchCompose`); tensors without metadata.
 
     Example: ``SliceDataset(data=find_cases("/data/lits"), cache=partial(VolumeCache, cache_dir="cache", modality="ct"),
     seed=0, n_context=1)``
@@ -176,6 +179,10 @@ class SliceDataset(_RandomItems):
         cache: creates volumes from cases: a :class:`custom.data.VolumeCache` with all arguments but ``cases`` bound.
         seed: the run's seed, 0 to 2**64 - 1.
         transform: a MONAI transform; if random, it is seeded for each item by its ``set_random_state``.
+        slice_size: (H, W) to which slices are cropped or padded about their centre, as by MONAI's
+            ``ResizeWithPadOrCrop``; None: as they are, which must then be equal in all volumes.
+        image_padding: grey value outside of a slice smaller than that, rounded down if grey values are whole numbers;
+            the label is padded with 0.
         n_context: number of neighbouring slices on either side.
         context_mm: their distance in mm; None: adjacent slices (see :mod:`custom.ops.slice_context`).
         shares: relative probability of each kind of slice.
@@ -193,6 +200,8 @@ class SliceDataset(_RandomItems):
         cache: MakeCache | None = None,
         seed: int,
         transform: Callable | None = None,
+        slice_size: Sequence[int] | None = None,
+        image_padding: float = 0,
         n_context: int = 0,
         context_mm: float | None = None,
         shares: Mapping[str, float] | None = None,
@@ -202,6 +211,7 @@ class SliceDataset(_RandomItems):
         shares = {"tumor": 1 / 3, "liver": 1 / 3, "any": 1 / 3} if shares is None else dict(shares)
         if not set(shares) <= {"tumor", "liver", "any"} or min(shares.values(), default=0) < 0:
             raise DataError(f"shares {shares}: expected numbers of 0 or more for tumor, liver and any")
+        self.slice_size, self.image_padding = slice_size, image_padding
         self.offsets = [context_offsets(n_context, context_mm, float(v.spacing[0])) for v in self.volumes]
         self._length = sum(len(volume.label_histogram) for volume in self.volumes)
         # For each share: (index of the volume, its slices, cumulative weights).
@@ -230,10 +240,15 @@ class SliceDataset(_RandomItems):
         which, slices, cumulative = choices[rng.integers(len(choices))]
         index = int(slices[np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")])
         volume = self.volumes[which]
-        image = volume.image
+        image = volume.image[slice_neighbours(index, len(volume.image), self.offsets[which])]
+        label = volume.label[index].copy()[None]
+        if self.slice_size is not None:
+            image, label = (
+                _centred(array, self.slice_size, value) for array, value in ((image, self.image_padding), (label, 0))
+            )
         return {
-            "image": _tensor(image[slice_neighbours(index, len(image), self.offsets[which])]),
-            "label": _tensor(volume.label[index].copy())[None],
+            "image": _tensor(image),
+            "label": _tensor(label),
             "id": volume.id,
             "slice": index,
         }
@@ -296,6 +311,18 @@ def crop(array: np.ndarray, start: np.ndarray, size: np.ndarray, **padding: Any)
     if np.array_equal(high - low, size):
         return box
     return np.pad(box, list(zip(low - start, start + size - high, strict=True)), **padding)
+
+
+def _centred(slices: np.ndarray, size: Sequence[int], value: float) -> np.ndarray:
+    """Crop or pad slices (C, H, W) about their centre; if need be in a dtype that can hold the padding value."""
+    shape = slices.shape[1:]
+    if tuple(shape) == tuple(size):
+        return slices
+    start = [n // 2 - m // 2 if n > m else -((m - n) // 2) for n, m in zip(shape, size, strict=True)]
+    if any(n < m for n, m in zip(shape, size, strict=True)):
+        value = value if np.issubdtype(slices.dtype, np.floating) else math.floor(value)
+        slices = slices.astype(np.promote_types(slices.dtype, np.min_scalar_type(value)), copy=False)
+    return crop(slices, np.array([0, *start]), np.array([len(slices), *size]), constant_values=value)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -14,7 +14,8 @@ import queue
 import shutil
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import count
 from typing import Any
 
@@ -26,6 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..configuration import without_effect
 from ..errors import DataError, find_data_error
 from ..system import distributed
+from ..system.memory import usable_cores
+from .gpu_batches import finished_ahead
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ class LoaderError(RuntimeError):
     """No batch arrived, since workers hang or were killed. The message says what to change."""
 
 
-@without_effect("num_workers", "prefetch_factor", "multiprocessing_context", "timeout_s", "pin_memory")
+@without_effect("num_workers", "prefetch_factor", "multiprocessing_context", "timeout_s", "device")
 class StreamLoader:
     """Training batches as an endless stream: batch s holds the dataset's items from ``s * batch_size`` on.
 
@@ -50,6 +53,12 @@ class StreamLoader:
     same, bit for bit, for any ``num_workers``, and can be resumed at any step. Also list the loader as a handler of the
     trainer: it then starts at the trainer's iteration, so that a resumed run gets exactly the batches of an
     uninterrupted one. Iterating again continues the stream.
+
+    Work is divided by cost: workers make the items, and ``transform`` finishes the batch: in the worker too, or on the
+    training's GPU, one step ahead of training (:mod:`custom.data.gpu_batches`).
+
+    A process uses no more workers than cores beside its own, and each worker, or the thread, one thread of torch; a
+    trainer whose torch has more threads than cores is given as many as cores, within a container's limit.
 
     Example: ``{"_target_": "custom.data.StreamLoader", "dataset": "@train#dataset", "batch_size": 8, "num_workers":
     4}``
@@ -63,7 +72,8 @@ class StreamLoader:
         timeout_s: seconds to wait for a batch before raising an error.
         start_step: index of the first batch.
         rank, world_size: of this process in distributed training; by default torch.distributed's.
-        pin_memory: whether to copy batches to page-locked memory, for faster transfer to a GPU.
+        transform: of a whole batch, such as a :class:`custom.transforms.BatchCompose`.
+        device: the training's; only a CUDA device makes a difference.
 
     Raises:
         DataError: ``batch_size`` is below 1; also as raised by the dataset, in whichever process.
@@ -82,7 +92,8 @@ class StreamLoader:
         start_step: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
-        pin_memory: bool = False,
+        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         rank, world_size = _rank_and_world_size(rank, world_size)
         if batch_size < 1:
@@ -98,7 +109,8 @@ class StreamLoader:
         self.multiprocessing_context = multiprocessing_context
         self.timeout_s = timeout_s
         self.rank, self.world_size = rank, world_size
-        self.pin_memory = pin_memory
+        self.transform = transform
+        self.device = torch.device(device)
         self.step = start_step
         """Index of the next batch."""
 
@@ -108,9 +120,12 @@ class StreamLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         first = self.step
-        workers, prefetch = self._affordable_workers()
+        on_gpu = self.device.type == "cuda"
+        made = _Batches(self.dataset, None if on_gpu else self.transform)
+        workers, prefetch = self._affordable_workers(made)
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
         loader = DataLoader(
-            _Batches(self.dataset),
+            made,
             batch_size=None,
             sampler=_StepIndices(first, self.batch_size, self.rank, self.world_size),
             collate_fn=_unchanged,
@@ -119,13 +134,15 @@ class StreamLoader:
             multiprocessing_context=start_method(self.multiprocessing_context) if workers else None,
             worker_init_fn=_ignore_interrupts if workers else None,
             timeout=self.timeout_s if workers else 0,
-            pin_memory=self.pin_memory,
+            pin_memory=on_gpu,
             generator=torch.Generator(),  # else the global generator is used, which changes training
         )
         batches = _from_workers(loader, self.timeout_s) if workers else _prefetch(loader, prefetch, self.timeout_s)
-        for step, batch in enumerate(batches, start=first + 1):
-            self.step = step
-            yield batch
+        with closing(batches):
+            ready = finished_ahead(batches, self.transform, self.device) if on_gpu else batches
+            for step, batch in enumerate(ready, start=first + 1):
+                self.step = step
+                yield batch
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer, so that the stream starts at its iteration."""
@@ -134,21 +151,25 @@ class StreamLoader:
     def _set_step(self, engine: Engine) -> None:
         self.step = engine.state.iteration
 
-    def _affordable_workers(self) -> tuple[int, int]:
-        """Number of workers and prefetch factor for which shared memory suffices."""
+    def _affordable_workers(self, made: Dataset) -> tuple[int, int]:
+        """Number of workers and prefetch factor for which cores and shared memory suffice."""
+        beside = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
+        allowed = min(self.num_workers, beside)
+        if allowed < self.num_workers:
+            logger.info("num_workers=%d: using %d, as many as cores beside the training's", self.num_workers, allowed)
         free = shared_memory_free()
-        if self.num_workers == 0 or free is None:
-            return self.num_workers, self.prefetch_factor
-        sample = _Batches(self.dataset)[[(self.step * self.world_size + self.rank) * self.batch_size]]
+        if allowed == 0 or free is None:
+            return allowed, self.prefetch_factor
+        sample = made[[(self.step * self.world_size + self.rank) * self.batch_size]]
         if isinstance(sample, DataError):
             raise sample
         size = self.batch_size * tensor_bytes(sample)
-        workers, prefetch = plan_workers(self.num_workers, self.prefetch_factor, size, free)
-        if (workers, prefetch) != (self.num_workers, self.prefetch_factor):
+        workers, prefetch = plan_workers(allowed, self.prefetch_factor, size, free)
+        if (workers, prefetch) != (allowed, self.prefetch_factor):
             logger.warning(
                 "%s has %.0f MiB free, too little for num_workers=%d with prefetch_factor=%d and batches of %.1f MiB:"
                 " using num_workers=%d with prefetch_factor=%d",
-                *(SHARED_MEMORY, free / 2**20, self.num_workers, self.prefetch_factor, size / 2**20, workers, prefetch),
+                *(SHARED_MEMORY, free / 2**20, allowed, self.prefetch_factor, size / 2**20, workers, prefetch),
             )
         return workers, prefetch
 
@@ -251,12 +272,14 @@ class _Batches(Dataset):
     Otherwise torch would wrap it into a message with the worker's traceback.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
         self.dataset = dataset
+        self.transform = transform
 
     def __getitem__(self, indices: Sequence[int]) -> dict[str, Any] | DataError:
         try:
-            return list_data_collate([self.dataset[index] for index in indices])
+            batch = list_data_collate([self.dataset[index] for index in indices])
+            return batch if self.transform is None else self.transform(batch)
         except Exception as error:
             data_error = find_data_error(error)
             if data_error is None:

@@ -6,9 +6,11 @@ plain labels also work; the mask of valid voxels is ``label != IGNORE_LABEL``.
 """
 
 import numpy as np
+import torch
 
-from .distance import signed_distance
+from .distance import signed_distance, signed_distances
 from .skeleton import medial_surface
+from .thinning import medial_surfaces
 
 IGNORE_LABEL = 2
 """The competition's label of unannotated voxels."""
@@ -35,3 +37,22 @@ def surface_target(label: np.ndarray, max_distance: float) -> np.ndarray:
         dtype=np.float32,
         casting="unsafe",
     )
+
+
+def surface_targets(label: torch.Tensor, max_distance: float) -> torch.Tensor:
+    """Return the targets of a batch, as :func:`surface_target` on a CPU and by torch on another device.
+
+    The results are the same but for regions too wide for :func:`custom.ops.thinning.medial_surfaces`.
+
+    Args:
+        label: ``(B, D, H, W)``, values {0, 1, ignore}, any dtype.
+        max_distance: where the distance is clipped, in voxels.
+
+    Returns:
+        ``(B, 3, D, H, W)`` float32, the channels of :data:`TARGET_CHANNELS`.
+    """
+    if label.device.type == "cpu":
+        return torch.from_numpy(np.stack([surface_target(one, max_distance) for one in label.numpy()]))
+    surface = label == 1
+    distance = signed_distances(surface, max_distance) / max_distance
+    return torch.stack([label.float(), medial_surfaces(surface).float(), distance], 1)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from .gaussian import gaussian
+from .host_to_device import to_device
 
 # The deformation cannot fold while every control point moves by less than spacing / K along each axis: Y. Choi and
 # S. Lee, "Injectivity conditions of 2D and 3D uniform cubic B-spline functions", Graphical Models 62, 2000.
@@ -63,21 +64,25 @@ def warp_coordinates(
     """
     dims = len(size)
     axes = [torch.arange(n, dtype=matrix.dtype, device=matrix.device) for n in size]
-    centre = matrix.new_tensor([(n - 1) / 2 for n in size])
+    centre = [(n - 1) / 2 for n in size]
 
     # All but the last axis of the linear part: (B, d, *size[:-1]); centre - centre cancels exactly for the identity.
     moved = [axis - c for axis, c in zip(axes[:-1], centre, strict=False)]
-    rest = torch.stack([*torch.meshgrid(*moved, indexing="ij"), -centre[-1].expand(size[:-1])])
+    rest = torch.stack([*torch.meshgrid(*moved, indexing="ij"), matrix.new_full(size[:-1], -centre[-1])])
     rest = rest.expand(matrix.shape[0], *rest.shape)
     if shift is not None:
         rest = rest + shift.movedim(1, 2).reshape(shift.shape[0], dims, size[0], *[1] * (dims - 2))
-    rest = (_apply(matrix, rest) + centre.view(-1, *[1] * (dims - 1))).unsqueeze(-1)
+    rest = _apply(matrix, rest)
+    for component, c in zip(rest.unbind(1), centre, strict=True):
+        component += c
+    rest = rest.unsqueeze(-1)
     slope = matrix[:, :, -1].view(*matrix.shape[:2], *[1] * dims)
     if control is None:
         return torch.addcmul(rest, slope, axes[-1])
-    elastic = _apply(matrix, control)
-    for axis, (n, s) in enumerate(zip(size, spacing, strict=True), start=2):
-        elastic = torch.tensordot(elastic, _cubic_basis(n, s, matrix), dims=([axis], [1])).movedim(-1, axis)
+    bases = [_cubic_basis(n, s, matrix.dtype) for n, s in zip(size, spacing, strict=True)]
+    bases = to_device(bases, matrix.device)
+    # One by one, since the rounding of matrix products can depend on their number of rows.
+    elastic = torch.stack([_spline(one, bases) for one in _apply(matrix, control)])
     return elastic.add_(rest).addcmul_(slope, axes[-1])
 
 
@@ -188,12 +193,19 @@ def _apply(matrix: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     return (matrix * vectors.unsqueeze(1)).sum(2)
 
 
-def _cubic_basis(n: int, spacing: float, like: torch.Tensor) -> torch.Tensor:
-    """(n, control points) weights of the uniform cubic B-spline at every voxel of one axis."""
+def _spline(control: torch.Tensor, bases: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(d, *size) displacement of every voxel from that of the control points (d, *lattice)."""
+    for axis, basis in enumerate(bases, start=1):
+        control = torch.tensordot(control, basis, dims=([axis], [1])).movedim(-1, axis)
+    return control
+
+
+def _cubic_basis(n: int, spacing: float, dtype: torch.dtype) -> torch.Tensor:
+    """(n, control points) weights of the uniform cubic B-spline at every voxel of one axis, on the CPU."""
     t = torch.arange(n, dtype=torch.float64) / spacing
     first = t.floor()
     f = t - first
     weights = torch.stack(((1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3), 1) / 6
     basis = torch.zeros(n, int((n - 1) // spacing) + 4, dtype=torch.float64)
     basis.scatter_(1, first.long()[:, None] + torch.arange(4), weights)
-    return basis.to(like)
+    return basis.to(dtype)

@@ -6,6 +6,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Where Linux shows a container's limits."""
+
 
 def resident_bytes() -> int:
     """Return the bytes of main memory of this process and its children, without mapped files.
@@ -30,14 +33,22 @@ def free_bytes() -> int | None:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free.append(int(fields["MemAvailable"].split()[0]) * 1024)
     with suppress(OSError, ValueError):  # no such file, or the word "max"
-        limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
+        limit, used = ((_CONTROL_GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
         free.append(int(limit) - int(used))
     return min(free) if free else None
 
 
 def usable_cores() -> int:
-    """Return the number of processor cores available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of processor cores available to this process, within the container's limit; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no such file, or the word "max"
+        quota, period = map(int, (_CONTROL_GROUP / "cpu.max").read_text().split())
+        cores = min(cores, quota // period)
+    with suppress(OSError, ValueError):  # control groups of version 1
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        quota, period = (int((_CONTROL_GROUP / "cpu" / name).read_text()) for name in names)
+        cores = min(cores, quota // period) if quota > 0 else cores
+    return max(1, cores)
 
 
 def _peak_by_usage() -> int:

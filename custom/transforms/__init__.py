@@ -1,6 +1,7 @@
 """MONAI dictionary transforms: augmentation, targets, post-processing."""
 
-from .augmentation import RandPatchDropoutd, RandSheetCompressiond
+from .augmentation import RandContrastd, RandNoised, RandPatchDropoutd, RandSheetCompressiond
+from .batch import BatchCompose
 from .check_values import CheckValuesd
 from .liver_postprocessing import CleanLiverd
 from .postprocessing import PostprocessSurfaced
@@ -11,10 +12,13 @@ from .surface_targets import SurfaceTargetsd
 from .symmetry import RandSymmetriesd
 
 __all__ = [
+    "BatchCompose",
     "CheckValuesd",
     "CleanLiverd",
     "LabelToRegionsd",
     "PostprocessSurfaced",
+    "RandContrastd",
+    "RandNoised",
     "RandPatchDropoutd",
     "RandSheetCompressiond",
     "RandSymmetriesd",

@@ -1,4 +1,4 @@
-"""Augmentation of scroll patches: cuboids blanked out, and sheets pressed together."""
+"""Augmentation of scroll patches: cuboids blanked out, contrast, noise, and sheets pressed together."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
@@ -6,20 +6,22 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import RandCoarseDropoutd, RandomizableTransform
-from monai.transforms.intensity.array import RandCoarseTransform
+from monai.transforms import MapTransform, RandCoarseDropout, RandomizableTransform
 from monai.transforms.transform import Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
+from ..errors import DataError
 from ..ops import compression
+from ..ops.randomness import normal_noise
 from ..ops.target_layout import IGNORE_LABEL
+from .batch import RandBatchTransform, changed
 
 
-class RandPatchDropoutd(RandCoarseDropoutd):
+class RandPatchDropoutd(RandBatchTransform):
     """Blanks random cuboids of the image, so that the network learns to continue a sheet through damage.
 
-    Unlike :class:`monai.transforms.RandCoarseDropoutd` it can fill with the item's mean, and works on a copy. Do not
-    list the label in ``keys``: the sheet is to be predicted across the cuboid.
+    Unlike :class:`monai.transforms.RandCoarseDropoutd` it can fill with the item's mean, works on a copy, and on
+    batches. Do not list the label in ``keys``: the sheet is to be predicted across the cuboid.
 
     Example: ``RandPatchDropoutd("image", prob=0.2, holes=1, max_holes=6, spatial_size=8, max_spatial_size=24)``
 
@@ -46,22 +48,122 @@ class RandPatchDropoutd(RandCoarseDropoutd):
         prob: float = 0.1,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, holes, spatial_size, prob=prob, allow_missing_keys=allow_missing_keys)
-        self.dropper = _PatchDropout(
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        self.holes = RandCoarseDropout(
             holes=holes, spatial_size=spatial_size, max_holes=max_holes, max_spatial_size=max_spatial_size, prob=1.0
         )
-        self.dropper.fill = fill
+        self.fill = fill
+
+    def randomize(self, size: Sequence[int]) -> list[tuple[slice, ...]]:
+        """Draw and return the cuboids of an item, as indices of ``(C, D, H, W)``."""
+        super().randomize(None)
+        if not self._do_transform:
+            return []
+        self.holes.set_random_state(state=self.R)
+        self.holes.randomize(size)
+        return self.holes.hole_coords
+
+    def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
+        """Return the batch with cuboids of some items blanked."""
+        keys = list(self.key_iterator(batch))
+        drawn = self.drawn(states, batch[keys[0]].shape[2:])
+        return {**batch, **{key: changed(batch[key], self._blanked(batch[key], drawn)) for key in keys}}
+
+    def _blanked(self, images: torch.Tensor, drawn: Mapping[int, list[tuple[slice, ...]]]) -> dict[int, torch.Tensor]:
+        results = {}
+        for index, holes in drawn.items():
+            image = results[index] = images[index].clone()
+            low, high = image.aminmax()
+            value = image.float().mean().clamp(low, high) if self.fill == "mean" else self.fill  # rounding
+            for hole in holes:
+                image[hole] = value
+        return results
 
 
-class _PatchDropout(RandCoarseTransform):
-    fill: float | Literal["mean"]
+class RandContrastd(RandBatchTransform):
+    """Gamma correction of the image between its own extremes, as :class:`monai.transforms.RandAdjustContrastd`.
 
-    def _transform_holes(self, img: np.ndarray) -> np.ndarray:
-        img = img.copy()
-        value = np.clip(img.mean(), img.min(), img.max()) if self.fill == "mean" else self.fill  # rounding
-        for hole in self.hole_coords:
-            img[hole] = value
-        return img
+    MONAI's makes the host wait for the extremes, and does not work on batches.
+
+    Example: ``RandContrastd("image", prob=0.3, gamma=(0.7, 1.5))``
+
+    Args:
+        keys: floating images; the same gamma for all.
+        gamma: its range.
+        prob: probability that an item is changed.
+        allow_missing_keys: whether missing keys are ignored.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, *, gamma: Sequence[float], prob: float = 0.1, allow_missing_keys: bool = False
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        if not 0 < gamma[0] <= gamma[1]:
+            raise DataError.of("gamma", str(list(gamma)), "a range of positive numbers")
+        self.gamma = gamma
+
+    def randomize(self, data: Any = None) -> float:
+        """Draw and return the gamma of an item."""
+        super().randomize(None)
+        return self.R.uniform(*self.gamma)
+
+    def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
+        """Return the batch with the contrast of some items changed."""
+        drawn = self.drawn(states, ())
+        batch = dict(batch)
+        for key in self.key_iterator(batch):
+            batch[key] = changed(batch[key], {n: _gamma(batch[key][n], gamma) for n, gamma in drawn.items()})
+        return batch
+
+
+class RandNoised(RandBatchTransform):
+    """Adds Gaussian noise to the image, as :class:`monai.transforms.RandGaussianNoised`.
+
+    MONAI draws the noise on the host. Here it is computed where the image is, and the same on every device
+    (:func:`custom.ops.randomness.normal_noise`).
+
+    Example: ``RandNoised("image", prob=0.3, std=0.1)``
+
+    Args:
+        keys: floating images of equal shape; the same noise for all.
+        std: the standard deviation of an item's noise is drawn from 0 to this.
+        prob: probability that an item is changed.
+        allow_missing_keys: whether missing keys are ignored.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, *, std: float = 0.1, prob: float = 0.1, allow_missing_keys: bool = False
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        self.std = std
+
+    def randomize(self, data: Any = None) -> tuple[float, int]:
+        """Draw and return the standard deviation of an item's noise, and its key."""
+        super().randomize(None)
+        return self.R.uniform(0, self.std), int(self.R.randint(2**63, dtype=np.int64))
+
+    def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
+        """Return the batch with noise added to some items."""
+        drawn = self.drawn(states, ())
+        batch = dict(batch)
+        for key in self.key_iterator(batch):
+            images = batch[key]
+            noisy = {
+                n: normal_noise(images.shape[1:], noise_key, images.device).mul_(std).add_(images[n])
+                for n, (std, noise_key) in drawn.items()
+            }
+            batch[key] = changed(images, noisy)
+        return batch
+
+
+def _gamma(image: torch.Tensor, gamma: float) -> torch.Tensor:
+    low, high = image.aminmax()
+    width = high - low
+    # Clipped, against rounding.
+    return ((image - low) / (width + 1e-7)).pow_(gamma).mul_(width).add_(low).clamp_(low, high)
 
 
 class RandSheetCompressiond(RandomizableTransform, Transform):

@@ -1,15 +1,16 @@
 """Random rotation, scaling, elastic deformation and slice shifts in a single resampling."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
-from monai.utils import convert_to_tensor, ensure_tuple_rep
+from monai.utils import ensure_tuple_rep
 
 from ..errors import DataError
+from ..ops.host_to_device import to_device
 from ..ops.warp import (
     control_lattice_shape,
     cut_surface,
@@ -20,13 +21,14 @@ from ..ops.warp import (
     surface_amount,
     warp_coordinates,
 )
+from .batch import RandBatchTransform, changed, chosen
 
 Range = float | Sequence[float]
 
 _MODES = ("bilinear", "nearest", "surface")
 
 
-class RandWarpd(RandomizableTransform, MapTransform):
+class RandWarpd(RandBatchTransform):
     """Deforms image and label together: all parts of the deformation are composed, and voxels are interpolated once.
 
     The source of output voxel ``o`` is ``c + R @ S @ (o - c + elastic(o) + jitter(o))`` about the centre ``c``, with
@@ -54,8 +56,7 @@ class RandWarpd(RandomizableTransform, MapTransform):
         label_padding: value outside of the input for nearest and surface keys, such as the ignored label; None repeats
             the border values.
 
-    A number given for a range applies to every axis. The output has the input's spatial shape, as plain tensors without
-    metadata.
+    A number given for a range applies to every axis. The output has the input's spatial shape, array type and metadata.
 
     Raises:
         ValueError: the elastic magnitude could fold the image (the bound is that of Choi and Lee, 2000); a scale range
@@ -98,8 +99,8 @@ class RandWarpd(RandomizableTransform, MapTransform):
         self.label_padding = label_padding
         self.parameters: dict[str, torch.Tensor] = {}
 
-    def randomize(self, size: Sequence[int]) -> None:
-        """Draw ``parameters`` for one item of spatial shape ``size``; those of the identity if it is not warped.
+    def randomize(self, size: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Draw and return ``parameters`` for one item of spatial shape ``size``; of the identity if it is not warped.
 
         They are float32 tensors: ``matrix`` (d, d), ``control`` (d, *lattice) and ``shift`` (size[0], d).
         """
@@ -122,25 +123,29 @@ class RandWarpd(RandomizableTransform, MapTransform):
             if self._enabled(self.slice_shift_prob):
                 parts["shift"][:, 1:] = self.R.uniform(-self.slice_shift, self.slice_shift, (size[0], dims - 1))
         self.parameters = {name: torch.tensor(part, dtype=torch.float32) for name, part in parts.items()}
+        return self.parameters
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Warp one item."""
-        data = dict(data)
-        modes = dict(self.key_iterator(data, self.mode))
-        tensors = {key: convert_to_tensor(data[key], track_meta=False)[None] for key in modes}
-        self.randomize(tensors[self.keys[0]].shape[2:])
-        if self._do_transform:
-            tensors = self._warped(tensors, modes)
-        else:  # the same types as when warped
-            tensors = {key: tensor.float() if modes[key] == "bilinear" else tensor for key, tensor in tensors.items()}
-        return {**data, **{key: tensor[0] for key, tensor in tensors.items()}}
+    def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
+        """Return the batch with some of its items warped."""
+        modes = dict(self.key_iterator(batch, self.mode))
+        tensors = {key: batch[key].float() if mode == "bilinear" else batch[key] for key, mode in modes.items()}
+        drawn = self.drawn(states, batch[self.keys[0]].shape[2:])
+        if drawn:
+            parts = {name: torch.stack([parameters[name] for parameters in drawn.values()]) for name in self.parameters}
+            some = {key: chosen(tensor, list(drawn)) for key, tensor in tensors.items()}
+            warped = self._warped(some, modes, parts)
+            tensors = {
+                key: changed(tensor, dict(zip(drawn, warped[key], strict=True))) for key, tensor in tensors.items()
+            }
+        return {**batch, **tensors}
 
     def _warped(
-        self, tensors: dict[Hashable, torch.Tensor], modes: dict[Hashable, str]
+        self, tensors: dict[Hashable, torch.Tensor], modes: dict[Hashable, str], parts: dict[str, torch.Tensor]
     ) -> dict[Hashable, torch.Tensor]:
-        """Resample batches of one item at the drawn coordinates."""
-        size = tensors[self.keys[0]].shape[2:]
-        parts = {name: part[None] for name, part in self.parameters.items()}
+        """Resample items at the drawn coordinates."""
+        first = tensors[self.keys[0]]
+        size = first.shape[2:]
+        parts = dict(zip(parts, to_device(list(parts.values()), first.device), strict=True))
         coordinates = warp_coordinates(size, spacing=ensure_tuple_rep(self.elastic_spacing, len(size)), **parts)
         # Interpolated together: each further tensor costs a quarter of the first.
         linear = {

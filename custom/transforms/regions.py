@@ -3,18 +3,20 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
 from ..errors import DataError
+from .batch import BatchTransform
 
 LIVER_REGIONS = ((1, 2), (2,))
 """Liver including its tumours, and tumours: the regions evaluated in LiTS."""
 
 
-class LabelToRegionsd(MapTransform):
+class LabelToRegionsd(BatchTransform):
     """Converts a label map ``(1, ...)`` to one binary channel per region ``(R, ...)``, uint8.
 
     uint8 makes the transfer to the device fast; the losses of :mod:`custom.losses` convert to float32.
@@ -30,26 +32,23 @@ class LabelToRegionsd(MapTransform):
         super().__init__(keys)
         self.regions = [tuple(region) for region in regions]
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its label map as one channel per region.
+    def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
+        """Return the batch with each label map as one channel per region.
 
         Raises:
             ValueError: a label map has more than one channel.
         """
-        output = dict(data)
-        for key in self.key_iterator(data):
-            output[key] = self._regions_of(convert_to_tensor(data[key], track_meta=True))
-        return output
-
-    def _regions_of(self, label: torch.Tensor) -> torch.Tensor:
-        if label.shape[0] != 1:
-            raise ValueError(f"a label map has one channel, this one has the shape {tuple(label.shape)}")
-        plain = label.as_subclass(torch.Tensor)
-        regions = plain.new_zeros((len(self.regions), *plain.shape[1:]), dtype=torch.uint8)
-        for channel, values in zip(regions, self.regions, strict=True):
-            for value in values:
-                channel |= plain[0] == value
-        return convert_to_dst_type(regions, label, dtype=torch.uint8)[0]
+        batch = dict(batch)
+        for key in self.key_iterator(batch):
+            label = batch[key]
+            if label.shape[1] != 1:
+                raise ValueError(f"a label map has one channel, this one has the shape {tuple(label.shape[1:])}")
+            regions = label.new_zeros((len(label), len(self.regions), *label.shape[2:]), dtype=torch.uint8)
+            for channel, values in enumerate(self.regions):
+                for value in values:
+                    regions[:, channel] |= label[:, 0] == value
+            batch[key] = regions
+        return batch
 
 
 class RegionsToLabeld(MapTransform):

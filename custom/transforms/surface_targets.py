@@ -1,17 +1,17 @@
 """Targets of the surface losses."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
-from monai.utils import convert_data_type, convert_to_dst_type
 
-from ..ops.target_layout import surface_target
+from ..ops.target_layout import surface_targets
+from .batch import BatchTransform
 
 
-class SurfaceTargetsd(MapTransform):
+class SurfaceTargetsd(BatchTransform):
     """Adds the medial surface and the signed distance to a label, as further channels.
 
     Place it after all spatial transforms, since a warped skeleton is not the skeleton of the warped label.
@@ -30,16 +30,15 @@ class SurfaceTargetsd(MapTransform):
     """
 
     def __init__(self, keys: KeysCollection, *, max_distance: float = 10.0, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+        MapTransform.__init__(self, keys, allow_missing_keys)
         self.max_distance = max_distance
 
-    def __call__(self, data: Mapping[Hashable, np.ndarray | torch.Tensor]) -> dict:
-        """Return the item with each label replaced by its target, of the same array type."""
-        data = dict(data)
-        for key in self.key_iterator(data):
-            label = convert_data_type(data[key], np.ndarray)[0]
-            if label.ndim != 4 or label.shape[0] != 1:
-                raise ValueError(f"SurfaceTargetsd: label (1, D, H, W) expected, found {tuple(label.shape)}")
-            target = surface_target(label[0], self.max_distance)
-            data[key] = convert_to_dst_type(target, data[key], dtype=target.dtype)[0]
-        return data
+    def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
+        """Return the batch with each label replaced by its target."""
+        batch = dict(batch)
+        for key in self.key_iterator(batch):
+            label = batch[key]
+            if label.ndim != 5 or label.shape[1] != 1:
+                raise ValueError(f"SurfaceTargetsd: label (1, D, H, W) expected, found {tuple(label.shape[1:])}")
+            batch[key] = surface_targets(label[:, 0], self.max_distance)
+        return batch

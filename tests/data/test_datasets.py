@@ -18,6 +18,7 @@ from monai.transforms import (
     RandGaussianNoised,
     RandRotate90d,
     RandScaleIntensityd,
+    ResizeWithPadOrCrop,
     ScaleIntensityRanged,
 )
 
@@ -381,3 +382,27 @@ def test_images_and_labels_alone_are_cases(tmp_path):
     dataset = PatchDataset(data=[paths], cache=cache, patch_size=(4, 4, 4), seed=0)
     assert len(dataset) == 1 and dataset[0]["id"] == "image"
     assert VolumeDataset(data=[paths], cache=cache)[0]["label"].sum() == 1
+
+
+@pytest.mark.parametrize("size", [(24, 28), (17, 40), (30, 21), (25, 29), (11, 12)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_slices_of_a_given_size_are_those_of_monai(size, dtype):
+    volumes = [volume()]
+    volumes[0].image = volumes[0].image.astype(dtype)
+    plain, sized = (
+        SliceDataset(data=volumes, seed=0, n_context=1, shares={"any": 1.0}, slice_size=wanted, image_padding=-99.5)
+        for wanted in (None, size)
+    )
+    padding = -99.5 if dtype == np.float32 else -100
+    for k in range(3):
+        image, label = plain[k]["image"].float(), plain[k]["label"]
+        assert torch.equal(sized[k]["image"].float(), ResizeWithPadOrCrop(size, value=padding)(image).as_tensor())
+        assert torch.equal(sized[k]["label"], ResizeWithPadOrCrop(size)(label).as_tensor())
+        assert sized[k]["label"].dtype == torch.uint8
+
+
+def test_a_seed_for_what_is_done_to_a_batch():
+    seeds = [item["seed"] for item in patches([volume()], 50)]
+    assert len(set(seeds)) == 50
+    assert all(0 <= seed < 2**32 for seed in seeds)
+    assert list_data_collate([{"seed": seed} for seed in seeds])["seed"].tolist() == seeds

@@ -94,6 +94,12 @@ def equal(first, second):
     )
 
 
+@pytest.fixture(autouse=True)
+def _many_cores(monkeypatch):
+    """A machine on which no worker is left out for want of cores."""
+    monkeypatch.setattr(loader_module, "usable_cores", lambda: 16)
+
+
 @pytest.fixture
 def warm():
     """The server that workers are forked from has its imports done."""
@@ -228,7 +234,7 @@ def test_a_trainer_keeps_the_same_workers_over_its_epochs(tmp_path):
     engine, network, loader = trainer(tmp_path, epochs=3, num_workers=1)
     iterators = []
     original = loader._affordable_workers
-    loader._affordable_workers = lambda: iterators.append(1) or original()
+    loader._affordable_workers = lambda made: iterators.append(1) or original(made)
     engine.run()
     assert len(iterators) == 1
     expected = islice(StreamLoader(dataset=patch_dataset(), batch_size=2), 12)
@@ -313,6 +319,24 @@ def test_too_little_shared_memory_is_logged_and_the_batches_come_from_a_thread(m
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "/dev/shm" in caplog.text
     assert "num_workers=0" in caplog.text
+
+
+@pytest.mark.parametrize(("cores", "ranks", "expected"), [(16, 1, 4), (4, 1, 3), (4, 2, 1), (1, 1, 1)])
+def test_workers_and_training_share_the_cores(monkeypatch, cores, ranks, expected):
+    monkeypatch.setattr(loader_module, "usable_cores", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    loader = StreamLoader(dataset=Numbers(), batch_size=1, num_workers=4)
+    assert loader._affordable_workers(Numbers())[0] == expected
+
+
+def test_the_training_has_no_more_threads_than_cores(monkeypatch):
+    monkeypatch.setattr(loader_module, "usable_cores", lambda: 2)
+    torch.set_num_threads(3)
+    try:
+        next(iter(StreamLoader(dataset=Numbers(), batch_size=1)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_refuses_batches_without_items():

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
-from custom.ops.distance import signed_distance
+from custom.ops.distance import signed_distance, signed_distances
 
 
 def brute_force(mask: np.ndarray, limit: float) -> np.ndarray:
@@ -39,3 +40,19 @@ def test_without_a_boundary_everything_is_at_the_limit(value, expected):
 def test_a_view_with_strides():
     mask = ndimage.gaussian_filter(np.random.default_rng(1).random((6, 9, 8)), 1.2) > 0.5
     assert np.array_equal(signed_distance(mask.T, 5.0).T, signed_distance(mask, 5.0))
+
+
+@pytest.mark.parametrize("threshold", [0.45, 0.5, 0.55])
+@pytest.mark.parametrize("limit", [2.0, 3.5, 10.0, 100.0])
+def test_of_a_batch_equals_that_of_each(threshold, limit):
+    noise = np.random.default_rng(0).random((3, 7, 12, 9))
+    masks = ndimage.gaussian_filter(noise, (0, 1.2, 1.2, 1.2)) > threshold
+    masks[2] = threshold < 0.5  # no boundary
+    result = signed_distances(torch.from_numpy(masks), limit)
+    assert result.dtype == torch.float32
+    assert np.array_equal(result.numpy(), np.stack([signed_distance(mask, limit) for mask in masks]))
+
+
+def test_of_a_batch_refuses_a_limit_whose_square_does_not_fit():
+    with pytest.raises(ValueError, match="up to 100"):
+        signed_distances(torch.zeros(1, 2, 2, 2, dtype=torch.bool), 101.0)

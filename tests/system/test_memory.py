@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from custom.system.memory import free_bytes, peak_bytes, resident_bytes
+from custom.system import memory
+from custom.system.memory import free_bytes, peak_bytes, resident_bytes, usable_cores
 
 MIB = 2**20
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -79,3 +80,20 @@ def test_free_memory_is_within_the_machine_and_the_limit_of_the_container(monkey
     assert free_bytes() == 8192
     texts["meminfo"] = ""
     assert free_bytes() is None
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1)])
+def test_cores_within_a_containers_limit(monkeypatch, tmp_path, limit, expected):
+    (tmp_path / "cpu.max").write_text(limit)
+    monkeypatch.setattr(memory, "_CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
+    assert usable_cores() == expected
+
+
+def test_cores_within_the_limit_of_an_older_container(monkeypatch, tmp_path):
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("300000")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
+    monkeypatch.setattr(memory, "_CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
+    assert usable_cores() == 3

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose
+from monai.transforms import AdjustContrast, Compose
 
-from custom.transforms.augmentation import RandPatchDropoutd, RandSheetCompressiond
+from custom.errors import DataError
+from custom.transforms.augmentation import RandContrastd, RandNoised, RandPatchDropoutd, RandSheetCompressiond
 
 
 def blanked(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -140,3 +141,26 @@ def test_a_seed_decides_everything():
 def test_refuses_a_strength_that_would_fold(strength):
     with pytest.raises(ValueError, match="strength within"):
         RandSheetCompressiond(strength=strength)
+
+
+@pytest.mark.parametrize("gamma", [0.7, 1.5])
+def test_contrast_is_monais(gamma):
+    result = RandContrastd("image", gamma=(gamma, gamma), prob=1.0)({"image": torch.from_numpy(IMAGE)})["image"]
+    np.testing.assert_allclose(result, AdjustContrast(gamma)(IMAGE), atol=1e-6)
+    assert result.min() == IMAGE.min()
+    assert result.max() <= IMAGE.max()
+
+
+@pytest.mark.parametrize("gamma", [(0.0, 1.0), (1.5, 0.7)])
+def test_contrast_refuses_what_is_no_range(gamma):
+    with pytest.raises(DataError, match="range of positive numbers"):
+        RandContrastd("image", gamma=gamma)
+
+
+def test_noise_has_a_standard_deviation_up_to_the_given_one():
+    transform = RandNoised("image", std=0.2, prob=1.0).set_random_state(0)
+    image = torch.zeros(1, 30, 30, 30)
+    found = [float(transform({"image": image})["image"].std()) for _ in range(200)]
+    assert max(found) < 0.205
+    assert np.percentile(found, [25, 50, 75]) == pytest.approx([0.05, 0.1, 0.15], abs=0.025)
+    assert not image.any()
