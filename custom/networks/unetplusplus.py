@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from monai.networks.blocks import UpSample
+from monai.networks.blocks.activation import MemoryEfficientSwish
 from monai.networks.layers.factories import Conv
 from monai.networks.layers.utils import get_pool_layer
 from monai.networks.nets.basic_unet import TwoConv
@@ -216,7 +217,26 @@ def _build_encoder(backbone: str, in_channels: int, spatial_dims: int, norm: str
             module.downsample = _ZeroPaddedShortcut(**shortcut.keywords)
     for name in _classifier_parts(encoder):
         delattr(encoder, name)
+    _avoid_copies(encoder)
     return encoder
+
+
+def _avoid_copies(encoder: nn.Module) -> None:
+    """Let EfficientNet's convolutions pad by themselves, and its activations work out of place.
+
+    Values are the same. An activation in place would have to copy its input for the backward pass.
+    """
+    for module in list(encoder.modules()):
+        if isinstance(module, MemoryEfficientSwish):
+            module.inplace = False
+        for name, padder in list(module.named_children()):
+            convolution = getattr(module, name.removesuffix("_padding"), None)
+            if not name.endswith("_padding") or not isinstance(padder, nn.ConstantPad2d | nn.ConstantPad3d):
+                continue
+            before, after = padder.padding[::2], padder.padding[1::2]  # of the last axis first
+            if before == after:
+                convolution.padding = tuple(reversed(before))
+                setattr(module, name, nn.Identity())
 
 
 def _classifier_parts(encoder: nn.Module) -> tuple[str, ...]:

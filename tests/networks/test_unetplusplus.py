@@ -340,3 +340,33 @@ def test_ill_files_are_named(tmp_path, published):
     for content in ([torch.zeros(1)], {"epoch": 3}, torch.nn.Linear(1, 1)):
         with pytest.raises(DataError, match="expected a state dict"):
             read_encoder_weights(saved(tmp_path, content))
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet-b0", "resnet18"])
+def test_the_channels_last_format_is_kept_through_the_network(backbone):
+    """On a GPU, each change of the format would be a copy."""
+    network = FlexibleUNetPlusPlus(backbone=backbone, decoder_channels=(16, 8, 8, 8, 8))
+    network.to(memory_format=torch.channels_last)
+    outputs = []
+    for module in network.modules():
+        module.register_forward_hook(lambda *call: outputs.append(call[2]))
+    network(torch.rand(2, 1, 64, 64))
+    tensors = [output for output in outputs if isinstance(output, torch.Tensor)]
+    assert len(tensors) > 50
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in tensors)
+
+
+def test_the_encoder_computes_what_monais_does():
+    """Its convolutions pad by themselves, and activations work out of place."""
+    torch.manual_seed(0)
+    norm = ("batch", {"eps": 1e-3, "momentum": 0.1})
+    network = FlexibleUNetPlusPlus(backbone="efficientnet-b0", norm=norm)
+    entry = FLEXUNET_BACKBONE.register_dict["efficientnet-b0"]
+    options = {"in_channels": 1, "spatial_dims": 2, "pretrained": False, "norm": norm}
+    monais = entry["type"](**entry["parameter"] | options)
+    assert not monais.load_state_dict(network.encoder.state_dict(), strict=False).unexpected_keys
+    image = torch.rand(2, 1, 64, 96)
+    for expected, found in zip(monais.eval()(image), network.encoder.eval()(image), strict=True):
+        torch.testing.assert_close(found, expected)
+    kinds = [type(module) for module in network.encoder.modules()]
+    assert kinds.count(torch.nn.ConstantPad2d) < 8  # those of a stride, which pad one side more
