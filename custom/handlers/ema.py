@@ -18,8 +18,8 @@ class EMA:
     weights after the first step. Integer buffers (batch counts) are copied.
 
     Evaluate and save :attr:`network`, the averaged network. Its weights have ``requires_grad`` set, since autocast
-    converts others anew in every call. Its keys have no ``module.`` prefix, also under ``DistributedDataParallel``, where
-    weights are equal on all ranks but each rank averages its own buffers.
+    converts others anew in every call. Its keys have no ``module.`` prefix, also under ``DistributedDataParallel``,
+    where weights are equal on all ranks but each rank averages its own buffers.
 
     Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the growing decay is that of
     TensorFlow's ``ExponentialMovingAverage``.
