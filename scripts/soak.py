@@ -14,7 +14,7 @@ def soak(items: int = 10_000, steps: int = 2000, num_workers: int = 2, size: int
     """Run augmentation and training of both bundles' train.json on phantoms and on extreme volumes.
 
     The volumes are saturated, constant, empty, completely ignored, with a single labelled voxel, or thinner than a
-    patch. After every transform of each item, values must be finite and within the input's range, and labels valid.
+    patch. After every transform of batches, values must be finite and within the input's range, and labels valid.
     Then train.json runs with all losses, handlers, validations and checkpoints, but with a network of one layer and
     small patches.
 
@@ -42,7 +42,8 @@ def soak(items: int = 10_000, steps: int = 2000, num_workers: int = 2, size: int
             options = {"steps": steps, "num_workers": num_workers}
             flow = workflow(bundle, data, folder, **options)
             shape = flow.parser["patch_size" if bundle == "vesuvius_surface_3d" else "slice_size"]
-            found = run_chain(flow.parser.get_parsed_content("train#dataset"), items, shape, bundle)
+            parts = [flow.parser.get_parsed_content(f"train#{key}") for key in ("dataset", "batch_transforms")]
+            found = run_chain(*parts, items, shape, bundle)
             print(f"{bundle}: {items} items, {len(found)} faults, {time.monotonic() - started:.0f} s", flush=True)
             found += run_training(workflow(bundle, data, folder, **options), folder)
             print(

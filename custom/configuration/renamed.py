@@ -35,7 +35,6 @@ RENAMED = {
     "bucket": "output_dir, which may be a URL",
     "train#volumes": "cache",
     "validate#volumes": "cache",
-    "train#preprocessing": "train#dataset#transform (of raw voxels, in the workers) and train#batch_transforms",
     "train#cases": "train#dataset#data",
     "validate#cases": "validate#dataset#data",
     "train#checkpoints": "train#handlers#3",

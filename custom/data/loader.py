@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.data import list_data_collate
+from monai.transforms import Compose
 from torch.utils.data import DataLoader, Dataset
 
 from ..configuration import without_effect
@@ -76,7 +77,8 @@ class StreamLoader:
         device: the training's; only a CUDA device makes a difference.
 
     Raises:
-        DataError: ``batch_size`` is below 1; also as raised by the dataset, in whichever process.
+        DataError: ``batch_size`` is below 1, or the dataset's transform and ``transform`` share a transform; also as
+            raised by the dataset, in whichever process.
         LoaderError: no batch arrived for ``timeout_s`` seconds, or a worker was killed.
     """
 
@@ -110,6 +112,7 @@ class StreamLoader:
         self.timeout_s = timeout_s
         self.rank, self.world_size = rank, world_size
         self.transform = transform
+        _refuse_twice(getattr(dataset, "transform", None), transform)
         self.device = torch.device(device)
         self.step = start_step
         """Index of the next batch."""
@@ -294,6 +297,19 @@ def _rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int,
     if rank is None or world_size is None:
         raise ValueError(f"rank {rank} with world_size {world_size}: expected both or neither")
     return rank, world_size
+
+
+def _refuse_twice(first: Any, second: Any) -> None:
+    """Refuse a transform that is applied to items and again to batches, as by override files of earlier versions."""
+    if first is None or second is None:
+        return
+    items, batches = (Compose(getattr(part, "transforms", part)).flatten().transforms for part in (first, second))
+    if twice := [type(one).__name__ for one in items if any(one is other for other in batches)]:
+        raise DataError.of(
+            "train#preprocessing",
+            f"{', '.join(twice)}, also in train#batch_transforms",
+            "each in one of them: what is done to raw voxels in the workers, or to batches on the training's device",
+        )
 
 
 def _unchanged(batch: Any) -> Any:

@@ -102,9 +102,12 @@ def steps(bundle: str, case: dict[str, str], sizes: Sizes) -> list[Row]:
     options = {"cases": cases, "cache_dir": str(Path(case["image"]).parent / "steps"), "n_folds": 1, "num_workers": 0}
     items = {"patch_size": list(sizes.patch)} if bundle == SURFACE else {"slice_size": [sizes.ct, sizes.ct]}
     parser.update({**options, "cache#progress": False, **items})
-    dataset, batch_size = parser.get_parsed_content("train#dataset"), parser.get_parsed_content("batch_size")
-    # One copy per loader, since the transform's random state cannot be shared.
-    loaders = [StreamLoader(dataset=deepcopy(dataset), batch_size=batch_size, num_workers=n) for n in (0, 2)]
+    dataset, transform, size = map(parser.get_parsed_content, ("train#dataset", "train#batch_transforms", "batch_size"))
+    # One copy per loader, since the transforms' random state cannot be shared.
+    loaders = [
+        StreamLoader(dataset=deepcopy(dataset), batch_size=size, num_workers=n, transform=deepcopy(transform))
+        for n in (0, 2)
+    ]
     by_thread, by_processes = (_seconds_per_step(loader, sizes) for loader in loaders)
     what = f"step of {sizes.step_seconds:g} s on batches of {bundle}"
     return [

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.transforms import RandGaussianNoised, ResizeWithPadOrCropd, ScaleIntensityRanged
+from monai.data import list_data_collate
+from monai.transforms import ScaleIntensityRanged
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from custom.ops.target_layout import TARGET_CHANNELS
+from custom.transforms import BatchCompose, RandNoised
 
 LABELS = torch.tensor([0.0, 1.0, 2.0])
 MONAIS_ROUNDING = 1e-5
@@ -20,11 +22,12 @@ class FaultError(Exception):
     """A transform returned something unsuitable for training."""
 
 
-def run_chain(dataset: Dataset, items: int, shape: Sequence[int], name: str) -> list[str]:
-    """Create items of a training dataset, checking each after every transform.
+def run_chain(dataset: Dataset, chain: BatchCompose, items: int, shape: Sequence[int], name: str) -> list[str]:
+    """Create items of a training dataset, and check them after each transform of batches.
 
     Args:
         dataset: as configured, with its transform.
+        chain: as configured for batches.
         items: number of items; item k depends on k alone.
         shape: of an item, without channels.
         name: for the progress bar.
@@ -32,11 +35,10 @@ def run_chain(dataset: Dataset, items: int, shape: Sequence[int], name: str) -> 
     Returns:
         the faults, one line each.
     """
-    dataset.transform = _Checked(dataset.transform)
     faults = []
     for k in tqdm(range(items), desc=f"items of {name}", unit="item", mininterval=5):
         try:
-            item = dataset[k]
+            item = _checked(dataset[k], chain)
             if list(item["image"].shape[1:]) != list(shape) or item["label"].shape[1:] != item["image"].shape[1:]:
                 raise FaultError(f"image {tuple(item['image'].shape)}, label {tuple(item['label'].shape)}")
         except Exception as error:  # any error would have ended a training
@@ -46,22 +48,19 @@ def run_chain(dataset: Dataset, items: int, shape: Sequence[int], name: str) -> 
     return faults
 
 
-class _Checked:
-    """A chain of transforms that checks the result of each."""
-
-    def __init__(self, chain: Any) -> None:
-        self.chain = chain
-        self.set_random_state = chain.set_random_state
-
-    def __call__(self, item: Mapping[str, Any]) -> Mapping[str, Any]:
-        low, high = _ends(item)
-        for transform in self.chain.flatten().transforms:
-            item = transform(item)
-            low, high = _expected(transform, low, high)
-            name = f"{type(transform).__name__} of {item['id']}"
-            _check_image(item, low, high, name)
-            _check_label(item["label"], name)
-        return item
+def _checked(item: Mapping[str, Any], chain: BatchCompose) -> Mapping[str, Any]:
+    """Apply the chain to a batch of one item, and check the result of each transform."""
+    low, high = _ends(item)
+    batch = list_data_collate([item])
+    seed = batch["seed"]
+    for transform in chain.transforms:
+        batch = BatchCompose([transform])({**batch, "seed": seed})
+        item = {key: value[0] for key, value in batch.items()}
+        low, high = _expected(transform, low, high)
+        name = f"{type(transform).__name__} of {item['id']}"
+        _check_image(item, low, high, name)
+        _check_label(item["label"], name)
+    return item
 
 
 def _ends(item: Mapping[str, Any]) -> tuple[float, float]:
@@ -72,9 +71,7 @@ def _expected(transform: Callable, low: float, high: float) -> tuple[float, floa
     """Range of values after a transform: the input's, unless the transform changes it on purpose."""
     if isinstance(transform, ScaleIntensityRanged):
         low, high = transform.scaler(torch.tensor([low, high])).tolist()
-    elif isinstance(transform, ResizeWithPadOrCropd):
-        low, high = min(low, 0.0), max(high, 0.0)
-    elif isinstance(transform, RandGaussianNoised):
+    elif isinstance(transform, RandNoised):
         return -torch.inf, torch.inf
     rounding = 0.0 if type(transform).__module__.startswith("custom") else MONAIS_ROUNDING
     return low - rounding, high + rounding

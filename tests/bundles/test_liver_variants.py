@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from itertools import islice
 from pathlib import Path
 
 import itk
@@ -130,9 +131,9 @@ def test_a_dataset_whose_labels_are_merged(liver, tmp_path):
     folders = {"cache_dir": str(tmp_path / "c"), "model_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "o")}
     flow = workflow(liver, ["train", "binary"], "train", dataset_dir=str(tmp_path / "list.json"), **folders)
     flow.initialize()
-    items = flow.parser.get_parsed_content("train#dataset")
-    labels = torch.stack([torch.as_tensor(items[k]["label"]) for k in range(20)])
-    assert labels.shape == (20, 1, 64, 64) and labels.amax((1, 2, 3)).float().mean() > 0.5
+    batches = flow.parser.get_parsed_content("train#dataloader")
+    labels = torch.cat([batch["label"] for batch in islice(batches, 20)])
+    assert labels.shape == (20 * flow.parser["batch_size"], 1, 64, 64) and labels.amax((1, 2, 3)).float().mean() > 0.5
     flow.run()
     assert (tmp_path / "m" / "model.pt").exists()
 
@@ -150,7 +151,7 @@ def test_context_is_the_same_in_training_and_inference(liver, tmp_path):
     )
     flow.initialize()
     dataset = flow.parser.get_parsed_content("train#dataset")
-    dataset.transform = None
+    dataset.transform = dataset.slice_size = None
     item = dataset[0]
     volume = next(volume for volume in dataset.volumes if volume.id == item["id"])
     index = item["slice"]

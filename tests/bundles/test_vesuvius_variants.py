@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.data import list_data_collate
 
 from custom.ops.target_layout import TARGET_CHANNELS
 
@@ -159,10 +160,9 @@ def test_low_memory_keeps_less_and_computes_the_same(bundle, options, tmp_path):
 def test_quarter_turns_are_made_in_square_planes_only(patch, planes):
     parser = load("train")
     parser["patch_size"] = patch
-    transforms = parser.get_parsed_content("train#preprocessing").transforms
+    transforms = parser.get_parsed_content("train#batch_transforms").transforms
     (symmetries,) = (transform for transform in transforms if type(transform).__name__ == "RandSymmetriesd")
-    turns = [transform for transform in symmetries.transforms if type(transform).__name__ == "RandRotate90d"]
-    assert len(turns) == planes
+    assert len(symmetries.planes) == planes
     assert type(transforms[-1]).__name__ == "SurfaceTargetsd"
 
 
@@ -175,11 +175,11 @@ def test_every_augmentation_can_be_turned_off():
     image = np.random.default_rng(0).integers(0, 256, (1, 16, 32, 32), dtype=np.uint8)
     label = np.zeros_like(image)
     label[0, 7:9] = 1
-    item = parser.get_parsed_content("train#preprocessing")(
-        {"image": torch.from_numpy(image), "label": torch.from_numpy(label)}
-    )
-    np.testing.assert_allclose(item["image"], image / 127.5 - 1, atol=1e-6)
-    np.testing.assert_array_equal(item["label"][:1], label)
+    item = {"image": torch.from_numpy(image), "label": torch.from_numpy(label), "seed": 0}
+    item = parser.get_parsed_content("train#preprocessing")(item)
+    batch = parser.get_parsed_content("train#batch_transforms")(list_data_collate([item]))
+    np.testing.assert_allclose(batch["image"][0], image / 127.5 - 1, atol=1e-6)
+    np.testing.assert_array_equal(batch["label"][0, :1], label)
 
 
 def test_probabilities_are_written_in_255_steps(bundle, tmp_path):

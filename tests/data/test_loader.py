@@ -24,6 +24,7 @@ from custom.data import loader as loader_module
 from custom.data.datasets import PatchDataset
 from custom.data.loader import LoaderError, StreamLoader, VolumeLoader, plan_workers, tensor_bytes
 from custom.errors import DataError
+from custom.transforms import BatchCompose, RandNoised
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -337,6 +338,18 @@ def test_the_training_has_no_more_threads_than_cores(monkeypatch):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
+
+
+def test_refuses_a_transform_of_items_and_of_batches():
+    """An override file of an earlier version lists all transforms in train#preprocessing."""
+    dataset = patch_dataset()
+    normalize = dataset.transform.transforms[0]
+    expected = "train#preprocessing: found ScaleIntensityRanged, also in train#batch_transforms"
+    for transform in (normalize, Compose([normalize])):
+        dataset.transform = transform
+        with pytest.raises(DataError, match=expected):
+            StreamLoader(dataset=dataset, batch_size=1, transform=BatchCompose([normalize]))
+        StreamLoader(dataset=dataset, batch_size=1, transform=BatchCompose([RandNoised("image")]))
 
 
 def test_refuses_batches_without_items():

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from monai.transforms import Compose
 
 from scripts.soaking.chain import run_chain
 from scripts.soaking.dataset import write_dataset
 from scripts.soaking.training import run_training, workflow
+
+from custom.transforms import BatchCompose
 
 SHAPES = {"vesuvius_surface_3d": [12, 24, 24], "liver_tumor_2d": [48, 48]}
 
@@ -17,19 +18,17 @@ SHAPES = {"vesuvius_surface_3d": [12, 24, 24], "liver_tumor_2d": [48, 48]}
 def test_no_item_and_no_step_is_at_fault(bundle, tmp_path):
     data = write_dataset(bundle, tmp_path, 48)
     flow = workflow(bundle, data, tmp_path, steps=1, num_workers=0)
-    assert run_chain(flow.parser.get_parsed_content("train#dataset"), 40, SHAPES[bundle], bundle) == []
+    parts = [flow.parser.get_parsed_content(f"train#{key}") for key in ("dataset", "batch_transforms")]
+    assert run_chain(*parts, 40, SHAPES[bundle], bundle) == []
     assert run_training(workflow(bundle, data, tmp_path, steps=1, num_workers=0), tmp_path) == []
 
 
 class Items:
-    """Two items of a saturated image, given to a transform."""
-
-    def __init__(self, transform):
-        self.transform = Compose([transform])
+    """Items of a saturated image."""
 
     def __getitem__(self, k):
-        item = {"image": torch.full((1, 4, 5, 6), 255.0), "label": torch.ones(1, 4, 5, 6, dtype=torch.uint8), "id": "a"}
-        return self.transform(item)
+        image, label = torch.full((1, 4, 5, 6), 255.0), torch.ones(1, 4, 5, 6, dtype=torch.uint8)
+        return {"image": image, "label": label, "id": "a", "seed": k}
 
 
 def changed(**changes):
@@ -51,13 +50,13 @@ def changed(**changes):
     ],
 )
 def test_faults_are_named(transform, fault):
-    first, second = run_chain(Items(transform), 2, [4, 5, 6], "items")
+    first, second = run_chain(Items(), BatchCompose([transform]), 2, [4, 5, 6], "items")
     assert first.startswith("item 0: FaultError: ") and fault in first
     assert second.startswith("item 1: ")
 
 
 def test_no_fault_in_what_is_left_alone():
-    assert run_chain(Items(changed()), 2, [4, 5, 6], "items") == []
+    assert run_chain(Items(), BatchCompose([changed()]), 2, [4, 5, 6], "items") == []
 
 
 def test_a_training_that_ends_early_is_a_fault(tmp_path):
