@@ -47,7 +47,7 @@ def gaps(image: torch.Tensor) -> torch.Tensor:
     """
     image = image[None].float()
     coarse = F.avg_pool2d(image, 2, ceil_mode=True)[0]
-    outside = F.max_pool2d(image, 2, ceil_mode=True)[0] <= image.amin()
+    outside = coarse <= image.amin()
     if outside.all():
         return torch.zeros_like(image[0])
     half = SMOOTHING / 2
@@ -109,12 +109,13 @@ def interpolate(columns: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
 
     Results are clipped to the range of ``columns``, against rounding.
     """
-    last = len(columns) - 1
-    position = position.clamp(0, last)
-    below = position.int()
-    part = position.sub_(below).to(columns.dtype)
-    read = torch.lerp(voxels_at(columns, below), voxels_at(columns, below.add(1).clamp_(max=last)), part)
-    return read.clamp_(columns.amin(), columns.amax())
+    n = len(columns)
+    position = position.clamp(0, n - 1).to(columns.dtype)
+    below = position.int().clamp_(max=max(n - 2, 0))
+    flat, plane = _flat(below), columns[0].numel()
+    values = columns.reshape(-1)
+    low, high = (values[start:].index_select(0, flat).view(position.shape) for start in (0, plane * (n > 1)))
+    return torch.lerp(low, high, position.sub_(below)).clamp_(columns.amin(), columns.amax())
 
 
 def move_mask(columns: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
@@ -129,6 +130,9 @@ def move_mask(columns: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
 
 def voxels_at(columns: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Voxels at ``index`` along the first axis: ``gather`` with int32, several times as fast."""
-    shape, n = index.shape, columns[0].numel()
-    flat = (index.reshape(len(index), n) * n).add_(torch.arange(n, dtype=torch.int32))
-    return columns.reshape(-1).index_select(0, flat.flatten()).view(shape)
+    return columns.reshape(-1).index_select(0, _flat(index)).view(index.shape)
+
+
+def _flat(index: torch.Tensor) -> torch.Tensor:
+    plane = index[0].numel()
+    return index.reshape(len(index), plane).mul(plane).add_(torch.arange(plane, dtype=torch.int32)).flatten()

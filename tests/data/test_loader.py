@@ -313,6 +313,12 @@ def test_workers_that_shared_memory_allows(free, expected):
     assert plan_workers(4, 2, 100, free) == expected
 
 
+@pytest.mark.parametrize(("voxels", "planned"), [(2 * 72 * 136 * 136 * 2, (4, 2)), (8 * 512 * 512 * 3, (4, 1))])
+def test_dockers_shared_memory_suffices_for_the_batches_of_both_bundles(voxels, planned):
+    """Sent to a GPU as uint8 images and labels, or as int16 images and uint8 labels."""
+    assert plan_workers(4, 2, voxels, 64 * 2**20) == planned
+
+
 def test_too_little_shared_memory_is_logged_and_the_batches_come_from_a_thread(monkeypatch, caplog):
     monkeypatch.setattr(loader_module, "shared_memory_free", lambda: 100)
     batches = list(islice(StreamLoader(dataset=Numbers(), batch_size=4, num_workers=2), 2))
