@@ -21,7 +21,8 @@ def checkpoint_activations(
     saves nothing, since its input is kept either way.
 
     Outputs, gradients, normalisation statistics and keys of the state dict are unchanged. Only training-mode passes
-    with gradients are checkpointed. The network can be copied and pickled; TorchScript needs the original network.
+    with gradients are checkpointed. The network can be copied, pickled and compiled; TorchScript needs the original
+    network.
 
     Example: ``checkpoint_activations(network, names=["encoder.layers.0.blocks", "up_layers.2.blocks"])``
 
@@ -58,6 +59,8 @@ def _forward(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
     forward = partial(type(module).forward, module)
     if not (module.training and torch.is_grad_enabled()):
         return forward(*args, **kwargs)
+    if torch.compiler.is_compiling():  # which recomputes without side effects, and takes no contexts
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
     contexts = partial(_contexts, module)
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
