@@ -92,8 +92,7 @@ def time_steps(trainer: SupervisedTrainer, steps: int, limit_s: float) -> StepTi
         times.waits.append(wait)
         times.own.append(own)
     times.periodic = _periodic(trainer, batches, statistics.fmean(times.own))
-    if hasattr(trainer.loss_function, "calls"):
-        trainer.loss_function.calls = calls
+    _set_calls(trainer, calls)
     return times
 
 
@@ -102,13 +101,19 @@ def _step(trainer: SupervisedTrainer, batches: Iterator[Any], calls: int | None 
     started = time.monotonic()
     trainer.state.batch = next(batches)
     received = time.monotonic()
-    if calls is not None and hasattr(trainer.loss_function, "calls"):
-        trainer.loss_function.calls = calls
+    if calls is not None:
+        _set_calls(trainer, calls)
     trainer.state.iteration += 1
     trainer.state.output = trainer._iteration(trainer, trainer.state.batch)
     if trainer.state.device.type == "cuda":
         torch.cuda.synchronize(trainer.state.device)
     return received - started, time.monotonic() - received
+
+
+def _set_calls(trainer: SupervisedTrainer, calls: int) -> None:
+    loss: Any = trainer.loss_function
+    if hasattr(loss, "calls"):
+        loss.calls = calls
 
 
 def _periodic(trainer: SupervisedTrainer, batches: Iterator[Any], plain: float) -> dict[str, float]:

@@ -1,14 +1,11 @@
-"""The cache, the datasets, the loader and the warp, beside what they replace.
+"""The cache, the datasets and the warp, beside what they replace.
 
 Files are read many times over, so that all of them are in the page cache: what is compared is the work of decoding,
-copying and converting, not the disk. Decides that volumes are kept in a cache, that a thread or two workers feed a
-training, and that patches are warped by our own transform. The device plays no part.
+copying and converting, not the disk. Decides that volumes are kept in a cache, and that
+patches are warped by our own transform. What a training item costs: section feed. The device plays no part.
 """
 
-import time
 from collections.abc import Callable
-from contextlib import closing
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -22,10 +19,10 @@ from monai.transforms import Compose, Rand3DElasticd, RandAffined
 
 from scripts.phantoms import abdomen_phantom, scroll_phantom
 
-from custom.data import PatchDataset, StreamLoader, VolumeCache, read_volume, write_volume
+from custom.data import PatchDataset, VolumeCache, read_volume, write_volume
 from custom.transforms import RandWarpd
 
-from .measure import LIVER, SURFACE, Row, attempt, by, interleaved, once, read_config, show_seconds
+from .measure import Row, attempt, by, interleaved, show_seconds
 
 ROTATE, SCALE, ELASTIC_VOXELS = 0.26, 0.1, 4
 """Radians, fraction, voxels: the surface bundle's settings."""
@@ -40,8 +37,6 @@ class Sizes:
     ct: int = 512
     slices: int = 64
     repeats: int = 5
-    step_seconds: float = 1.0
-    steps: int = 12
 
 
 def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
@@ -51,8 +46,6 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
         parts: list[tuple[str, Callable[[], list[Row]]]] = [
             ("patches", lambda: patches(scroll, sizes)),
             ("slices", lambda: slices(ct, sizes)),
-            ("steps on patches", lambda: steps(SURFACE, scroll, sizes)),
-            ("steps on slices", lambda: steps(LIVER, ct, sizes)),
             ("warp", lambda: warp(sizes)),
         ]
         return attempt(parts)
@@ -90,38 +83,6 @@ def slices(case: dict[str, str], sizes: Sizes) -> list[Row]:
 
     what = f"random {sizes.ct}x{sizes.ct} slice as float32: cache, nibabel on a .nii.gz of {n} slices"
     return [_compared(what, *_beside(cached, compressed, repeats=sizes.repeats), ">= 100")]
-
-
-def steps(bundle: str, case: dict[str, str], sizes: Sizes) -> list[Row]:
-    """Time of a training step on augmented batches of a bundle's dataset and loader.
-
-    The step itself is a pause, which leaves the CPU to the loader, as training on a GPU does.
-    """
-    parser = read_config(bundle, "train")
-    cases = [{**case, "id": str(i), "group": str(i)} for i in range(2)]
-    options = {"cases": cases, "cache_dir": str(Path(case["image"]).parent / "steps"), "n_folds": 1, "num_workers": 0}
-    items = {"patch_size": list(sizes.patch)} if bundle == SURFACE else {"slice_size": [sizes.ct, sizes.ct]}
-    parser.update({**options, "cache#progress": False, **items})
-    dataset, transform, size = map(parser.get_parsed_content, ("train#dataset", "train#batch_transforms", "batch_size"))
-    # One copy per loader, since the transforms' random state cannot be shared.
-    loaders = [
-        StreamLoader(dataset=deepcopy(dataset), batch_size=size, num_workers=n, transform=deepcopy(transform))
-        for n in (0, 2)
-    ]
-    by_thread, by_processes = (_seconds_per_step(loader, sizes) for loader in loaders)
-    what = f"step of {sizes.step_seconds:g} s on batches of {bundle}"
-    return [
-        _compared(f"{what}: num_workers=2, resident batch", by_processes, sizes.step_seconds, "<= 1.05"),
-        _compared(f"{what}: num_workers=0, num_workers=2", by_thread, by_processes, "<= 1.05"),
-    ]
-
-
-def _seconds_per_step(loader: StreamLoader, sizes: Sizes) -> float:
-    """Mean over some steps, after the loader has prefetched."""
-    with closing(iter(loader)) as batches:
-        next(batches)
-        time.sleep(2 * sizes.step_seconds)
-        return once(lambda: [(next(batches), time.sleep(sizes.step_seconds)) for _ in range(sizes.steps)]) / sizes.steps
 
 
 def warp(sizes: Sizes) -> list[Row]:

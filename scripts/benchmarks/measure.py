@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from scripts.phantoms import write_abdomens, write_scrolls
+
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
@@ -172,3 +174,13 @@ def read_config(bundle: str, *names: str) -> "ConfigParser":
 
     files = [str(BUNDLES / bundle / "configs" / f"{name}.json") for name in names]
     return ConfigParser(ConfigParser.load_config_files(files))
+
+
+def small_data(bundle: str, folder: Path, scroll: int, ct: int) -> dict[str, Any]:
+    """Make phantoms of two training cases, unless they are there, and return the options that use them."""
+    data = folder / bundle
+    if not data.exists() and bundle == SURFACE:
+        write_scrolls(data, n_train=2, n_test=0, size=scroll)
+    elif not data.exists():
+        write_abdomens(data, n_train=2, n_test=0, size=ct, slices=16)
+    return {"dataset_dir": str(data), "cache_dir": str(folder / f"{bundle}-cache"), "n_folds": 2, "num_workers": 0}

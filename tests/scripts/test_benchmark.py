@@ -62,12 +62,12 @@ def test_an_unknown_section_is_refused_with_those_there_are():
         script.benchmark("date")
 
 
-TINY = data.Sizes(scroll=32, patch=(16, 24, 24), ct=64, slices=16, repeats=1, step_seconds=0.01, steps=1)
+TINY = data.Sizes(scroll=32, patch=(16, 24, 24), ct=64, slices=16, repeats=1)
 
 
 @pytest.mark.slow
 def test_data_measures_every_row():
     rows = data.run("cpu", TINY)
     goals = [row.goal for row in rows]
-    assert goals == [">= 100", ">= 100", *["<= 1.05"] * 4, ">= 3"]
+    assert goals == [">= 100", ">= 100", ">= 3"]
     assert all(row.ratio > 0 for row in rows)

@@ -1,0 +1,123 @@
+"""What a GPU is asked to do, counted on a pretended one: kernels, traffic, memory, and where the host waits for it.
+
+Decides what of a step to change before a GPU is at hand. The time is the roofline of an H100, kernel after kernel: what
+the card needs if the host never lets it wait. A step of each bundle as its configuration declares it, at full size.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from monai.bundle import ConfigWorkflow
+
+from scripts.pretended_gpu import H100, PretendedGPU, Record, why_not
+
+from .measure import BUNDLES, LIVER, SURFACE, Row, attempt, by, not_measured, read_config, small_data
+
+GIB = 2**30
+GOALS = {
+    SURFACE: {"waits": "<= 0.1", "copied": "<= 6", "kernels": "", "roofline": "<= 34"},
+    LIVER: {"waits": "<= 0.1", "copied": "<= 2.5", "kernels": "<= 2300", "roofline": "<= 22"},
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Options of each bundle; tests use smaller ones."""
+
+    scroll: int = 160
+    ct: int = 512
+    surface: tuple[tuple[str, Any], ...] = ()
+    liver: tuple[tuple[str, Any], ...] = ()
+    precision: str = "bfloat16"
+
+
+def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
+    """Steps and inference of both bundles; the device plays no part."""
+    if reason := why_not():
+        return [not_measured("kernels, memory and waits on a pretended GPU", reason)]
+    parts: list[tuple[str, Callable[[], list[Row]]]] = []
+    with TemporaryDirectory(prefix="benchmark-pretend-") as folder:
+        for bundle in (SURFACE, LIVER):
+            parts.append((f"step of {bundle}", lambda bundle=bundle: step(bundle, Path(folder), sizes)))
+            parts.append((f"inference of {bundle}", lambda bundle=bundle: inference(bundle)))
+        return attempt(parts)
+
+
+def step(bundle: str, folder: Path, sizes: Sizes) -> list[Row]:
+    """The second step, without terms that have an interval and without logs."""
+    options = small_data(bundle, folder, sizes.scroll, sizes.ct)
+    options |= dict(sizes.surface if bundle == SURFACE else sizes.liver)
+    options |= {key: str(folder / key) for key in ("model_dir", "output_dir")} | {"precision": sizes.precision}
+    with PretendedGPU("shapes") as record:
+        root = BUNDLES / bundle
+        flow = ConfigWorkflow(
+            str(root / "configs" / "train.json"),
+            workflow_type="train",
+            logging_file=False,
+            bundle_root=str(root),
+            device="$torch.device('cuda')",
+            **options,
+        )
+        flow.initialize()
+        trainer = flow.parser.get_parsed_content("train#trainer")
+        batch = next(iter(trainer.data_loader))
+        for _ in range(2):
+            if hasattr(trainer.loss_function, "calls"):
+                trainer.loss_function.calls = 1
+            record.reset()
+            record.reset_peak()
+            trainer.state.batch = batch
+            trainer.state.output = trainer._iteration(trainer, batch)
+    return _rows(bundle, f"{by(batch['image'].shape)}, {sizes.precision}", record)
+
+
+def _rows(bundle: str, what: str, record: Record) -> list[Row]:
+    goals, waits = GOALS[bundle], sum(record.waits.values())
+    copied, milliseconds = record.copied_bytes["H2D"] / 1e6, 1e3 * record.seconds(H100)
+    arithmetic = f"{record.flops / 1e12:.2f} TFLOP, {record.traffic / GIB:.1f} GiB of traffic"
+    rows = [Row(f"{bundle}: waits of the host in a step ({what})", str(waits), "", waits, goals["waits"])]
+    rows += [Row(f"where: {line}", str(count), "", None, "") for line, count in record.waits.most_common()]
+    return [
+        *rows,
+        Row(f"{bundle}: copied to the GPU in a step, MB", f"{copied:.1f}", "", copied, goals["copied"]),
+        Row(f"{bundle}: kernels of a step", str(len(record.kernels)), "", len(record.kernels), goals["kernels"]),
+        Row(f"{bundle}: roofline on an H100, ms", f"{milliseconds:.0f}", arithmetic, milliseconds, goals["roofline"]),
+        Row(f"{bundle}: peak memory of a step, tensors alone", f"{record.peak / GIB:.1f} GiB", "", None, ""),
+    ]
+
+
+def inference(bundle: str) -> list[Row]:
+    """Waits for each call of a small network, beside those for the volume as a whole."""
+    config = read_config(bundle, "inference")
+    small = {"patch_size": [16, 32, 32], "network_def#init_filters": 4}
+    config.update(small if bundle == SURFACE else {"network_def#backbone": "resnet18", "sw_batch_size": 2})
+    config.update({"tta": [], "precision": "float32"})
+    lengths = (32, 64) if bundle == SURFACE else (4, 8)
+    waits, calls = [], []
+    with PretendedGPU("real") as record:
+        network = config.get_parsed_content("network_def").to("cuda").eval()
+        for length in lengths:
+            counted = _Counted(network)
+            volume = torch.rand(1, 1, length, 32, 32).to("cuda")
+            record.reset()
+            config.get_parsed_content("inferer")(volume, counted)
+            waits.append(sum(record.waits.values()))
+            calls.append(counted.calls)
+    each = (waits[1] - waits[0]) / (calls[1] - calls[0])
+    once = waits[0] - each * calls[0]
+    what = f"{bundle}: waits of the host for each batch in inference"
+    return [Row(what, f"{each:.2g}", f"and {once:.0f} for a volume", each, "<= 0")]
+
+
+class _Counted(torch.nn.Module):
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network, self.calls = network, 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.network(inputs)
