@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -29,6 +28,7 @@ from tqdm import tqdm
 from ..configuration import without_effect
 from ..errors import DataError
 from ..system.identity import sha256
+from ..system.processes import end_with_parent
 from .cached_volume import FORMAT, MODALITIES, CachedVolume, Source, build_volume, why_outdated
 from .cases import Case
 from .plausibility import check_values, warn_of_identity
@@ -246,7 +246,7 @@ def _run(jobs: list[_Job], num_workers: int, wait: bool) -> Iterator[tuple[_Job,
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # import once, not in every process
     workers = min(num_workers, len(jobs))
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
         futures = {pool.submit(_build_one, job, wait): job for job in jobs}
         try:
             for future in concurrent.futures.as_completed(futures):
@@ -256,16 +256,6 @@ def _run(jobs: list[_Job], num_workers: int, wait: bool) -> Iterator[tuple[_Job,
             raise RuntimeError(message) from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Exit when the parent process is killed, instead of waiting for work forever."""
-
-    def watch() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _build_one(job: _Job, wait: bool) -> list[str] | None:

@@ -1,5 +1,7 @@
 """Pictures of image, label, prediction and errors."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +41,14 @@ class Panels:
         self._drawn = 0
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator with decollated outputs; ``pred`` and ``label`` are ``(1, D, H, W)``."""
+        """Register with an evaluator with decollated outputs; ``pred`` and ``label`` are ``(1, D, H, W)``.
+
+        With :class:`custom.handlers.CaseMetrics`, pictures show the post-processed prediction, and are drawn where the
+        volume is post-processed.
+        """
+        if hasattr(engine.state, "case_steps"):
+            engine.state.case_steps.append(self._plan)
+            return
         engine.add_event_handler(Events.EPOCH_STARTED, self._restart)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw_batch)
 
@@ -47,18 +56,40 @@ class Panels:
         self._drawn = 0
 
     def _draw_batch(self, engine: Engine) -> None:
-        for item in engine.state.output[: max(0, self.n_cases - self._drawn)]:
-            image, label, pred = (_volume(item[key]) for key in ("image", "label", "pred"))
-            case = engine.state.batch[self._drawn % len(engine.state.batch)].get("id", str(self._drawn))
-            figure = draw_panel(image, label, pred, title=str(case), ignored=self.ignored)
-            path = self.folder / f"{case}.png"
-            with dispensable(path):
-                write_whole(path, lambda file, figure=figure: figure.savefig(file, dpi=100))
+        for batch, item in zip(engine.state.batch, engine.state.output, strict=True):
+            if step := self._plan(batch.get("id", str(self._drawn)), item, self._drawn):
+                step(item)
             self._drawn += 1
+
+    def _plan(self, case: str, item: Mapping[str, Any], number: int) -> Callable[[Mapping[str, Any]], None] | None:
+        """A function that draws the case, once its prediction is post-processed; it may run in another process."""
+        if number >= self.n_cases:
+            return None
+        image, label = _volume(item["image"]), item.get("label")
+        if label is None:
+            return partial(self._draw, case, image, None)
+        index = _largest_slice(_volume(label), self.ignored)
+        return partial(self._draw, case, image[index : index + 1].copy(), index)
+
+    def _draw(self, case: str, image: np.ndarray, index: int | None, item: Mapping[str, Any]) -> None:
+        """Draw a volume, or one slice of it, which is all that has to be copied to another process."""
+        label, pred = _volume(item.get("label")), _volume(item["pred"])
+        if index is not None:
+            label, pred = label[index : index + 1], pred[index : index + 1]
+        figure = draw_panel(image, label, pred, title=str(case), ignored=self.ignored, first=index or 0)
+        path = self.folder / f"{case}.png"
+        with dispensable(path):
+            write_whole(path, lambda file: figure.savefig(file, dpi=100))
 
 
 def draw_panel(
-    image: np.ndarray, label: np.ndarray | None, pred: np.ndarray, *, title: str, ignored: int | None = None
+    image: np.ndarray,
+    label: np.ndarray | None,
+    pred: np.ndarray,
+    *,
+    title: str,
+    ignored: int | None = None,
+    first: int = 0,
 ) -> "Figure":
     """Draw one slice of a volume four times: plain, with the label, with the prediction, with the errors.
 
@@ -66,21 +97,21 @@ def draw_panel(
         image, label, pred: ``(D, H, W)``; label and prediction hold class indices.
         title: text above the figure.
         ignored: label value that is never an error.
+        first: number of the first slice, for the title.
     """
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
-    shown = pred if label is None else np.where(label == ignored, 0, label) if ignored is not None else label
-    index = int(np.argmax((shown > 0).sum(axis=(1, 2))))
+    index = _largest_slice(pred) if label is None else _largest_slice(label, ignored)
     layers: list[tuple[str, np.ndarray | None, list[str]]] = [("image", None, LABEL_COLOURS)]
     if label is not None:
-        layers.append(("label", shown[index], LABEL_COLOURS))
+        layers.append(("label", np.where(label[index] == ignored, 0, label[index]), LABEL_COLOURS))
     layers.append(("prediction", pred[index], LABEL_COLOURS))
     if label is not None:
         layers.append(("missed / false alarm", _errors(label[index], pred[index], ignored), ERROR_COLOURS))
 
     figure = Figure(figsize=(3.2 * len(layers), 3.6), layout="constrained")
-    figure.suptitle(f"{title}, slice {index}", fontsize="medium")
+    figure.suptitle(f"{title}, slice {first + index}", fontsize="medium")
     for axis, (name, layer, colours) in zip(figure.subplots(1, len(layers)), layers, strict=True):
         axis.imshow(image[index], cmap="gray")
         if layer is not None:
@@ -88,6 +119,14 @@ def draw_panel(
         axis.set_title(name, fontsize="small")
         axis.set_axis_off()
     return figure
+
+
+def _largest_slice(label: np.ndarray, ignored: int | None = None) -> int:
+    """The slice with most foreground."""
+    foreground = label > 0
+    if ignored is not None:
+        foreground &= label != ignored
+    return int(np.argmax(np.count_nonzero(foreground, axis=(1, 2))))
 
 
 def _errors(label: np.ndarray, pred: np.ndarray, ignored: int | None) -> np.ndarray:
@@ -100,5 +139,5 @@ def _volume(tensor: Any) -> np.ndarray | None:
     """``(C, D, H, W)`` to ``(D, H, W)``: the middle channel, which in a 2.5-D image is the slice itself."""
     if tensor is None:
         return None
-    array = torch.as_tensor(tensor).detach().cpu().float().numpy()
+    array = torch.as_tensor(tensor).detach().cpu().numpy()
     return array[array.shape[0] // 2]

@@ -1,6 +1,7 @@
 """Base class of metrics with a row of scores for each volume."""
 
 import csv
+import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -9,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from monai.data import MetaTensor
 from monai.metrics import CumulativeIterationMetric
-from monai.utils import string_list_all_gather
 
 from ..data.volumes import stem
+from ..system.distributed import gather, rank
 from ..system.files import write_whole
 
 CASES_CSV = "cases.csv"
@@ -46,15 +46,32 @@ class CaseMetric(CumulativeIterationMetric):
     def reset(self) -> None:
         """Remove all volumes."""
         super().reset()
-        self._names: list[str] = []
         self._rows: dict[str, list[float]] = {}
 
+    def name_of(self, prediction: torch.Tensor, label: torch.Tensor, index: int) -> str:
+        """Return the id of a case, by default ``case-<index>``."""
+        described = next((t for t in (label, prediction) if isinstance(t, MetaTensor)), None)
+        meta = {} if described is None else described.meta
+        return meta.get("id") or stem(meta.get("filename_or_obj", "")) or f"case-{index}"
+
+    def add(self, name: str, values: Mapping[str, float]) -> list[float]:
+        """Add the scores of a case, as from :meth:`measure`, and return them in the order of the columns."""
+        row = [float(values[column]) for column in self.columns]
+        # Ranks may share a volume, but within this rank a repeated id means that ids are not unique.
+        if name in self._rows and not np.array_equal(row, self._rows[name], equal_nan=True):
+            raise ValueError(f"two different volumes have the id {name!r}")
+        self._rows[name] = row
+        return row
+
     def cases(self) -> dict[str, dict[str, float]]:
-        """Return the columns by case id, over all ranks. Every rank must call it."""
-        rows = self.get_buffer()
-        names = string_list_all_gather(self._names)
+        """Return the columns by case id, over all ranks, in the order of the dataset. Every rank must call it.
+
+        Of several ranks, each has every n-th case (:func:`custom.system.distributed.shared_indices`).
+        """
+        ranks = gather(list(self._rows.items()))
+        in_turn = [found for round in itertools.zip_longest(*ranks) for found in round if found is not None]
         cases: dict[str, dict[str, float]] = {}
-        for name, row in zip(names, () if rows is None else rows.tolist(), strict=True):
+        for name, row in in_turn:
             cases.setdefault(name, dict(zip(self.columns, row, strict=True)))
         return cases
 
@@ -67,7 +84,7 @@ class CaseMetric(CumulativeIterationMetric):
     def write(self, folder: str | Path) -> None:
         """Write the scores to a folder from rank 0. Every rank must call it."""
         cases = self.cases()
-        if not dist.is_initialized() or dist.get_rank() == 0:
+        if rank() == 0:
             self.write_cases(cases, Path(folder))
 
     def write_cases(self, cases: Cases, folder: Path) -> None:
@@ -81,17 +98,8 @@ class CaseMetric(CumulativeIterationMetric):
         return self._compute_list(list(y_pred), list(y))
 
     def _row(self, prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        described = next((t for t in (label, prediction) if isinstance(t, MetaTensor)), None)
-        meta = {} if described is None else described.meta
-        name = meta.get("id") or stem(meta.get("filename_or_obj", "")) or f"case-{len(self._names)}"
-        values = self.measure(prediction, label, name)
-        row = [float(values[column]) for column in self.columns]
-        # Ranks may share a volume, but within this rank a repeated id means that ids are not unique.
-        if name in self._rows and not np.array_equal(row, self._rows[name], equal_nan=True):
-            raise ValueError(f"two different volumes have the id {name!r}")
-        self._rows[name] = row
-        self._names.append(name)
-        return torch.tensor(row, dtype=torch.float64, device=prediction.device)
+        name = self.name_of(prediction, label, len(self._rows))
+        return torch.tensor(self.add(name, self.measure(prediction, label, name)), dtype=torch.float64)
 
 
 def write_csv(cases: Cases, columns: tuple[str, ...], file: Path) -> None:

@@ -88,6 +88,9 @@ class RegionsToLabeld(MapTransform):
             output[key] = self._label_of(convert_to_tensor(data[key], track_meta=True))
         return output
 
+    on_device = __call__
+    """All of it is done where the regions are."""
+
     def _label_of(self, regions: torch.Tensor) -> torch.Tensor:
         if regions.shape[0] != len(self.labels):
             raise ValueError(f"{len(self.labels)} channels expected, one a label, found {tuple(regions.shape)}")

@@ -1,7 +1,6 @@
 """Both bundles through the command line, as a user runs them: train, evaluate, infer."""
 
 import csv
-from operator import itemgetter
 
 import itk
 import nibabel
@@ -157,6 +156,6 @@ def test_two_processes_evaluate_as_one_does(bundle, trained, evaluated, tmp_path
         **evaluation_options(bundle, trained(bundle), tmp_path),
     )
     assert process.returncode == 0, process.stderr
-    one, two = (sorted(rows(folder / "cases.csv"), key=itemgetter("case")) for folder in (evaluated(bundle), tmp_path))
-    assert len(two) == 3 and two == one
+    one, two = ((folder / "cases.csv").read_text() for folder in (evaluated(bundle), tmp_path))
+    assert len(two.splitlines()) == 4 and two == one
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in evaluated(bundle).iterdir()}

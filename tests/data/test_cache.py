@@ -519,7 +519,7 @@ result["full"] = code(start("full", limit)), (folder / "error").read_text()
 
 # A builder whose parent is killed.
 def leave_a_builder():
-    process = get_context("fork").Process(target=lambda: (cache._end_with_parent(), time.sleep(60)))
+    process = get_context("fork").Process(target=lambda: (cache.end_with_parent(), time.sleep(60)))
     process.start()
     (folder / "builder").write_text(str(process.pid))
     os.kill(os.getpid(), signal.SIGKILL)

@@ -119,6 +119,17 @@ def test_a_case_that_fills_the_ranks_counts_once():
         metric([tensor(body(1), "p")], [tensor(body(), "a")])
 
 
+def test_cases_of_several_ranks_are_in_the_order_of_the_dataset(monkeypatch):
+    """Five volumes on two ranks, of which the second repeats the first volume; sums depend on the order."""
+    metric = LiverMetrics(distances=False)
+    rows = {name: metric.add(name, measure(body(shift), body(), distances=False)) for shift, name in enumerate("abcde")}
+    ranks = [[(name, rows[name]) for name in share] for share in ("ace", "bda")]
+    expected, means = metric.cases(), metric.means()
+    monkeypatch.setattr("custom.metrics.case_metric.gather", lambda _: ranks)
+    assert list(metric.cases()) == list("abcde")
+    assert json.dumps(metric.cases()) == json.dumps(expected) and metric.means() == means
+
+
 def test_an_identity_affine_is_said_and_leaves_no_millimetres():
     metric = LiverMetrics()
     with pytest.warns(UserWarning, match="volume-28: its affine is the identity"):
