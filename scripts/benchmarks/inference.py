@@ -8,7 +8,7 @@ whole scroll takes: ``scripts/predict_scroll.py --plan True``, and the summary o
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from pathlib import Path
 
 import torch
@@ -57,10 +57,11 @@ class Sizes:
 
 
 def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
-    """Windows on the device; memory always on the CPU."""
+    """Windows on the device; on a CPU also the memory of a long volume."""
     set_determinism(seed=0)
-    windows = (lambda: gpu(device, sizes)) if device.startswith("cuda") else (lambda: cpu(sizes))
-    return attempt([("windows", windows), ("memory of a long volume", lambda: memory(sizes))])
+    if device.startswith("cuda"):
+        return attempt([("windows", lambda: gpu(device, sizes))])
+    return attempt([("windows", lambda: cpu(sizes)), ("memory of a long volume", lambda: memory(sizes))])
 
 
 def cpu(sizes: Sizes) -> list[Row]:
@@ -165,8 +166,11 @@ def _taught(sizes: Sizes) -> tuple[torch.nn.Module, torch.Tensor]:
 
 
 def _on_gpu(work: Callable[[int], None], batch: int) -> tuple[float, int]:
-    """Seconds, and additional bytes."""
-    work(batch)
+    """Seconds, and additional bytes; endless where memory does not suffice."""
+    try:
+        work(batch)
+    except torch.OutOfMemoryError:
+        return inf, 0
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     seconds = once(lambda: work(batch), "cuda")

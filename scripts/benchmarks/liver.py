@@ -18,6 +18,7 @@ from scripts.phantoms import write_abdomens
 
 from custom.data import PatchDataset, StreamLoader, VolumeCache
 from custom.inferers import SliceVolumeInferer
+from custom.inferers.common import autocast_to
 from custom.transforms import LabelToRegionsd
 
 from .measure import LIVER, Row, dice, interleaved, read_config, share_outside, show_seconds, taught
@@ -54,18 +55,19 @@ def _inference(parser: ConfigParser, device: str, sizes: Sizes) -> list[Row]:
 
     ours = SliceVolumeInferer(sw_batch_size=sizes.batch, divisor=32)
     theirs = SliceInferer(roi_size=image.shape[3:], sw_batch_size=sizes.batch, spatial_dim=0)
-    outputs: dict[str, torch.Tensor] = {}
+    on_gpu, outputs = device.startswith("cuda"), {}
 
     def predict_ours() -> None:
         outputs["ours"] = ours(image, network)
 
     @torch.no_grad()
     def predict_theirs() -> None:
-        outputs["theirs"] = theirs(image, network).sigmoid()
+        with autocast_to("auto" if on_gpu else "float32", torch.device(device)):
+            outputs["theirs"] = theirs(image, network).float().sigmoid()
 
     times = interleaved([predict_ours, predict_theirs], repeats=sizes.repeats, device=device)
     what = f"{sizes.slices} slices of {sizes.size}x{sizes.size}, batch {sizes.batch}"
-    goal = "" if device.startswith("cuda") else ">= 1.5"
+    goal = "" if on_gpu else ">= 1.5"
     rows = [Row(f"whole volume, {what}", *map(show_seconds, times), times[1] / times[0], goal)]
     found, expected = (outputs[name] >= 0.5 for name in ("ours", "theirs"))
     rows += [

@@ -19,7 +19,7 @@ import torch
 from scripts.phantoms import write_abdomens, write_scrolls
 
 if TYPE_CHECKING:
-    from monai.bundle import ConfigParser
+    from monai.bundle import ConfigParser, ConfigWorkflow
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SURFACE, LIVER = "vesuvius_surface_3d", "liver_tumor_2d"
@@ -184,3 +184,21 @@ def small_data(bundle: str, folder: Path, scroll: int, ct: int) -> dict[str, Any
     elif not data.exists():
         write_abdomens(data, n_train=2, n_test=0, size=ct, slices=16)
     return {"dataset_dir": str(data), "cache_dir": str(folder / f"{bundle}-cache"), "n_folds": 2, "num_workers": 0}
+
+
+def training(bundle: str, folder: Path, device: str, scroll: int, ct: int, **options: Any) -> "ConfigWorkflow":
+    """Return the initialized training of a bundle on phantoms of the given sizes, in a folder."""
+    from monai.bundle import ConfigWorkflow
+
+    root = BUNDLES / bundle
+    folders = {key: str(folder / f"{bundle}-{key}") for key in ("model_dir", "output_dir")}
+    flow = ConfigWorkflow(
+        str(root / "configs" / "train.json"),
+        workflow_type="train",
+        logging_file=False,
+        bundle_root=str(root),
+        device=f"$torch.device('{device}')",
+        **small_data(bundle, folder, scroll, ct) | folders | options,
+    )
+    flow.initialize()
+    return flow

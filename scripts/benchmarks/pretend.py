@@ -11,11 +11,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from monai.bundle import ConfigWorkflow
 
 from scripts.pretended_gpu import H100, PretendedGPU, Record, why_not
 
-from .measure import BUNDLES, LIVER, SURFACE, Row, attempt, by, not_measured, read_config, small_data
+from .measure import LIVER, SURFACE, Row, attempt, by, not_measured, read_config, training
 
 GIB = 2**30
 GOALS = {
@@ -49,20 +48,9 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
 
 def step(bundle: str, folder: Path, sizes: Sizes) -> list[Row]:
     """The second step, without terms that have an interval and without logs."""
-    options = small_data(bundle, folder, sizes.scroll, sizes.ct)
-    options |= dict(sizes.surface if bundle == SURFACE else sizes.liver)
-    options |= {key: str(folder / key) for key in ("model_dir", "output_dir")} | {"precision": sizes.precision}
+    options = dict(sizes.surface if bundle == SURFACE else sizes.liver) | {"precision": sizes.precision}
     with PretendedGPU("shapes") as record:
-        root = BUNDLES / bundle
-        flow = ConfigWorkflow(
-            str(root / "configs" / "train.json"),
-            workflow_type="train",
-            logging_file=False,
-            bundle_root=str(root),
-            device="$torch.device('cuda')",
-            **options,
-        )
-        flow.initialize()
+        flow = training(bundle, folder, "cuda", sizes.scroll, sizes.ct, **options)
         trainer = flow.parser.get_parsed_content("train#trainer")
         batch = next(iter(trainer.data_loader))
         for _ in range(2):
