@@ -16,9 +16,10 @@ pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
     pytest.mark.slow,
 ]
+NO_PICTURES = {"validate#handlers#0#panels": False}
 SMALLER = {
-    "vesuvius_surface_3d": {"epochs": 1, "network_def#init_filters": 4, "batch_size": 1},
-    "liver_tumor_2d": {"epochs": 1},
+    "vesuvius_surface_3d": {"epochs": 1, "network_def#init_filters": 4, "batch_size": 1, **NO_PICTURES},
+    "liver_tumor_2d": {"epochs": 1, **NO_PICTURES},
 }
 
 
@@ -77,7 +78,8 @@ def test_the_same_is_left(bundle, tmp_path):
         assert (a == b).mean() > 0.999 and a.dtype == np.uint8
 
 
-def test_a_plan_names_the_device_and_its_memory(bundle, tmp_path, capsys):
+def test_a_plan_names_the_device_and_its_memory(phantoms, tmp_path, capsys):
+    bundle = phantoms["vesuvius_surface_3d"]
     with PretendedGPU("real", name="Imagined 9000"):
         run(bundle, tmp_path, "cuda", "train", ["train"], "plan", **{"planner#steps": 1})
     printed = capsys.readouterr().out
