@@ -39,8 +39,8 @@ OWN_NETWORK = {
 }
 """Configurations whose network is their point."""
 SIZES = {SURFACE: {"patch_size": [32, 32, 32], "batch_size": 1}, LIVER: {"slice_size": [64, 64], "batch_size": 2}}
-WAITS = {SURFACE: 5, LIVER: 5}
-"""How often the host may wait for the GPU in a training step, logs and terms with an interval left out. Goal: 0."""
+WAITS = 0
+"""How often the host may wait for the GPU in a training step, logs and terms with an interval left out."""
 
 pytestmark = pytest.mark.skipif(not REAL and why_not() is not None, reason=f"needs a GPU: {why_not()}")
 
@@ -83,6 +83,9 @@ def trainer_of(phantoms, folder: Path, bundle: str, name: str, device: str):
     options |= network.get(bundle, network)
     files = phantoms[bundle].configs(*dict.fromkeys(["train", name]))
     flow = ConfigWorkflow(files, workflow_type="train", logging_file=False, **options)
+    for id in ("module", "module#network"):  # convolutions with channels last, which only a GPU gets, round differently
+        if "memory_format" in str(flow.parser.get(id, "")) and isinstance(flow.parser[id], str):
+            flow.parser[id] = "$@network_def.to(@device)"
     set_determinism(seed=0)  # as its initialization does, which also checks the options, as others test
     return flow.parser.get_parsed_content("train#trainer")
 
@@ -115,7 +118,7 @@ def test_a_training_step_does_not_wait_more_than_it_has_to(phantoms, folder, bun
     step(trainer)  # with terms that have an interval
     gpu.reset()
     step(trainer)
-    assert sum(gpu.waits.values()) <= WAITS[bundle], gpu.waits
+    assert sum(gpu.waits.values()) <= WAITS, gpu.waits
 
 
 def test_every_loss_is_declared_by_a_configuration():

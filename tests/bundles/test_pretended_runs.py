@@ -17,9 +17,11 @@ pytestmark = [
     pytest.mark.slow,
 ]
 NO_PICTURES = {"validate#handlers#0#panels": False}
+SAME_LAYOUT = {"module": "$@network_def.to(@device)"}
+"""Of weights in memory: convolutions with channels last, which only a GPU gets, round differently."""
 SMALLER = {
     "vesuvius_surface_3d": {"epochs": 1, "network_def#init_filters": 4, "batch_size": 1, **NO_PICTURES},
-    "liver_tumor_2d": {"epochs": 1, **NO_PICTURES},
+    "liver_tumor_2d": {"epochs": 1, **NO_PICTURES, **SAME_LAYOUT},
 }
 
 
