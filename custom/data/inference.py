@@ -9,11 +9,12 @@ from monai.data import Dataset
 
 from ..configuration import without_effect
 from ..errors import DataError, one_line
+from ..system import distributed
 from .predictions import PredictionRecord, Saver
 from .remote import is_url
 
-DONE, FAILED = "done", "failed"
-"""Keys of items without an image: path of the finished prediction; error message."""
+DONE, FAILED, SHARED = "done", "failed", "shared"
+"""Keys of items without an image: path of the finished prediction; error message; that another rank has the case."""
 SOURCE, AGAIN = "source", "again"
 """Keys added to a case: path of its image; why it is predicted again, empty for the first time."""
 
@@ -21,6 +22,8 @@ SOURCE, AGAIN = "source", "again"
 @without_effect("data", "record", "overwrite")
 class InferenceDataset(Dataset):
     """Cases to predict, one at a time, for an engine with :class:`custom.handlers.PerCaseUpdate`.
+
+    With several ranks, the dataset of rank r has the cases r, r + world_size, ...
 
     Example: ``{"_target_": "custom.data.InferenceDataset", "data": "@cases", "transform": "@preprocessing",
     "saver": "@saver", "record": "@record"}``
@@ -34,7 +37,8 @@ class InferenceDataset(Dataset):
 
     Shape:
         an item is the result of ``transform`` with the additional keys ``source`` and ``again``; ``{"id": ..., "done":
-        path}`` for a finished case; or ``{"id": ..., "failed": message}`` for one that cannot be read.
+        path}`` for a finished case; or ``{"id": ..., "failed": message}`` for one that cannot be read. All ranks have
+        equally many items: ``{"id": ..., "shared": True}`` stands for a case that another rank predicts.
 
     Raises:
         DataError: two predictions would be written to the same file, or one to its own image; an image is a URL.
@@ -52,15 +56,20 @@ class InferenceDataset(Dataset):
         for case in data:
             if is_url(case["image"]):
                 raise DataError.of(case["image"], "a URL", "files on this machine")
-        super().__init__(list(data), transform)
+        self._check_paths(data, saver)
+        own = distributed.shared_indices(len(data), distributed.rank(), distributed.world_size())
+        super().__init__([data[index] for index in own], transform)
+        self.own = len(range(distributed.rank(), len(data), distributed.world_size()))
+        """The number of cases that no other rank has; they come first."""
         self.record = record
         self.overwrite = overwrite
-        self.paths = [saver.paths(case["image"], case["id"]) for case in data]
-        self._check_paths()
+        self.paths = [saver.paths(case["image"], case["id"]) for case in self.data]
 
     def _transform(self, index: int) -> dict[str, Any]:
         """Return one item; called by ``__getitem__``."""
         case = self.data[index]
+        if index >= self.own:
+            return {"id": case["id"], SHARED: True}
         try:
             again = self.record.prepare(case["image"], case["id"], overwrite=self.overwrite)
             if again is None:
@@ -69,11 +78,12 @@ class InferenceDataset(Dataset):
         except Exception as error:
             return {"id": case["id"], FAILED: one_line(error, case["image"])}
 
-    def _check_paths(self) -> None:
-        images = {os.path.abspath(case["image"]) for case in self.data}
+    @staticmethod
+    def _check_paths(data: Sequence[Mapping[str, Any]], saver: Saver) -> None:
+        images = {os.path.abspath(case["image"]) for case in data}
         seen: dict[Path, str] = {}
-        for case, paths in zip(self.data, self.paths, strict=True):
-            for path in paths:
+        for case in data:
+            for path in saver.paths(case["image"], case["id"]):
                 if os.path.abspath(path) in images:
                     raise DataError.of(path, "an image to predict", "another output_dir, for the predictions")
                 if path in seen:

@@ -39,8 +39,8 @@ class PredictionRecord:
     A prediction is up to date if all four agree. Before a new prediction, an outdated one is deleted, so that it is not
     mistaken for the result; a file that was not written here, or was modified, is renamed and kept.
 
-    Cases are recorded before prediction and completed after writing, so that an interruption costs one prediction at
-    most. The file is replaced atomically, under a lock: several processes can share a folder.
+    Cases are recorded before prediction and completed after writing, so that an interruption costs the predictions in
+    progress at most. The file is replaced atomically, under a lock: several processes can share a folder.
 
     Example: ``{"_target_": "custom.data.PredictionRecord", "saver": "@saver", "weights": "models/model.pt",
     "configuration": "@configuration"}``

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd
+from monai.transforms import Compose, Invertd, ScaleIntensityRanged
+from monai.utils import TraceKeys
 
 IMAGE = "image"
-WITHOUT_VOXELS = (Invertd,)
-"""Transforms of MONAI that take only metadata from the image."""
+WITHOUT_VOXELS = (Invertd, ScaleIntensityRanged)
+"""Transforms of MONAI that take at most metadata from the image."""
 
 Item = dict[str, Any]
 
@@ -68,7 +69,9 @@ def unpacked(item: Any) -> Any:
     """Return the item that was packed, on the CPU."""
     if isinstance(item, _Packed):
         tensor = torch.from_numpy(item.array).expand(item.shape)
-        return tensor if item.meta is None else MetaTensor(tensor, meta=unpacked(item.meta), **unpacked(item.more))
+        if item.meta is None:
+            return tensor
+        return MetaTensor(tensor, meta=unpacked(item.meta), applied_operations=unpacked(item.operations))
     if type(item) is dict:
         return {key: unpacked(value) for key, value in item.items()}
     return type(item)(map(unpacked, item)) if type(item) in (list, tuple) else item
@@ -81,16 +84,23 @@ class _Packed:
     array: np.ndarray
     shape: tuple[int, ...]
     meta: dict[str, Any] | None
-    more: dict[str, Any]
+    operations: list[Any]
 
 
 def _pack(value: Any, *, voxels: bool = True) -> Any:
     if isinstance(value, torch.Tensor):
         plain = value.detach().as_subclass(torch.Tensor)
         plain = plain if voxels else torch.zeros((), dtype=value.dtype)
-        described = isinstance(value, MetaTensor)
-        more = {"applied_operations": _pack(value.applied_operations)} if described else {}
-        return _Packed(plain.cpu().numpy(), tuple(value.shape), _pack(value.meta) if described else None, more)
+        meta, operations = None, []
+        if isinstance(value, MetaTensor):
+            meta = _pack(value.meta)
+            operations = [_pack(_nameless(operation)) for operation in value.applied_operations]
+        return _Packed(plain.cpu().numpy(), tuple(value.shape), meta, operations)
     if type(value) is dict:
         return {key: _pack(inner) for key, inner in value.items()}
     return type(value)(map(_pack, value)) if type(value) in (list, tuple) else value
+
+
+def _nameless(operation: Any) -> Any:
+    """An applied transform without its ``id``, by which its copy in another process would not be recognised."""
+    return {**operation, TraceKeys.ID: TraceKeys.NONE} if isinstance(operation, dict) else operation

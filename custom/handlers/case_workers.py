@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import forkserver
 from typing import Any, NamedTuple
 
@@ -88,13 +89,19 @@ class CaseWorkers:
             future: Future = Future()
             future.set_result(_finish(name, item, self.postprocessing.afterwards, work))
         else:
-            if self._pool is None:
-                self._pool = ProcessPoolExecutor(
-                    self._count, mp_context=start_method(), initializer=serve_parent, initargs=(self._count,)
-                )
             item = packed(item, image=self.postprocessing.reads_image)
-            future = self._pool.submit(_finish_packed, name, item, self.postprocessing.afterwards, work)
+            future = self._start(_finish_packed, name, item, self.postprocessing.afterwards, work)
         self._running.append((name, future))
+
+    def _start(self, *call: Any) -> Future:
+        """Submit a call to the processes, or to new ones, if one of these was killed."""
+        with suppress(BrokenProcessPool):
+            if self._pool is not None:
+                return self._pool.submit(*call)
+        self._pool = ProcessPoolExecutor(
+            self._count, mp_context=start_method(), initializer=serve_parent, initargs=(self._count,)
+        )
+        return self._pool.submit(*call)
 
     def finished(self, *, wait: bool = False) -> Iterator[tuple[str, Callable[[], list[Any]]]]:
         """Yield the cases that are finished, in order: their name, and a function that returns what ``work`` returned.
@@ -119,7 +126,6 @@ class CaseWorkers:
         try:
             outcome = future.result(self.timeout_s)
         except BrokenProcessPool:
-            self._pool = None
             names = ", ".join([name, *(other for other, also in self._running if also.done() and also.exception())])
             raise DataError.of(
                 names, "a worker process that was killed, probably for lack of memory", "fewer workers, or workers 0"
@@ -137,9 +143,9 @@ class CaseWorkers:
 
     def _kill(self) -> None:
         """End workers that hang, for which the interpreter would wait at its end."""
-        for process in list((getattr(self._pool, "_processes", None) or {}).values()):
+        pool, self._pool = self._pool, None
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
             process.kill()
-        self.close()
 
     @staticmethod
     def _affordable(voxels: int, device: torch.device) -> int:

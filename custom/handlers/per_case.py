@@ -2,69 +2,129 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 
 from ..configuration import without_effect
+from ..data.inference import AGAIN, DONE, FAILED, SHARED, SOURCE
 from ..data.predictions import PredictionRecord
 from ..errors import DataError, find_data_error, one_line
+from ..system.distributed import gather, rank
+from .case_items import Item
+from .case_workers import CaseError, CaseWorkers
 
 logger = logging.getLogger(__name__)
 
 
-@without_effect()
+@without_effect("output_dir", "record", "workers", "timeout_s")
 class PerCaseUpdate:
     """An ``iteration_update`` for an evaluator that continues after a failed case, and raises an error at the end.
 
-    The batches, of one case each, come from :class:`custom.data.InferenceDataset`.
+    The batches, of one case each, come from :class:`custom.data.InferenceDataset`. A prediction is post-processed and
+    written in a worker process, while the network predicts the next cases; the run ends when all are written.
 
-    Example: ``"iteration_update": {"_target_": "custom.handlers.PerCaseUpdate", "output_dir": "@output_dir"}``
+    Example: ``"iteration_update": {"_target_": "custom.handlers.PerCaseUpdate", "output_dir": "@output_dir",
+    "postprocessing": "@postprocessing"}``
 
     Args:
         output_dir: folder of the predictions, for the error message.
         record: registers each prediction that was written.
+        postprocessing: a transform of the items, which also writes the prediction. Without it, the evaluator's own
+            post-processing writes it.
+        workers, timeout_s: see :class:`.case_workers.CaseWorkers`.
 
     Raises:
-        DataError: at the end of the run, if a case could not be read, predicted or written.
+        DataError: at the end of the run, if a case could not be read, predicted or written; on rank 0 of several, which
+            waits for the others.
     """
 
-    def __init__(self, *, output_dir: str, record: PredictionRecord | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        output_dir: str,
+        record: PredictionRecord | None = None,
+        postprocessing: Callable[[Item], Item] | None = None,
+        workers: int | None = None,
+        timeout_s: float = 3600.0,
+    ) -> None:
         self.output_dir = output_dir
         self.record = record
-        self.done = 0
+        self.workers = None
+        if postprocessing is not None:
+            self.workers = CaseWorkers(postprocessing, workers=workers, timeout_s=timeout_s)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.total = self.done = 0
         self.again: Counter[str] = Counter()
         self.failed: list[str] = []
+        self._cases: dict[str, Mapping[str, Any]] = {}
 
     def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Any]) -> Any:
         """Predict one case."""
         if not engine.has_event_handler(self._report, Events.COMPLETED):
             engine.add_event_handler(Events.COMPLETED, self._report)
-        if "done" in batch:
+            if self.workers is not None:
+                self.workers.prepare(engine.state.device)
+        self.total += SHARED not in batch
+        if DONE in batch:
             self.done += 1
-        elif "failed" in batch:
-            self._fail(batch["failed"][0])
-        else:
+        elif FAILED in batch:
+            self._fail(batch[FAILED][0])
+        elif SHARED not in batch:
+            name = batch["id"][0]
             try:
-                output = engine._iteration(engine, batch)  # which also writes it
-                if self.record is not None and "source" in batch:
-                    self.record.complete(batch["source"][0], batch["id"][0])
-                    self.again.update(filter(None, batch["again"]))
-                return output
+                output = engine._iteration(engine, batch)
+                self._write(name, batch, engine)
             except Exception as error:
-                unexpected = None if find_data_error(error) else error
-                self._fail(one_line(error, batch["id"][0]), unexpected)
+                self._fail(one_line(error, name), None if find_data_error(error) else error)
+            else:
+                return output
+            finally:
+                self._collect()
         return {}
+
+    def _write(self, name: str, batch: Mapping[str, Any], engine: SupervisedEvaluator) -> None:
+        """Let a worker write the prediction; without workers, the evaluator has written it."""
+        self._cases[name] = {key: batch[key][0] for key in (SOURCE, AGAIN) if key in batch}
+        if self.workers is None:
+            self._complete(name)
+        else:
+            (given,), (predicted,) = engine.state.batch, engine.state.output
+            self.workers.submit(name, {**predicted, **given}, [], engine.state.device)
+
+    def _collect(self, *, wait: bool = False) -> None:
+        for name, written in () if self.workers is None else self.workers.finished(wait=wait):
+            try:
+                written()
+                self._complete(name)
+            except Exception as error:
+                message = str(error) if isinstance(error, CaseError) else one_line(error, name)
+                self._fail(message, None if find_data_error(error) else error)
+
+    def _complete(self, name: str) -> None:
+        case = self._cases.pop(name)
+        if self.record is not None and SOURCE in case:
+            self.record.complete(case[SOURCE], name)
+            self.again.update(filter(None, [case[AGAIN]]))
 
     def _fail(self, message: str, error: Exception | None = None) -> None:
         self.failed.append(message)
         logger.error(message, exc_info=error)
 
-    def _report(self, engine: Engine) -> None:
-        total, done, again, failed = engine.state.iteration, self.done, self.again, self.failed
-        self.done, self.again, self.failed = 0, Counter(), []
+    def _report(self, _: Engine) -> None:
+        self._collect(wait=True)
+        if self.workers is not None:
+            self.workers.close()
+        ranks = gather((self.total, self.done, self.again, self.failed))
+        self._reset()
+        if rank() > 0:
+            return
+        total, done, again = (sum(values, type(values[0])()) for values in list(zip(*ranks, strict=True))[:3])
+        failed = [message for *_, messages in ranks for message in messages]
         if done:
             logger.info("%d of %d predictions were there already (overwrite: true repeats them)", done, total)
         for why, number in again.items():

@@ -39,6 +39,8 @@ class SaveVolumed(MapTransform):
         ValueError: a prediction has another number of channels.
     """
 
+    reads_image = False
+
     def __init__(
         self,
         keys: KeysCollection,

@@ -72,7 +72,7 @@ def test_every_variant_trains_on_several_gpus(name):
     """What both override would be lost, whichever comes first."""
     configs = REPOSITORY / "bundles" / name / "configs"
     several = set(ConfigParser.load_config_file(configs / "multi_gpu_train.json"))
-    apart = {"train", "inference", "metadata", "multi_gpu_train", "multi_gpu_evaluate"}
+    apart = {"train", "inference", "metadata", "multi_gpu_train", "multi_gpu_evaluate", "multi_gpu_inference"}
     for path in configs.glob("*.json"):
         if path.stem not in apart and not path.stem.startswith(("export", "inference")):
             assert not several & set(ConfigParser.load_config_file(path)), path.name

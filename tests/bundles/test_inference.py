@@ -16,6 +16,7 @@ TINY = {
     "vesuvius_surface_3d": {"network_def#init_filters": 8, "patch_size": [16, 32, 32]},
     "liver_tumor_2d": {"network_def#backbone": "resnet18", "network_def#decoder_channels": [8, 8, 8, 8, 8]},
 }
+TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
 EXTENSION = {"vesuvius_surface_3d": ".tif", "liver_tumor_2d": ".nii.gz"}
 
 
@@ -117,6 +118,57 @@ def test_on_the_command_line_the_exit_code_is_1(phantoms, tmp_path):
         .startswith(f"error: 2 cases: found 1 that failed ({tmp_path}/bad.tif: found")
     )
     assert [path.name for path in predictions(tmp_path / "out")] == [good.name]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_cases(phantoms, tmp_path):
+    """Three cases, one of them bad, and then one alone; each is written once, as one process writes it."""
+    bundle = phantoms["liver_tumor_2d"]
+    parser = ConfigParser(ConfigParser.load_config_file(bundle.configs("inference")[0]))
+    parser.update(TINY[bundle.name])
+    torch.manual_seed(1)
+    torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
+    (source,) = (path for path in bundle.images.iterdir() if not path.name.startswith("segmentation"))
+    (tmp_path / "images").mkdir()
+    for name in "abc":
+        shutil.copy(source, tmp_path / "images" / f"{name}.nii.gz")
+    (tmp_path / "images" / "b.nii.gz").write_bytes(source.read_bytes()[:2000])
+    options = TINY[bundle.name] | {"dataset_dir": tmp_path / "images", "checkpoint": tmp_path / "model.pt"}
+    two = {"configs": ["configs/inference.json", "configs/multi_gpu_inference.json"], "runner": TWO_PROCESSES}
+
+    one = bundle.run("inferring", ["configs/inference.json"], output_dir=tmp_path / "one", **options)
+    both = bundle.run("inferring", **two, output_dir=tmp_path / "two", **options)
+    assert one.returncode == both.returncode == 1
+    message = f"error: 3 cases: found 1 that failed ({tmp_path}/images/b.nii.gz: found "
+    assert one.stderr.count(message) == both.stderr.count(message) == 1, both.stderr
+    expected, found = arrays(tmp_path / "one"), arrays(tmp_path / "two")
+    assert list(found) == list(expected) == ["a.nii.gz", "c.nii.gz"]
+    assert all(np.array_equal(found[name], expected[name]) for name in found)
+
+    options["dataset_dir"] = tmp_path / "images" / "a.nii.gz"
+    again = bundle.run("inferring", **two, output_dir=tmp_path / "three", **options)
+    assert again.returncode == 0, again.stderr
+    assert list(arrays(tmp_path / "three")) == ["a.nii.gz"]
+
+
+def test_another_process_writes_what_this_one_would(bundle, weights, images, infer, tmp_path):
+    """A prediction that cannot be written is a case that failed; the others are there, and recorded."""
+    ext = EXTENSION[bundle.name]
+    (images / f"b{ext}").unlink()
+    long = "b" * (251 - len(ext))  # the temporary file's name is longer than a file's name may be
+    shutil.copy(images / f"a{ext}", images / f"{long}{ext}")
+    found = []
+    for workers in (0, 1):
+        out = tmp_path / str(workers)
+        options = {"output_dir": str(out), "evaluator#iteration_update#workers": workers}
+        with pytest.raises(Exception) as caught:
+            infer(dataset_dir=str(images), checkpoint=weights[0], **options)
+        assert str(find_data_error(caught.value)).startswith(f"3 cases: found 1 that failed ({long}: ")
+        record = json.loads((out / RECORD).read_text())["predictions"]
+        assert [name for name, entry in record.items() if "sha256" in entry] == [f"a{ext}", f"c{ext}"]
+        found.append(arrays(out))
+    assert list(found[0]) == list(found[1]) == [f"a{ext}", f"c{ext}"]
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
 
 
 @pytest.mark.parametrize("ext", [".tif", ".nii.gz", ".mha"])

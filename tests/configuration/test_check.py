@@ -267,7 +267,9 @@ def test_every_combination_of_the_bundles_files_passes(bundle, names):
 
 
 @pytest.mark.parametrize("bundle", [LIVER, SURFACE])
-@pytest.mark.parametrize("names", ["train multi_gpu_train", "train evaluate multi_gpu_evaluate"])
+@pytest.mark.parametrize(
+    "names", ["train multi_gpu_train", "train evaluate multi_gpu_evaluate", "inference multi_gpu_inference"]
+)
 def test_the_files_for_several_gpus_pass(bundle, names):
     configs = REPOSITORY / "bundles" / bundle / "configs"
     parser = ConfigParser()

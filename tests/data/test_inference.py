@@ -98,6 +98,20 @@ def test_a_whole_prediction_is_done(make, tmp_path):
     assert make(overwrite=True)[0] == {"read": str(tmp_path / "in" / "a.tif")}
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_ranks_share_the_cases_and_have_equally_many_items(make, tmp_path, monkeypatch, world_size):
+    for name in "bc":
+        write(tmp_path / "in" / f"{name}.tif")
+    read, lengths = [], set()
+    for rank in range(world_size):
+        monkeypatch.setattr("custom.data.inference.distributed.rank", lambda rank=rank: rank)
+        monkeypatch.setattr("custom.data.inference.distributed.world_size", lambda: world_size)
+        items = list(make(dict))
+        read += [item["id"] for item in items if "shared" not in item]
+        lengths.add(len(items))
+    assert sorted(read) == ["a", "b", "c"] and lengths == {-(-3 // world_size)}
+
+
 def test_an_item_says_what_it_is_of_and_why_it_is_made_again(make, tmp_path):
     write(tmp_path / "out" / "a.tif")
     item = make(lambda case: case)[0]

@@ -83,13 +83,14 @@ def test_the_two_parts_do_what_the_whole_does():
 
 def test_items_arrive_as_they_were_sent():
     image = described(volumes(0)["image"], "a")
-    image.applied_operations = [{"class": "Orientation", "extra_info": {"original_affine": torch.eye(4)}}]
+    image.applied_operations = [{"class": "Orientation", "id": 140, "extra_info": {"original_affine": torch.eye(4)}}]
     item = {"image": image, "pred": image[:, ::2], "id": "a", "label": None, "box": (1, torch.arange(3))}
     found = unpacked(packed(item, image=True))
     assert torch.equal(found["image"], image) and torch.equal(found["pred"], item["pred"])
     assert found["image"].meta["filename_or_obj"] == "a.nii.gz" and torch.equal(found["image"].affine, image.affine)
     operation = found["image"].applied_operations[0]
-    assert operation["class"] == "Orientation" and torch.equal(operation["extra_info"]["original_affine"], torch.eye(4))
+    assert (operation["class"], operation["id"]) == ("Orientation", "none")  # MONAI's word for any instance
+    assert torch.equal(operation["extra_info"]["original_affine"], torch.eye(4))
     assert (found["id"], found["label"], found["box"][0]) == ("a", None, 1) and found["box"][1].tolist() == [0, 1, 2]
     without = unpacked(packed(item, image=False))["image"]
     assert (without.shape, without.dtype, without.any()) == (image.shape, image.dtype, False)
