@@ -19,7 +19,7 @@ from custom.system.files import write_whole
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
 SECTIONS = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - {"measure"})
-ON_A_DEVICE = ("training", "inference", "liver", "train", "losses", "handlers")
+ON_A_DEVICE = ("training", "inference", "liver", "train", "losses")
 """Sections that depend on the device, most important first."""
 
 
