@@ -68,7 +68,9 @@ class TimedPredictor:
         self.record = parser.get_parsed_content("record")
         self.record.settings["views"] = "of the whole volume"  # the bundle's own flip window by window
         self.inferer = parser.get_parsed_content("inferer")
-        self.views, self.inferer.views = self.inferer.views, self.inferer.views[:1]
+        self.views = self.inferer.views[:1]
+        if not getattr(self.inferer, "like_nnunet", False):  # which averages the logits of views, window by window
+            self.views, self.inferer.views = self.inferer.views, self.inferer.views[:1]
         self.clock = clock
         self._deadline = float("inf")
         self._after = 0.0  # seconds of post-processing, per voxel

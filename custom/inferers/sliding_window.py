@@ -98,7 +98,9 @@ class SlidingWindow(Inferer):
         if activation is None and empty_value is not None:
             raise ValueError("empty_value needs an activation: windows left out are predicted with probability 0")
         self.roi_size = tuple(roi_size)
-        self.even = [n * (1 - share) for n, share in zip(roi_size, overlap, strict=True)] if stride is None else stride
+        self.even = (
+            [max(1, n * (1 - share)) for n, share in zip(roi_size, overlap, strict=True)] if stride is None else stride
+        )
         if stride is None:  # rounded as in MONAI, except for the floating-point error of 0.9 * 10
             stride = [max(1, int(n * (1 - share) + 1e-6)) for n, share in zip(roi_size, overlap, strict=True)]
         if any(not 0 < step <= length for step, length in zip(stride, roi_size, strict=True)):

@@ -5,6 +5,7 @@ from .ensemble import Ensemble, build_ensemble
 from .nnunet import PlainConvUNet, ResidualEncoderUNet
 from .normalization import set_batch_norm_momentum
 from .onnx_network import OnnxNetwork
+from .start_from import start_from
 from .unetplusplus import FlexibleUNetPlusPlus
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "build_ensemble",
     "checkpoint_activations",
     "set_batch_norm_momentum",
+    "start_from",
 ]

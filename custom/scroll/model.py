@@ -16,11 +16,11 @@ from torch import nn
 from ..configuration import check_options
 from ..errors import DataError
 from ..handlers.load_weights import load_weights
-from ..inferers import SlidingWindow
+from ..inferers import NnunetInferer, SlidingWindow
 from ..inferers.common import ACTIVATIONS
 from ..networks.ensemble import build_ensemble
 from ..system.identity import sha256, weights_identity
-from ..transforms import CheckValuesd
+from ..transforms import CheckValuesd, NormalizeNnunetd
 
 FOREGROUND = -1
 """The surface is a network's last channel, or its only one."""
@@ -107,6 +107,9 @@ class Bundle:
             DataError: the configured inferer is not a sliding window.
         """
         inferer = self._content("inferer")
+        if isinstance(inferer, NnunetInferer) and (set(inferer.spacing) != {1.0} or inferer.transpose != (0, 1, 2)):
+            found = f"spacing {inferer.spacing} and transpose {inferer.transpose}"
+            raise DataError.of("inferer", found, "a 3-D network that takes voxels as they are")
         if isinstance(inferer, SlidingWindow):
             inferer.channels = inferer.channels or [FOREGROUND]
             if inferer.activation is ACTIVATIONS[None]:
@@ -132,7 +135,8 @@ class Bundle:
             found = sha256(Path(path))[:12] if Path(path).is_file() else "that are not there"
             if found != expected[:12]:
                 raise DataError.of(path, f"weights {found}", f"{expected[:12]}, with which the prediction began")
-        applied = self.windows().activation
+        windows = self.windows()
+        applied = ACTIVATIONS[None] if windows.like_nnunet else windows.activation
         activation = next(name for name, function in ACTIVATIONS.items() if function is applied)
         network = build_ensemble(self._content("network_def"), checkpoint=self.checkpoint, activation=activation)
         load_weights(self.checkpoint, network)
@@ -149,6 +153,7 @@ class Bundle:
         transforms = preprocessing.flatten().transforms if isinstance(preprocessing, Compose) else [preprocessing]
         others = (LoadImaged, EnsureChannelFirstd, CheckValuesd)  # a scroll's type, uint8, is checked when it is opened
         rest = [transform for transform in transforms if not isinstance(transform, others)]
+        rest = [each.intensity() if isinstance(each, NormalizeNnunetd) else each for each in rest]
         if len(rest) != 1 or not isinstance(rest[0], ScaleIntensityRanged):
             names = [type(transform).__name__ for transform in rest]
             raise DataError.of("preprocessing", f"{names} after loading", "ScaleIntensityRanged alone")

@@ -4,6 +4,7 @@ from .augmentation import RandContrastd, RandNoised, RandPatchDropoutd, RandShee
 from .batch import BatchCompose
 from .check_values import CheckValuesd
 from .liver_postprocessing import CleanLiverd
+from .nnunet_normalization import NormalizeNnunetd
 from .postprocessing import PostprocessSurfaced
 from .rand_warp import RandWarpd
 from .regions import LabelToRegionsd, RegionsToLabeld
@@ -16,6 +17,7 @@ __all__ = [
     "CheckValuesd",
     "CleanLiverd",
     "LabelToRegionsd",
+    "NormalizeNnunetd",
     "PostprocessSurfaced",
     "RandContrastd",
     "RandNoised",

@@ -86,8 +86,8 @@ def test_training_and_inference_see_the_same(name):
     inference = ConfigParser(ConfigParser.load_config_file(configs / "inference.json"))
     # an activation in place saves memory in inference, but makes copies for the backward pass of the 3-D network
     assert inference["network_def"] == {key: value for key, value in train["network_def"].items() if key != "act"}
-    assert inference["inferer"] == train["validate#inferer"]
-    assert inference["preprocessing#transforms"][-1] == train["normalize"]
+    assert train["validate#inferer"] == "@inferer"
+    assert inference["preprocessing#transforms"][-1] == "@normalize"
     assert inference["postprocessing#transforms"][0] == train["validate#postprocessing#transforms"][0]
     differ = {"dataset_dir", "output_dir", "imports", "cases", "network", "network_def", "run", "initialize"}
     for knob in set(inference.get()) & set(train.get()) - differ:

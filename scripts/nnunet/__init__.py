@@ -1,0 +1,1 @@
+"""Import of models trained by nnU-Net, and comparison with nnU-Net."""

@@ -1,0 +1,114 @@
+"""nnU-Net's own training and prediction, for ``scripts/compare_nnunet.py``.
+
+Runs in an environment with nnunetv2 2.8.1, and imports nothing of this project. ``python reference.py train|predict
+JOB.json``: the job is a JSON object with the arguments of the function of that name.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def train(folder: str, name: str, planner: str, configuration: str, changes: dict, architecture: dict, steps: int,
+          folds: int) -> None:  # fmt: skip
+    """Plan, preprocess and train on ``folder``/raw for a few steps; results are in ``folder``/results.
+
+    Args:
+        folder: the place of all data.
+        name: of the dataset.
+        planner: nnU-Net's class that makes the plans, which are then made smaller:
+        configuration: ``2d`` or ``3d_fullres``.
+        changes: entries of the configuration to replace.
+        architecture: arguments of the network to replace.
+        steps: number of steps of training.
+        folds: number of networks.
+    """
+    _paths(folder)
+    import torch
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    extract_fingerprints([1], num_processes=1, verbose=False)
+    plan_experiments([1], planner)
+    preprocessed = Path(folder, "preprocessed", name)
+    file = next(preprocessed.glob("*Plans.json"))
+    plans = json.loads(file.read_text())
+    plan = plans["configurations"][configuration]
+    plan.update(changes)
+    plan["architecture"]["arch_kwargs"].update(architecture)
+    plans["configurations"] = {configuration: plan}
+    file.write_text(json.dumps(plans))
+    preprocess([1], file.stem, (configuration,), (1,))
+    dataset = json.loads(Path(folder, "raw", name, "dataset.json").read_text())
+    cases = sorted(path.name.split(".")[0] for path in Path(folder, "raw", name, "labelsTr").iterdir()
+                   if not path.name.endswith(".json"))  # fmt: skip
+    (preprocessed / "splits_final.json").write_text(json.dumps([{"train": cases, "val": cases[:1]}] * folds))
+    os.environ |= {"nnUNet_n_proc_DA": "0"}  # no processes beside this one; planning needs 1
+    for fold in range(folds):
+        torch.manual_seed(fold)
+        trainer = nnUNetTrainer(plans | {"continue_training": False}, configuration, fold, dataset, torch.device("cpu"))
+        trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, steps, 1
+        trainer.run_training()
+
+
+def predict(model: str, images: list[str], output: str, sums: str, threads: int = 1) -> None:
+    """Predict images with all folds of a model, and write probabilities, masks and what it took.
+
+    Args:
+        model: folder of the trainer.
+        images: their files.
+        output: folder to write ``<index>.npz`` and ``cost.json`` to.
+        sums: ``float16`` as nnU-Net adds logits up, or ``float32``.
+        threads: of torch.
+    """
+    _paths(output)
+    import numpy as np
+    import torch
+    from nnunetv2.inference import predict_from_raw_data
+
+    torch.set_num_threads(threads)
+    if sums == "float32":
+        predict_from_raw_data.torch = _InFloat32()
+    predictor = predict_from_raw_data.nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    checkpoint = "checkpoint_final.pth"
+    predictor.initialize_from_trained_model_folder(model, None, checkpoint)
+    reader = predictor.plans_manager.image_reader_writer_class()
+    costs = []
+    for index, image in enumerate(images):
+        values, properties = reader.read_images([image])
+        before, started, begun = _memory(), time.process_time(), time.perf_counter()
+        mask, probabilities = predictor.predict_single_npy_array(values, properties, None, None, True)
+        costs.append({
+            "seconds": time.process_time() - started,
+            "wall": time.perf_counter() - begun,
+            "memory": _memory() - before,
+        })  # fmt: skip
+        np.savez(Path(output, f"{index}.npz"), mask=mask, probabilities=probabilities)
+    Path(output, "cost.json").write_text(json.dumps(costs))
+
+
+class _InFloat32:
+    """The module torch, with float32 in place of half."""
+
+    def __getattr__(self, name: str):
+        import torch
+
+        return torch.float32 if name == "half" else getattr(torch, name)
+
+
+def _memory() -> int:
+    """Peak memory of the process in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+
+
+def _paths(folder: str) -> None:
+    for name in ("raw", "preprocessed", "results"):
+        os.environ[f"nnUNet_{name}"] = str(Path(folder, name))
+    os.environ |= {"nnUNet_n_proc_DA": "1", "nnUNet_compile": "false", "nnUNet_def_n_proc": "1"}
+
+
+if __name__ == "__main__":
+    {"train": train, "predict": predict}[sys.argv[1]](**json.loads(Path(sys.argv[2]).read_text()))
