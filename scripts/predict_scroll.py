@@ -58,7 +58,8 @@ def predict_scroll(
         bundle: folder of the bundle.
         checkpoint: the weights, or several files separated by commas, whose predictions are averaged; by default
             models/model.pt.
-        config: names of configurations in the bundle; later ones override earlier ones: inference,quickstart.
+        config: names of configurations in the bundle, or paths of others; later ones override earlier ones:
+            inference,quickstart or inference,imported/nnunet.json.
         region: z0:z1,y0:y1,x0:x1 in voxels: predict only this part, with the same values as in the whole.
         output_kind: probability (0 to 255) or mask (0 and 1).
         threshold: probability above which a voxel of a mask is 1; 0.5 by default.

@@ -55,14 +55,14 @@ class Bundle:
 
         Args:
             root: the bundle's folder.
-            configs: names of files in ``configs``, without suffix.
+            configs: names of files in ``configs``, without suffix, or paths of others, with it.
             checkpoint: one or several weights files; by default those of the configuration.
             weights: whether weights are required; without them, everything but :meth:`network` works.
 
         Raises:
             DataError: a file is missing or not valid JSON, or an entry is missing or misspelt.
         """
-        files = [Path(root, "configs", f"{name}.json") for name in configs]
+        files = [Path(name) if name.endswith(".json") else Path(root, "configs", f"{name}.json") for name in configs]
         metadata = Path(root, "configs", "metadata.json")
         for file in [*files, metadata]:
             _check_json(file)
