@@ -61,7 +61,7 @@ def feed(bundle: str, folder: Path, sizes: Sizes) -> list[Row]:
         cores, rate, goals = (
             batch_size * item / STEP_S,
             f"{STEP_S:g} s a step of {batch_size}",
-            ("<= 90", "<= 2", "<= 6"),
+            ("<= 30", "<= 2", "<= 6"),
         )
     return [
         Row(f"{bundle}: an item on one core, ms", f"{1e3 * item:.0f}", "", 1e3 * item, goals[0]),
