@@ -109,7 +109,7 @@ def _persistence(values: torch.Tensor) -> torch.Tensor:
 
 def _values(volume: torch.Tensor, bars: Bars) -> torch.Tensor:
     """Birth and death value of each bar, ``(2, N)``."""
-    where = torch.from_numpy(np.stack([bars.birth, bars.death])).to(volume.device)
+    where = torch.from_numpy(np.stack([bars.birth, bars.death])).to(volume.device, non_blocking=True)
     return volume[where[..., 0], where[..., 1], where[..., 2]]
 
 
