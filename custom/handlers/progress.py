@@ -41,7 +41,7 @@ class ProgressBar(IgniteProgressBar):
     def _loss(self, engine: Engine, output: Any) -> dict[str, float]:
         """The loss to show; an evaluator's output has none."""
         if hasattr(engine.state, "loss"):
-            return {} if engine.state.loss is None else {"loss": engine.state.loss}
+            return {} if engine.state.loss is None else {"loss": float(engine.state.loss)}
         now = time.monotonic()
         if isinstance(output, dict) and "loss" in output and now - self._read_at >= _SECONDS_BETWEEN_LOSSES:
             self._shown = {"loss": float(torch.as_tensor(output["loss"]).detach().mean())}

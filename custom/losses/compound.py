@@ -101,4 +101,5 @@ class _DeepLoss(DeepSupervisionLoss):
 
     def forward(self, input: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         weights = self.get_weights(len(input))
-        return sum(weight * self.get_loss(level.float(), target) for weight, level in zip(weights, input, strict=True))
+        terms = (weight * self.get_loss(level.float(), target) for weight, level in zip(weights, input, strict=True))
+        return sum(terms)  # ty: ignore[invalid-explicit-return]

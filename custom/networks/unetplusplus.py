@@ -230,12 +230,12 @@ def _avoid_copies(encoder: nn.Module) -> None:
         if isinstance(module, MemoryEfficientSwish):
             module.inplace = False
         for name, padder in list(module.named_children()):
-            convolution = getattr(module, name.removesuffix("_padding"), None)
             if not name.endswith("_padding") or not isinstance(padder, nn.ConstantPad2d | nn.ConstantPad3d):
                 continue
+            convolution = module.get_submodule(name.removesuffix("_padding"))
             before, after = padder.padding[::2], padder.padding[1::2]  # of the last axis first
             if before == after:
-                convolution.padding = tuple(reversed(before))
+                convolution.padding = tuple(reversed(before))  # ty: ignore[invalid-assignment]
                 setattr(module, name, nn.Identity())
 
 

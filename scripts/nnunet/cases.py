@@ -112,13 +112,13 @@ def _write_abdomens(phantoms: Path, raw: Path, size: int, seed: int) -> str:
     write_abdomens(str(phantoms), n_train=3, n_test=2, size=size, slices=max(size // 3, 16), seed=seed)
     for place, target in ((phantoms, "Tr"), (phantoms / "test", "Ts")):
         for index, path in enumerate(sorted(place.glob("volume-*.nii*"))):
-            image = nib.load(path)
+            image: Any = nib.load(path)
             values = np.asarray(image.dataobj).astype(np.int16)
             values[: 4 * index], values[:, size - 3 * index :] = 0, 0
             name = path.name.split(".")[0]
             nib.save(nib.Nifti1Image(values, image.affine), raw / f"images{target}" / f"{name}_0000.nii.gz")
             if target == "Tr":
-                label = nib.load(next(place.glob(f"{name.replace('volume', 'segmentation')}.nii*")))
+                label: Any = nib.load(next(place.glob(f"{name.replace('volume', 'segmentation')}.nii*")))
                 label = nib.Nifti1Image(np.asarray(label.dataobj).astype(np.uint8), image.affine)
                 nib.save(label, raw / "labelsTr" / f"{name}.nii.gz")
     return ".nii.gz"
