@@ -139,7 +139,8 @@ class ResidualBlock(nn.Module):
         self.conv1 = ConvBlock(layers, inputs, outputs, kernel=kernel, stride=stride)
         self.conv2 = ConvBlock(layers, outputs, outputs, kernel=kernel, activate=False)
         self.nonlin2 = layers.nonlinear()
-        skip: list[nn.Module] = [] if max(stride) == 1 else [layers.pooling(stride, stride)]
+        # ceil_mode gives the size of a strided convolution, also in an export with variable sizes
+        skip: list[nn.Module] = [] if max(stride) == 1 else [layers.pooling(stride, stride, ceil_mode=True)]
         if inputs != outputs:
             ones = (1,) * layers.spatial_dims
             skip.append(ConvBlock(layers, inputs, outputs, kernel=ones, bias=False, activate=False))

@@ -80,6 +80,23 @@ def test_it_can_be_scripted_and_exported(entry):
     torch.testing.assert_close(torch.export.export(network, (image(entry),)).module()(image(entry)), expected)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("entry", TABLE[1:], indirect=True)
+def test_it_can_be_exported_for_variable_sizes(entry):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    network = build(entry | {"architecture": entry["architecture"] | {"strides": [1, 2, 2]}}).eval()
+    axes = {"image": [0, 2, 3, 4], "pred": [0, 2, 3, 4]}
+    names = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": axes}
+    program = torch.onnx.export(network, (torch.rand(2, 1, 8, 12, 16),), **names, dynamo=True)
+    session = runtime.InferenceSession(program.model_proto.SerializeToString())
+    other = torch.rand(1, 1, 16, 8, 4)
+    torch.testing.assert_close(
+        torch.from_numpy(session.run(None, {"image": other.numpy()})[0]), network(other).detach(), atol=1e-4, rtol=0
+    )
+
+
 def test_training_gives_the_levels_that_the_losses_take(entry):
     network = build(entry).train()
     levels = network(image(entry))
