@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,25 @@ def _apply(changes: Config, path: Path, *, whole: bool) -> None:
     for key, value in changes.items():
         if whole or key.split("#")[0] in config:
             parser[key] = value
-    _write(path, parser.get())
+    _write(path, _without_unread(parser.get(), read_json(path)))
+
+
+def _without_unread(config: Config, before: Config) -> Config:
+    """Leave out the options that the variant leaves unread, which a run would refuse."""
+    from custom.configuration.references import References
+
+    read_before = References(before)
+    while True:
+        references = References(config)
+        kept = {key: value for key, value in config.items() if references.reach(key) or not read_before.reach(key)}
+        if len(kept) == len(config):
+            return config
+        config = kept
 
 
 def _set_channels(metadata: Config, network: Config) -> None:
     """Set the network's input and output channels in the metadata, as far as its arguments define them."""
+    network = network.get("network", network)  # of an ensemble, its members'
     formats = metadata["network_data_format"]
     for channels, tensor in (
         (network.get("in_channels"), formats["inputs"]["image"]),
@@ -104,15 +119,16 @@ def _set_sizes(metadata: Config, inference: Path) -> None:
         return
     given = [int(size.partition("*")[0]) for size in image["spatial_shape"]]
     network = ConfigParser(read_json(inference)).get_parsed_content("network_def").eval()
-    for factor in (1, 2, 4):
-        sizes = [3 * factor * size for size in given]  # three times, not a multiple of the next factor
+    # a volume if the network takes no slices; three times, not a multiple of the next factor
+    for axes, factor in product((given, [given[0] // 2, *given]) if len(given) == 2 else (given,), (1, 2, 4)):
+        sizes = [3 * factor * size for size in axes]
         try:
             with torch.no_grad():
                 answer = network(torch.zeros(1, image["num_channels"], *sizes))
         except (RuntimeError, ValueError):  # unsuitable sizes raise within the network
             continue
         if list(answer.shape[2:]) == sizes:
-            image["spatial_shape"] = pred["spatial_shape"] = [f"{factor * size}*n" for size in given]
+            image["spatial_shape"] = pred["spatial_shape"] = [f"{factor * size}*n" for size in axes]
             return
     raise DataError.of(inference, "a network that takes none of the sizes in metadata.json", "one that does")
 
