@@ -29,6 +29,7 @@ def override_for(bundle: str, settings: Settings, members: int) -> Config:
         "in_channels": 1,
         "out_channels": settings.labels.heads,
         "architecture": settings.architecture,
+        "deep_supervision": bundle == SURFACE,  # whose losses take it
     }
     if members > 1:
         network = {"_target_": "custom.networks.Ensemble", "network": network, "count": members, "activation": None}
@@ -99,17 +100,29 @@ def _liver(settings: Settings) -> Config:
 def training_for(bundle: str, settings: Settings, weights: Path) -> Config | None:
     """Return what training from the weights needs besides; None if the bundle cannot train the network.
 
-    The surface bundle trains 3-D patches whose normalisation does not depend on the whole volume.
+    Normalisation must not depend on the whole volume. The surface bundle trains 3-D patches, the liver bundle slices,
+    in the spacing that they have.
     """
     fixed = settings.normalization["scheme"] not in ("ZScoreNormalization", "RescaleTo01Normalization")
-    if bundle != SURFACE or len(settings.patch_size) != 3 or settings.labels.heads != 2 or not fixed:
+    surface, labels = bundle == SURFACE, settings.labels
+    if not fixed or settings.transpose != [0, 1, 2] or len(settings.patch_size) != (3 if surface else 2):
         return None
-    if settings.transpose != [0, 1, 2]:
+    if surface and labels.heads != 2:
+        return None
+    own = {} if surface else {"slice_size": settings.patch_size}
+    if labels.order is None and not surface:
+        classes = list(range(labels.heads))
+        own["to_regions"] = {"_target_": "custom.transforms.LabelToRegionsd", "keys": "label"}
+        own["to_regions"]["regions"] = [[label] for label in classes]
+        own["region_labels"] = classes
+        own["loss"] = {"_target_": "DiceCELoss", "softmax": True, "include_background": False, "batch": True}
+    elif not surface and labels.regions != [[1, 2], [2]]:
         return None
     return {
         "hypothesis": "Fine-tuning of a network trained by nnU-Net.",
         "batch_size": settings.batch_size,
         "learning_rate": 1e-4,
+        **own,
         "initial_weights": str(weights.resolve()),
         "trained_layers": ["*"],
         "module": {

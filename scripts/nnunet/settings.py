@@ -46,11 +46,13 @@ class Labels:
         activation: ``softmax`` over labels 0, 1, ..., or ``sigmoid`` of regions.
         heads: number of channels.
         order: the label of each region, later ones win; None for a softmax.
+        regions: the labels in each region.
     """
 
     activation: str
     heads: int
     order: list[int] | None
+    regions: list[list[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,8 @@ def labels_of(dataset: dict[str, Any], check: _Refusal) -> Labels:
         order = dataset.get("regions_class_order")
         if not isinstance(order, list) or len(order) != len(regions):
             check.refuse("regions_class_order", order, f"{len(regions)} labels, one a region")
-        return Labels("sigmoid", len(regions), [int(label) for label in order])
+        listed = [value if isinstance(value, list) else [value] for value in regions]
+        return Labels("sigmoid", len(regions), [int(label) for label in order], listed)
     values = sorted(int(value[0] if isinstance(value, list) else value) for value in labels.values())
     if values != list(range(len(values))):
         check.refuse("labels", values, "0, 1, 2, ...")

@@ -183,6 +183,22 @@ def test_folds_can_be_chosen(tmp_path):
         read_model(model, ["3"])
 
 
+def test_what_the_bundles_can_train_gets_an_override_for_it(model, tmp_path):
+    training = json.loads((imported(model, tmp_path) / "nnunet_training.json").read_text())
+    assert training["initial_weights"] == str((tmp_path / "out" / "model.pt").resolve())
+    change_configuration(model, normalization_schemes=["ZScoreNormalization"])
+    assert not (imported(model, tmp_path) / "nnunet_training.json").exists()
+
+
+def test_slices_of_exclusive_labels_are_trained_with_a_softmax(tmp_path):
+    model = Path(shutil.copytree(model_of("liver_2d"), tmp_path / "model"))
+    change(model / "plans.json", transpose_forward=[0, 1, 2], transpose_backward=[0, 1, 2])
+    folder = imported(model, tmp_path, "liver_tumor_2d", folds="0")
+    training = json.loads((folder / "nnunet_training.json").read_text())
+    assert (training["region_labels"], training["to_regions"]["regions"]) == ([0, 1, 2], [[0], [1], [2]])
+    assert training["slice_size"] == [32, 40]
+
+
 def test_nothing_there(tmp_path):
     with pytest.raises(DataError, match="nothing there"):
         read_model(tmp_path / "model")
