@@ -30,11 +30,21 @@ CONFIGURATION = {
     "resampling_fn_probabilities", "resampling_fn_data_kwargs", "resampling_fn_seg_kwargs", "architecture",
     "resampling_fn_probabilities_kwargs", "next_stage", "previous_stage", "inherits_from",
 }  # fmt: skip
+NEEDED = {
+    "patch_size", "batch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "architecture",
+    "resampling_fn_data", "resampling_fn_probabilities",
+}  # fmt: skip
 PLANS = {
     "dataset_name", "plans_name", "original_median_spacing_after_transp", "original_median_shape_after_transp",
     "image_reader_writer", "transpose_forward", "transpose_backward", "configurations", "experiment_planner_used",
     "label_manager", "foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality",
 }  # fmt: skip
+OLD = {
+    "UNet_class_name", "UNet_base_num_features", "n_conv_per_stage_encoder", "n_conv_per_stage_decoder",
+    "num_pool_per_axis", "pool_op_kernel_sizes", "conv_kernel_sizes", "unet_max_num_features",
+}  # fmt: skip
+"""Fields that described the network before nnU-Net 2.4."""
+NEEDED_PLANS = {"image_reader_writer", "transpose_forward", "configurations"}
 DEFAULT_RESAMPLING = "resample_data_or_seg_to_shape"
 
 
@@ -86,15 +96,23 @@ def settings_of(model: Model, *, trust_trainer: bool = False) -> Settings:
     """
     check = _Refusal(f"{model.path}: {model.configuration}")
     check.known("plans", model.plans, PLANS)
+    for name, content, needed in (
+        ("plans.json", model.plans, NEEDED_PLANS),
+        ("dataset.json", model.dataset, {"labels"}),
+    ):
+        if missing := needed - content.keys():
+            check.refuse(name, f"no {', '.join(sorted(missing))}", "a complete one")
     if not (trust_trainer or TRAINERS.fullmatch(model.trainer)):
         check.refuse("trainer", model.trainer, "a known one, or --trust_trainer True if it predicts like nnUNetTrainer")
     check.one_of("label_manager", model.plans.get("label_manager", "LabelManager"), ["LabelManager"])
     reader = check.one_of("image_reader_writer", model.plans["image_reader_writer"], list(READERS))
-    plan = _configuration(model.plans, model.configuration, check)
+    plan = _with_architecture(_configuration(model.plans, model.configuration, check))
     check.known("configuration", plan, CONFIGURATION)
     if plan.get("previous_stage"):
         check.refuse("previous_stage", plan["previous_stage"], "a model that is no cascade")
-    check.one_of("preprocessor_name", plan["preprocessor_name"], ["DefaultPreprocessor"])
+    check.one_of("preprocessor_name", plan.get("preprocessor_name", "DefaultPreprocessor"), ["DefaultPreprocessor"])
+    if missing := NEEDED - plan.keys():
+        check.refuse("configuration", f"no {', '.join(sorted(missing))}", "a complete one")
     network, architecture = _architecture(plan["architecture"], check)
     data, logits = (_resampling(plan, name, check) for name in ("data", "probabilities"))
     if data["force_separate_z"] != logits["force_separate_z"]:
@@ -163,6 +181,30 @@ def _configuration(plans: dict[str, Any], name: str, check: _Refusal, children: 
     return {**_configuration(plans, parent, check, (*children, name)), **plan} if parent else plan
 
 
+def _with_architecture(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration of nnU-Net before 2.4 with its network described as today."""
+    if "architecture" in plan or not plan.keys() >= OLD:
+        return plan
+    dims, stages = len(plan["patch_size"]), len(plan["n_conv_per_stage_encoder"])
+    base, largest = plan["UNet_base_num_features"], plan["unet_max_num_features"]
+    name = plan["UNet_class_name"]
+    arguments = {
+        "n_stages": stages,
+        "features_per_stage": [min(base * 2**stage, largest) for stage in range(stages)],
+        "conv_op": f"torch.nn.Conv{dims}d",
+        "kernel_sizes": plan["conv_kernel_sizes"],
+        "strides": plan["pool_op_kernel_sizes"],
+        "n_conv_per_stage" if name == "PlainConvUNet" else "n_blocks_per_stage": plan["n_conv_per_stage_encoder"],
+        "n_conv_per_stage_decoder": plan["n_conv_per_stage_decoder"],
+        "conv_bias": True,
+        "norm_op": f"torch.nn.InstanceNorm{dims}d",
+        "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+        "nonlin": "torch.nn.LeakyReLU",
+    }
+    kept = {key: value for key, value in plan.items() if key not in OLD}
+    return kept | {"architecture": {"network_class_name": f"unet.{name}", "arch_kwargs": arguments}}
+
+
 def _architecture(found: dict[str, Any], check: _Refusal) -> tuple[str, dict[str, Any]]:
     name = check.one_of("architecture", found["network_class_name"].rpartition(".")[2], list(ARCHITECTURES))
     arguments = {key: value for key, value in found["arch_kwargs"].items() if key != "deep_supervision"}
@@ -182,7 +224,7 @@ def _resampling(plan: dict[str, Any], kind: str, check: _Refusal) -> dict[str, A
 
 
 def _normalization(plans: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
-    (scheme,), (use_mask,) = plan["normalization_schemes"], plan["use_mask_for_norm"]
+    scheme, use_mask = plan["normalization_schemes"][0], plan["use_mask_for_norm"][0]
     names = ("foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality")
     properties = next((plans[name]["0"] for name in names if name in plans), {})
     used = ("mean", "std", "percentile_00_5", "percentile_99_5")

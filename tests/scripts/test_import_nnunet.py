@@ -21,6 +21,7 @@ from scripts.nnunet.model import read_checkpoint, read_model
 from scripts.nnunet.settings import settings_of
 
 from custom.errors import DataError
+from custom.networks import PlainConvUNet
 
 FIXTURES = Path(__file__).with_name("nnunet")
 NAMES = sorted(path.name for path in FIXTURES.iterdir())
@@ -102,6 +103,32 @@ def test_a_configuration_that_is_not_supported_is_refused_by_name(model, tmp_pat
 def test_plans_and_dataset_are_honoured_or_refused(model, tmp_path, file, entries, message):
     change(model / file, **entries)
     with pytest.raises(DataError, match=message):
+        imported(model, tmp_path)
+
+
+def test_plans_before_nnunet_2_4_are_understood(model):
+    plans = json.loads((model / "plans.json").read_text())
+    (plan,) = plans["configurations"].values()
+    arguments = plan.pop("architecture")["arch_kwargs"]
+    plan |= {"UNet_class_name": "PlainConvUNet", "UNet_base_num_features": 4, "unet_max_num_features": 6}
+    plan |= {"n_conv_per_stage_encoder": [1, 1, 1], "n_conv_per_stage_decoder": [1, 1], "num_pool_per_axis": [2, 2, 2]}
+    plan |= {"conv_kernel_sizes": arguments["kernel_sizes"], "pool_op_kernel_sizes": arguments["strides"]}
+    (model / "plans.json").write_text(json.dumps(plans))
+    found = settings_of(read_model(model))
+    assert found.architecture["features_per_stage"] == [4, 6, 6]
+    network = PlainConvUNet(in_channels=1, out_channels=2, architecture=found.architecture)
+    expected = read_model(model).weights[0].keys()
+    assert network.state_dict().keys() == expected
+
+
+def test_a_missing_entry_is_named(model, tmp_path):
+    plans = json.loads((model / "plans.json").read_text())
+    del next(iter(plans["configurations"].values()))["spacing"]
+    (model / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(DataError, match="no spacing"):
+        imported(model, tmp_path)
+    (model / "dataset.json").write_text("{}")
+    with pytest.raises(DataError, match=r"dataset.json: no labels"):
         imported(model, tmp_path)
 
 
