@@ -109,11 +109,11 @@ def training_for(bundle: str, settings: Settings, weights: Path) -> Config | Non
         return None
     if surface and labels.heads != 2:
         return None
-    own = {} if surface else {"slice_size": settings.patch_size}
+    own: Config = {} if surface else {"slice_size": settings.patch_size}
     if labels.order is None and not surface:
         classes = list(range(labels.heads))
-        own["to_regions"] = {"_target_": "custom.transforms.LabelToRegionsd", "keys": "label"}
-        own["to_regions"]["regions"] = [[label] for label in classes]
+        regions = [[label] for label in classes]
+        own["to_regions"] = {"_target_": "custom.transforms.LabelToRegionsd", "keys": "label", "regions": regions}
         own["region_labels"] = classes
         own["loss"] = {"_target_": "DiceCELoss", "softmax": True, "include_background": False, "batch": True}
     elif not surface and labels.regions != [[1, 2], [2]]:
