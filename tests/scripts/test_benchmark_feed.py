@@ -10,8 +10,8 @@ pytestmark = pytest.mark.slow
 
 def test_items_and_their_transforms():
     rows = feed.run("cpu", feed.Sizes(scroll=40, patch=(16, 24, 24), ct=64, items=3))
-    assert [row.goal for row in rows if row.goal] == ["<= 90", "<= 2", "<= 6", "<= 2"]
-    assert any("SurfaceTargetsd" in row.what for row in rows)
+    assert [row.goal for row in rows if row.goal] == ["<= 30", "<= 2", "<= 6", "<= 2"]
+    assert any("RandFlipd" in row.what for row in rows)
     whole, parts = rows[0].ratio, [float(row.ours) for row in rows[1:] if row.what.startswith("of it")]
     assert whole > 0 and sum(parts) > 0
 
