@@ -27,7 +27,7 @@ class NnunetInferer(SlidingWindow):
 
     As nnU-Net's own predictor, it reads the volume's axes in a certain order, transposes them, crops the volume to the
     voxels that are not 0, resamples it to the spacing of the training, blends the logits of windows with
-    ``convention: nnunet``, resamples them back, and activates them. Voxels outside of the crop are background.
+    as nnU-Net does (``like_nnunet``), resamples them back, and activates them. Voxels outside of the crop are background.
     :class:`custom.transforms.NormalizeNnunetd` must normalise the volume before.
 
     nnU-Net adds logits up in float16, here it is float32. Without resampling, the logits of only ``roi_size[0]`` planes
@@ -57,6 +57,8 @@ class NnunetInferer(SlidingWindow):
         DataError: an unknown orientation, an activation that is missing, or a prediction that is not finite.
     """
 
+    like_nnunet = True
+
     def __init__(
         self,
         *,
@@ -69,7 +71,7 @@ class NnunetInferer(SlidingWindow):
         separate_z: bool | None = None,
         **windows: Any,
     ) -> None:
-        super().__init__(activation=activation, convention="nnunet", **windows)
+        super().__init__(activation=activation, **windows)
         if orientation not in ORIENTATIONS:
             raise DataError.of("orientation", repr(orientation), " or ".join(ORIENTATIONS))
         if activation not in ("softmax", "sigmoid"):

@@ -53,8 +53,6 @@ class SlidingWindow(Inferer):
         output_device: where the result is collected; by default the input's device.
         concurrency: number of threads that predict batches of windows on a CPU. If torch uses one thread itself, the
             result does not depend on the number of cores.
-        convention: ``"nnunet"`` does it as nnU-Net does: windows are spread evenly, with its Gaussian; volumes smaller
-            than the window are padded with 0; logits are blended (and averaged over views), then activated.
         progress: whether to show a progress bar.
 
     Shape:
@@ -65,6 +63,10 @@ class SlidingWindow(Inferer):
         ValueError: an invalid option, or quarter turns of a window with different numbers of rows and columns.
         DataError: a prediction that is not finite.
     """
+
+    like_nnunet = False
+    """Whether a subclass places, weighs and blends windows as nnU-Net does: spread evenly, with its Gaussian; volumes
+    smaller than the window are padded with 0; logits are blended (and averaged over views), then activated."""
 
     def __init__(
         self,
@@ -80,12 +82,10 @@ class SlidingWindow(Inferer):
         precision: str = "auto",
         output_device: str | torch.device | None = None,
         concurrency: int = 1,
-        convention: str = "monai",
         progress: bool = False,
     ) -> None:
         super().__init__()
         check_option("activation", [activation], ACTIVATIONS)
-        check_option("convention", [convention], ["monai", "nnunet"])
         check_precision(precision)
         overlap = [overlap] * len(roi_size) if isinstance(overlap, int | float) else list(overlap)
         if len(overlap) != len(roi_size) or not all(0 <= share < 1 for share in overlap):
@@ -98,16 +98,13 @@ class SlidingWindow(Inferer):
         if activation is None and empty_value is not None:
             raise ValueError("empty_value needs an activation: windows left out are predicted with probability 0")
         self.roi_size = tuple(roi_size)
-        self.even = (
-            [max(1, n * (1 - share)) for n, share in zip(roi_size, overlap, strict=True)] if stride is None else stride
-        )
+        self.even = stride or [max(1, n * (1 - share)) for n, share in zip(roi_size, overlap, strict=True)]
         if stride is None:  # rounded as in MONAI, except for the floating-point error of 0.9 * 10
-            stride = [max(1, int(n * (1 - share) + 1e-6)) for n, share in zip(roi_size, overlap, strict=True)]
+            stride = [int(step + 1e-6) for step in self.even]
         if any(not 0 < step <= length for step, length in zip(stride, roi_size, strict=True)):
             raise ValueError(f"stride: expected 1 to roi_size, found {tuple(stride)} and {tuple(roi_size)}")
         self.stride = tuple(stride)
         """(D, H, W) step between windows, in voxels."""
-        self.like_nnunet = convention == "nnunet"
         self.sw_batch_size = sw_batch_size
         self.activation = ACTIVATIONS[activation]
         self.channels = None if channels is None else list(channels)

@@ -35,6 +35,10 @@ def test_a_part_has_the_windows_of_the_whole():
     assert [start + first for start in part.starts[0]] == starts
 
 
+class NnunetWindows(SlidingWindow):
+    like_nnunet = True
+
+
 class Position(torch.nn.Module):
     """Logits that depend on the place in the window."""
 
@@ -45,9 +49,9 @@ class Position(torch.nn.Module):
 
 def test_logits_are_blended_over_windows_and_views_then_activated():
     volume, roi = torch.rand(1, 1, 9, 6, 5), (4, 4, 6)
-    inferer = SlidingWindow(
+    inferer = NnunetWindows(
         roi_size=roi, overlap=0.5, activation="softmax", channels=[1], tta=["depth"], precision="float32",
-        convention="nnunet", sw_batch_size=3,
+        sw_batch_size=3,
     )  # fmt: skip
     padded = torch.nn.functional.pad(volume, (0, 1))
     total, weight, weights = torch.zeros(2, 9, 6, 6), torch.zeros(9, 6, 6), nnunet_weights(roi)
