@@ -39,6 +39,8 @@ def override_for(bundle: str, settings: Settings, members: int) -> Config:
         "normalize": {"_target_": "custom.transforms.NormalizeNnunetd", "keys": "image", **settings.normalization},
     }
     own = _surface(settings) if bundle == SURFACE else _liver(settings)
+    if len(settings.patch_size) == 3:  # as nnU-Net does: batches of such windows take memory and save no time
+        own["options"]["sw_batch_size"] = 1
     return {**own.pop("options"), **shared, **own}
 
 

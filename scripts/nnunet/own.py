@@ -2,7 +2,7 @@
 
 import json
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
+from scripts.nnunet.reference import measured, middle
+
 from custom.handlers.load_weights import load_weights
-from custom.system.memory import peak_bytes
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
@@ -42,18 +43,17 @@ def predict(bundle: str, imported: str, images: list[str], output: str, threads:
     costs = []
     for index, path in enumerate(images):
         item: dict[str, Any] = Compose(loading)({"image": path})
-        before, started, begun = peak_bytes(), time.process_time(), time.perf_counter()
-        image = normalize(item)["image"]
-        item["image"] = None
-        probabilities = inferer(image[None], network)[0]
-        mask = to_label({"pred": probabilities})["pred"]
-        costs.append(
-            {
-                "seconds": time.process_time() - started,
-                "wall": time.perf_counter() - begun,
-                "memory": peak_bytes() - before,
-            }
-        )
+        image = item.pop("image")
+
+        def work(image: MetaTensor) -> tuple[MetaTensor, torch.Tensor, torch.Tensor]:
+            normalized = normalize({"image": image})["image"]
+            probabilities = inferer(normalized[None], network)[0]
+            return normalized, probabilities, to_label({"pred": probabilities})["pred"]
+
+        if not costs:  # what is allocated once and stays is no cost of a prediction
+            work(middle(image))
+        (image, probabilities, mask), cost = measured(partial(work, image))
+        costs.append(cost)
         values = {"mask": mask, "probabilities": probabilities}
         np.savez(
             Path(output, f"{index}.npz"),
