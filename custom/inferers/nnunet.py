@@ -26,8 +26,8 @@ class NnunetInferer(SlidingWindow):
     """Predicts volumes with a network trained by nnU-Net, with nnU-Net's result.
 
     As nnU-Net's own predictor, it reads the volume's axes in a certain order, transposes them, crops the volume to the
-    voxels that are not 0, resamples it to the spacing of the training, blends the logits of windows with
-    as nnU-Net does (``like_nnunet``), resamples them back, and activates them. Voxels outside of the crop are background.
+    voxels that are not 0, resamples it to the spacing of the training, blends the logits of windows (``like_nnunet``),
+    resamples them back, and activates them. Voxels outside of the crop are background.
     :class:`custom.transforms.NormalizeNnunetd` must normalise the volume before.
 
     nnU-Net adds logits up in float16, here it is float32. Without resampling, the logits of only ``roi_size[0]`` planes
