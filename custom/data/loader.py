@@ -178,6 +178,7 @@ class StreamLoader:
 
 
 @without_effect("timeout_s")
+@without_effect("timeout_s")
 class VolumeLoader:
     """Items of a dataset in order, one per batch; a thread prepares the next one in advance.
 

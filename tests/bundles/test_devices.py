@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.data import MetaTensor
 from monai.utils import set_determinism
 
 from scripts.pretended_gpu import PretendedGPU, Record, why_not
 
 from custom import inferers, losses
-from custom.inferers import AutocastInferer
+from custom.inferers import AutocastInferer, NnunetInferer
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SURFACE, LIVER = "vesuvius_surface_3d", "liver_tumor_2d"
@@ -155,9 +156,25 @@ def test_inferers(bundle, request):
         assert_alike([inferer(volume.to(where), copied)], [expected])
 
 
+def test_a_model_of_nnunet(request):
+    """As ``scripts.import_nnunet`` declares it, with resampling."""
+    torch.manual_seed(0)
+    network, affine = torch.nn.Conv3d(1, 2, 3, padding=1), torch.diag(torch.tensor([2.0, 1.0, 1.0, 1.0]))
+    volume = MetaTensor(torch.randn(1, 1, 10, 24, 20), affine=affine)
+    windows = {"roi_size": [16, 16, 16], "overlap": 0.5, "tta": ["depth"], "precision": "float32"}
+    inferer = NnunetInferer(spacing=[1, 1, 1], activation="softmax", **windows)
+    expected = inferer(volume, network)
+    request.getfixturevalue("gpu")
+    copied = deepcopy(network).to("cuda")
+    for where in ("cpu", "cuda"):
+        assert_alike([inferer(volume.to(where), copied)], [expected.as_tensor()])
+
+
 def test_every_inferer_is_declared_by_a_configuration():
+    """And is tested above; models of nnU-Net are declared where they are imported."""
     texts = [(BUNDLES / bundle / "configs" / f"{name}.json").read_text() for bundle, name in declared()]
-    assert [name for name in inferers.__all__ if not any(f"custom.inferers.{name}" in text for text in texts)] == []
+    missing = [name for name in inferers.__all__ if not any(f"custom.inferers.{name}" in text for text in texts)]
+    assert missing == ["NnunetInferer"]
 
 
 @pytest.mark.parametrize("bundle", SIZES)

@@ -171,7 +171,7 @@ def test_what_changes_a_prediction_is_a_setting(overrides, said):
 
 @pytest.mark.parametrize("bundle", ["liver_tumor_2d", "vesuvius_surface_3d"])
 def test_places_and_speed_are_no_settings(bundle):
-    speed = {"dataloader#num_workers": 3, "sw_batch_size": 1, "inferer#progress": False, "device": "cpu"}
+    speed = {"dataloader#timeout_s": 3.0, "sw_batch_size": 1, "inferer#progress": False, "device": "cpu"}
     places = dict.fromkeys(("dataset_dir", "output_dir", "checkpoint", "model_dir", "bundle_root"), "/elsewhere")
     tracking = {"tracking_uri": "sqlite:///x.db", "experiment_name": "a"}
     changed = settings(bundle, **speed, **places, **tracking, overwrite=True, trust_values=True)

@@ -29,9 +29,7 @@ def card(monkeypatch):
 @pytest.mark.parametrize("capability", [(6, 0), (7, 0)])
 def test_a_card_that_is_too_old_is_refused_with_the_build_that_serves_it(card, capability):
     card(capability, CUDA_13)
-    with pytest.raises(
-        DataError, match=r"^Tesla P100.*: found compute capability .*, expected 7.5 .*whl/cu126"
-    ) as error:
+    with pytest.raises(DataError, match=r"^Tesla P100.*: found compute capability .*, expected 7.5 .*cu126") as error:
         AutocastInferer(device="cuda")
     assert "\n" not in str(error.value)
 
