@@ -65,18 +65,22 @@ def betti_numbers(mask: np.ndarray) -> np.ndarray:
     """Return (3,) int64: components minus one, tunnels and cavities of a 6-connected (D, H, W) mask.
 
     The first component is not counted (reduced homology), as in Betti matching. Components and cavities are counted;
-    tunnels follow from the Euler characteristic of the cubical complex whose vertices are the mask's voxel centres.
+    tunnels follow from the Euler number.
     """
     mask = np.ascontiguousarray(mask, bool)
     components = label_components(mask, SIX)[1]
     outside, count = label_components(~mask, TWENTY_SIX)
     cavities = count - np.count_nonzero(border_labels(outside))
-    tunnels = components + cavities - _euler_characteristic(mask)
+    tunnels = components + cavities - euler_number(mask)
     return np.array([max(components - 1, 0), tunnels, cavities], np.int64)
 
 
-def _euler_characteristic(mask: np.ndarray) -> int:
-    """Vertices - edges + faces - cubes; a cell of more than one voxel is the AND of cells one dimension lower."""
+def euler_number(mask: np.ndarray) -> int:
+    """Return components - tunnels + cavities of a 6-connected (D, H, W) bool mask.
+
+    They are counted as vertices - edges + faces - cubes of the cubical complex whose vertices are the mask's voxel
+    centres; a cell of more than one voxel is the AND of cells one dimension lower.
+    """
     total = 0
     cells = [(mask, 0)]  # (cells of one kind, first axis along which they may still be extended)
     while cells:
