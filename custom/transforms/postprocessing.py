@@ -12,11 +12,16 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type, convert_to_numpy, convert_to_tensor
 
 from ..ops.components import SIX, fill_cavities, hysteresis, remove_small
+from ..ops.diffusion import diffuse_along_sheets
 from ..ops.morphology import plug_pinholes
 from ..ops.sheets import close_sheets, patch_holes
+from ..ops.tunnels import fill_tunnels
+from ..ops.unmerge import split_merged
 
 DARK_VOXELS = 1000
 """Smaller 6-connected empty regions are dark voxels within the scan."""
+
+_TENTHS = [tenth / 10 for tenth in range(1, 10)]
 
 
 class PostprocessSurfaced(MapTransform):
@@ -31,14 +36,20 @@ class PostprocessSurfaced(MapTransform):
     Args:
         keys: probabilities (C, D, H, W), tensors or arrays, floating-point in [0, 1] or uint8 in steps of 1/255. They
             become (1, D, H, W) uint8 masks of the same type.
+        diffusion_steps: how often probabilities are diffused along the sheets, not across them, before the thresholds;
+            ``n`` steps smooth like a Gaussian of ``sqrt(n / 2)`` voxels.
         threshold_low: minimum probability of a mask voxel.
         threshold_high: a 26-connected component of these voxels is kept only if it reaches this probability somewhere
             (hysteresis); ``threshold_low`` or less for a plain threshold.
+        split_threshold: components that are several sheets are thresholded again in steps of 0.1 up to this value, and
+            kept apart where that separates them; ``threshold_low`` or less leaves them as they are.
         min_component_voxels: smaller 26-connected components are removed.
         closing_radius: radius of the ball of a closing that fills notches and small holes, without joining components.
             The filling is two voxels thinner than the sheet, so that holes in sheets two voxels thick stay open.
         pinhole_iterations: how often background voxels with at least four of six face neighbours in the mask are
             filled: holes one voxel wide, and dents left by the closing.
+        tunnel_radius: radius of the largest holes through a sheet, folded or not, that are filled if this removes a
+            tunnel and joins nothing.
         max_hole_area: area of the largest hole in a sheet that is filled by interpolating a height map, in pixels of
             the projection that shows most of the sheet. Holes of folded sheets are kept, and those whose filling would
             touch another sheet.
@@ -56,11 +67,14 @@ class PostprocessSurfaced(MapTransform):
         self,
         keys: KeysCollection,
         *,
+        diffusion_steps: int = 0,
         threshold_low: float = 0.5,
         threshold_high: float = 0.0,
+        split_threshold: float = 0.0,
         min_component_voxels: int = 0,
         closing_radius: float = 0.0,
         pinhole_iterations: int = 0,
+        tunnel_radius: int = 0,
         max_hole_area: int = 0,
         max_cavity_voxels: int | None = 0,
         image_key: str | None = None,
@@ -68,7 +82,11 @@ class PostprocessSurfaced(MapTransform):
         channel: int = -1,
     ) -> None:
         super().__init__(keys)
-        self.threshold_low, self.threshold_high = threshold_low, threshold_high
+        self.diffusion_steps = diffusion_steps
+        split = [value for value in (*_TENTHS, split_threshold) if threshold_low < value <= split_threshold]
+        self.thresholds = sorted({threshold_low, max(threshold_low, threshold_high), *split})
+        self.kept_level = 1 + self.thresholds.index(max(threshold_low, threshold_high))
+        self.split_levels = sorted({1 + self.thresholds.index(value) for value in split})
         self.image_key, self.empty = image_key, empty
         self.reads_image = image_key is not None
         self.channel = channel
@@ -76,6 +94,7 @@ class PostprocessSurfaced(MapTransform):
             (min_component_voxels > 0, partial(remove_small, min_voxels=min_component_voxels)),
             (closing_radius >= 1, partial(close_sheets, radius=closing_radius)),
             (pinhole_iterations > 0, partial(plug_pinholes, iterations=pinhole_iterations)),
+            (tunnel_radius > 0, partial(fill_tunnels, radius=tunnel_radius)),
             (max_hole_area > 0, partial(patch_holes, max_area=max_hole_area)),
             (max_cavity_voxels != 0, partial(fill_cavities, max_voxels=max_cavity_voxels, connectivity=SIX)),
         ]
@@ -86,15 +105,18 @@ class PostprocessSurfaced(MapTransform):
         return self.afterwards(self.on_device(data))
 
     def on_device(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace probabilities by int8 levels (1, D, H, W): 1 from the low threshold on, 2 from the high one on."""
+        """Replace probabilities by int8 levels (1, D, H, W): the number of thresholds that they reach, all in one."""
         result = dict(data)
         for key in self.key_iterator(result):
             if result[key].ndim != 4:
                 raise ValueError(f"expected (C, D, H, W), got {tuple(result[key].shape)}")
             values = convert_to_tensor(result[key]).detach()[self.channel :][:1]
-            levels = (values >= self._scaled(self.threshold_low, values)).to(torch.int8)
-            if self.threshold_high > self.threshold_low:
-                levels += values >= self._scaled(self.threshold_high, values)
+            if self.diffusion_steps:
+                values = values / 255 if values.dtype == torch.uint8 else values.float()
+                values = diffuse_along_sheets(values[0], self.diffusion_steps)[None]
+            levels = (values >= self._scaled(self.thresholds[0], values)).to(torch.int8)
+            for threshold in self.thresholds[1:]:
+                levels += values >= self._scaled(threshold, values)
             result[key] = convert_to_dst_type(levels, result[key], dtype=levels.dtype)[0]
         return result
 
@@ -102,9 +124,12 @@ class PostprocessSurfaced(MapTransform):
         """Replace the levels by masks (1, D, H, W) uint8 on the CPU."""
         result = dict(data)
         for key in self.key_iterator(result):
-            mask = hysteresis(convert_to_numpy(data[key])[0], 1, 2 if self.threshold_high > self.threshold_low else 1)
+            levels = convert_to_numpy(data[key])[0]
+            mask = hysteresis(levels, 1, self.kept_level)
             if self.image_key:
                 mask &= ~self._outside(convert_to_numpy(data[self.image_key])[0], mask.shape)
+            if self.split_levels:
+                mask = split_merged(mask, levels, self.split_levels)
             for step in self.steps:
                 mask = step(mask)
             output = mask[None].astype(np.uint8)

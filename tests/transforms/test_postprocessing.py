@@ -147,3 +147,34 @@ def test_what_lies_outside_the_ct_is_cleared():
 def test_probabilities_have_four_axes():
     with pytest.raises(ValueError, match="D, H, W"):
         PostprocessSurfaced("pred")({"pred": np.zeros((12, 30, 30), np.uint8)})
+
+
+def test_merged_sheets_are_split_up_to_a_threshold():
+    probability = np.zeros((1, 14, 30, 30), np.float32)
+    probability[0, 2:5] = probability[0, 8:11] = 0.9
+    probability[0, 5:8, 10:13] = 0.65  # a bridge
+    for options, count in (({}, 1), ({"split_threshold": 0.6}, 1), ({"split_threshold": 0.7}, 2)):
+        mask = PostprocessSurfaced("pred", threshold_high=0.8, **options)({"pred": probability})["pred"]
+        assert label_components(mask[0])[1] == count
+
+
+def test_hysteresis_is_the_same_with_further_levels():
+    generator = np.random.default_rng(0)
+    probability = generator.random((1, 8, 9, 10)).astype(np.float32)
+    expected = PostprocessSurfaced("pred", threshold_low=0.6, threshold_high=0.97)({"pred": probability})["pred"]
+    split = PostprocessSurfaced("pred", threshold_low=0.6, threshold_high=0.97, split_threshold=0.99)
+    assert (split({"pred": probability})["pred"] == expected).all()  # nothing here is large enough to be split
+    assert split.on_device({"pred": probability})["pred"].max() == 6  # reached 0.6, 0.7, 0.8, 0.9, 0.97, 0.99
+
+
+def test_tunnels_are_filled_up_to_a_radius():
+    assert (clean(holed(3), tunnel_radius=3) == sheet()).all()
+    assert (clean(holed(3), tunnel_radius=1) == holed(3)).all()
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_diffusion_closes_a_gap_before_the_threshold(scale):
+    probability = (sheet() * scale).astype(np.uint8 if scale == 255 else np.float32)
+    probability[0, 5:8, 15, 15] = 0
+    mask = PostprocessSurfaced("pred", diffusion_steps=4)({"pred": probability})["pred"]
+    assert (mask == sheet()).all()
