@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,34 @@ COMPONENT = "surface_postprocessing"
 """The entry of the bundle's configurations with the parameters."""
 
 START = {
+    "diffusion_steps": 0,
     "threshold_low": 0.5,
     "threshold_high": 0.0,
+    "split_threshold": 0.0,
     "min_component_voxels": 0,
     "closing_radius": 0,
     "pinhole_iterations": 0,
+    "tunnel_radius": 0,
     "max_hole_area": 0,
     "max_cavity_voxels": 0,
 }
 
 GRID = {
+    "diffusion_steps": [0, 2, 4, 8, 16],
     "threshold_low": [0.2, 0.26, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6],
     "threshold_high": [0.0, 0.6, 0.7, 0.8, 0.85, 0.9],
-    "min_component_voxels": [0, 100, 300, 1000, 3000, 10000],
+    "split_threshold": [0.0, 0.7, 0.9],
+    "min_component_voxels": [0, 100, 300, 1000, 3000, 10000, 20000],
     "closing_radius": [0, 1, 2, 3, 4],
     "pinhole_iterations": [0, 1, 3],
+    "tunnel_radius": [0, 1, 2, 3],
     "max_hole_area": [0, 100, 400, 1600],
     "max_cavity_voxels": [0, 100, 1000],
 }
 """Tried in this order, each with the best values of the others; a tie keeps the current value."""
+
+Row = tuple[str, str, dict[str, float]]
+"""Parameter, its new value, and the mean scores with it."""
 
 
 def tune(
@@ -54,6 +63,7 @@ def tune(
     grid: dict[str, list[float]] | None = None,
     parts: Sequence[str] = PARTS,
     processes: int | None = None,
+    leave_one_out: bool = False,
 ) -> None:
     """Optimise the post-processing's parameters one after the other, and write the best as an override file.
 
@@ -73,39 +83,59 @@ def tune(
         parts: parts of the score to optimise, for example "[surface_dice, voi_score]" for a quick search without
             topology.
         processes: octants scored in parallel; by default as many as cores and free memory allow.
+        leave_one_out: whether to print also what tuning gains on a volume that it has not seen: for each volume, the
+            parameters are chosen on the others. Settings are scored once, but several times as many may be tried.
     """
     check_parts(parts)
     cases = _cases(Path(str(probabilities)), Path(str(labels)))
     best, grid = _known({**START, **(start or {})}), _known(GRID if grid is None else grid)
-    tried: dict[tuple, dict[str, float]] = {}
-    rows = []
+    scored: dict[tuple, dict[str, float]] = {}
+    searches = 1 + (len(cases) if leave_one_out else 0)
     steps = 1 + rounds * sum(len(values) for values in grid.values())
-    with tqdm(total=steps * len(cases), desc="tuning", unit="volume", disable=None) as progress:
+    with tqdm(total=steps * len(cases) * searches, desc="tuning", unit="volume", disable=None) as progress:
 
-        def score(knobs: Mapping[str, float]) -> dict[str, float]:
-            key = tuple(knobs.items())
-            if key not in tried:
-                tried[key] = _mean([_score(case, knobs, parts, processes, progress) for case in cases])
-            else:
-                progress.update(len(cases))
-            return tried[key]
+        def score(case: tuple[Path, Path], knobs: Mapping[str, float]) -> dict[str, float]:
+            key = (case, *knobs.items())
+            if key not in scored:
+                scored[key] = _score(case, knobs, parts, processes)
+            progress.update()
+            return scored[key]
 
-        rows.append(("start", "", score(best)))
-        for _ in range(rounds):
-            before = dict(best)
-            for knob, values in grid.items():
-                for value in values:
-                    candidate = {**best, knob: value}
-                    if candidate != best and score(candidate)["score"] > score(best)["score"]:
-                        best = candidate
-                        rows.append((knob, f"{value:g}", tried[tuple(best.items())]))
-                        progress.set_postfix_str(f"score {rows[-1][2]['score']:.4f}")
-            if best == before:
-                break
-    text = json.dumps({f"{COMPONENT}#{knob}": value for knob, value in best.items()}, indent=4) + "\n"
+        def search(chosen: Sequence[tuple[Path, Path]]) -> tuple[dict[str, Any], list[Row]]:
+            return _search(best, grid, rounds, lambda knobs: _mean([score(case, knobs) for case in chosen]))
+
+        left_out = []
+        for case in cases if leave_one_out else []:
+            knobs, _ = search([other for other in cases if other != case])
+            left_out.append((case[0].stem, score(case, best), score(case, knobs)))
+        tuned, rows = search(cases)
+    text = json.dumps({f"{COMPONENT}#{knob}": value for knob, value in tuned.items()}, indent=4) + "\n"
     write_whole(str(output), lambda file: file.write_text(text, encoding="utf-8"))
-    print(_table(rows, len(cases), len(tried)))
+    print(_table(rows, len(cases), len({key[1:] for key in scored})))
+    if left_out:
+        print(_left_out_table(left_out))
     print(f"Post-processing: {output}")
+
+
+def _search(
+    best: dict[str, Any],
+    grid: Mapping[str, Sequence[float]],
+    rounds: int,
+    score: Callable[[Mapping[str, float]], dict[str, float]],
+) -> tuple[dict[str, Any], list[Row]]:
+    """The best parameters, one after the other, and a row for the start and for each improvement."""
+    rows = [("start", "", score(best))]
+    for _ in range(rounds):
+        before = dict(best)
+        for knob, values in grid.items():
+            for value in values:
+                candidate = {**best, knob: value}
+                if candidate != best and (scores := score(candidate))["score"] > rows[-1][2]["score"]:
+                    best = candidate
+                    rows.append((knob, f"{value:g}", scores))
+        if best == before:
+            break
+    return best, rows
 
 
 def _known(knobs: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +160,7 @@ def _cases(probabilities: Path, labels: Path) -> list[tuple[Path, Path]]:
 
 
 def _score(
-    case: tuple[Path, Path], knobs: Mapping[str, float], parts: Sequence[str], processes: int | None, progress: tqdm
+    case: tuple[Path, Path], knobs: Mapping[str, float], parts: Sequence[str], processes: int | None
 ) -> dict[str, float]:
     probability = _read_probability(case[0])
     label = as_labels(read_volume(case[1]).array, (0, 1, IGNORE_LABEL), case[1])
@@ -138,7 +168,6 @@ def _score(
         raise DataError.of(case[0], f"shape {probability.shape}", f"{label.shape} as {case[1]}")
     mask = PostprocessSurfaced("pred", **knobs)({"pred": probability[None]})["pred"][0]
     scores = score_volume(mask, label, parts=parts, processes=processes)
-    progress.update()
     return {key: scores[key] for key in ("score", *parts)}
 
 
@@ -169,6 +198,17 @@ def _table(rows: Sequence[tuple[str, str, Mapping[str, float]]], cases: int, tri
         f"{knob:<22}{value:>8}" + "".join(f"{scores[key]:>14.4f}" for key in keys) for knob, value, scores in rows
     ]
     return "\n".join([*lines, f"{tried} settings on {cases} volumes; each line keeps the lines above it"])
+
+
+def _left_out_table(rows: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]]) -> str:
+    """Scores of each volume at the start, and with the parameters chosen on the other volumes."""
+    keys = list(rows[0][1])
+    lines = [f"{'left out':<22}{'':>8}" + "".join(f"{key:>14}" for key in keys)]
+    means = ("mean", *(_mean([row[place] for row in rows]) for place in (1, 2)))
+    for name, *pair in [*rows, means]:
+        for words, scores in zip(("start", "tuned"), pair, strict=True):
+            lines.append(f"{name:<22}{words:>8}" + "".join(f"{scores[key]:>14.4f}" for key in keys))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,37 @@ def test_the_best_setting_is_found_and_written(folders, tmp_path, capsys):
     assert scores == sorted(scores) and scores[-1] == 1
 
 
+def test_a_volume_left_out_does_not_choose_its_parameters(folders, tmp_path, capsys):
+    """A faint volume needs a threshold of 0.3, a bright one 0.75; each gets what the other needs."""
+    probabilities = Path(folders[0])
+    (probabilities / "1.tif").unlink()
+    faint, bright = (np.where(label() == 1, value, value - 0.2) for value in (0.45, 0.85))
+    np.save(probabilities / "0.npy", faint.astype(np.float32))
+    np.save(probabilities / "1.npy", bright.astype(np.float32))
+    tune(
+        *folders,
+        output=str(tmp_path / "post.json"),
+        grid={"threshold_low": [0.3, 0.75]},
+        start={"threshold_low": 0.5},
+        parts=CHEAP,
+        leave_one_out=True,
+    )
+    table = capsys.readouterr().out.splitlines()
+    table = [line.split() for line in table[[line.split()[0] for line in table].index("left") + 1 : -1]]
+    scores = {(name, when): float(score) for name, when, score, *_ in table}
+    labels = {
+        threshold: {case: (faint, bright)[case] >= threshold for case in (0, 1)} for threshold in (0.3, 0.5, 0.75)
+    }
+
+    def expected(case, threshold):
+        return score_volume(labels[threshold][case], label(), parts=CHEAP)["score"]
+
+    assert scores["0", "start"] == pytest.approx(expected(0, 0.5), abs=1e-4)
+    assert scores["0", "tuned"] == pytest.approx(expected(0, 0.75), abs=1e-4)
+    assert scores["1", "tuned"] == pytest.approx(expected(1, 0.3), abs=1e-4)
+    assert scores["mean", "tuned"] == pytest.approx((expected(0, 0.75) + expected(1, 0.3)) / 2, abs=1e-4)
+
+
 def test_where_nothing_helps_the_start_stays(folders, tmp_path):
     output = tmp_path / "post.json"
     start = {"threshold_low": 0.65, "min_component_voxels": 10}
