@@ -21,6 +21,7 @@ from ..configuration import check_options
 from ..data.cases import Case
 from ..errors import find_data_error
 from ..handlers.load_weights import load_weights
+from ..inferers.views import ViewMean
 from ..system.memory import usable_cores
 
 
@@ -107,7 +108,7 @@ class TimedPredictor:
         image = item["image"][None]
         reserved = self._after * image[0, 0].numel()
         self._deadline = started + limit - reserved
-        total, views, longest = None, 0, 0.0
+        mean, views, longest = ViewMean(), 0, 0.0
         for view in self.views:
             begun = self.clock()
             if views and begun - started + longest + reserved > share:
@@ -116,11 +117,12 @@ class TimedPredictor:
                 values = view.back(self.inferer(view.of(image), self.network))
             except OutOfTimeError:
                 break
-            total, views = values if total is None else total.add_(values), views + 1
+            mean.add(view, values)
+            views += 1
             longest = max(longest, self.clock() - begun)
-        if total is None:
+        if not views:
             return {"views": 0, "seconds": self.clock() - started}
-        item["pred"] = total.div_(views)[0]
+        item["pred"] = mean.result()[0]
         begun = self.clock()
         self.postprocessing(item)
         self.record.complete(case["image"], case.get("id"), views=views)

@@ -19,7 +19,7 @@ from ..errors import DataError
 from ..ops.windows import Part, WindowGrid, gaussian_weights, nnunet_weights
 from .common import ACTIVATIONS, autocast_to, check_option, check_precision, device_of, predict_finite, with_metadata_of
 from .out_of_memory import lacks_memory, predict_in_halves
-from .views import ROTATE90, views
+from .views import ROTATE90, ViewMean, views
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ class SlidingWindow(Inferer):
         activation: ``"softmax"`` or ``"sigmoid"``: probabilities are blended and returned. None: logits.
         channels: channels to return; None: all. For a two-class softmax the second channel suffices.
         tta: test-time augmentation: flips of the axes ``"depth"``, ``"vertical"`` and ``"horizontal"`` and quarter
-            turns, ``"rotate90"``, in all combinations, whose predictions are averaged.
+            turns, ``"rotate90"``, and rotations by 15 degrees either way, ``"rotate15"``, of rows and columns, in all
+            combinations, whose predictions are averaged, each where it shows the voxel.
         empty_value: windows without any voxel above it lie outside the scanned object and are predicted as 0 without
             calling the network. None: every window is predicted.
         precision: see :class:`custom.inferers.SliceVolumeInferer`. On a CPU in bfloat16 the network is also converted
@@ -234,12 +235,11 @@ class SlidingWindow(Inferer):
         self.sw_batch_size = max(1, min(self.sw_batch_size, size))
 
     def _mean(self, windows: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
-        total = None
+        mean = ViewMean()
         for view in self.views:
             values = network(view.of(windows), *args, **kwargs).float()
-            values = view.back(values if self.like_nnunet else self._activated(values))
-            total = values if total is None else total.add_(values)
-        return total.div_(len(self.views)) if len(self.views) > 1 else total
+            mean.add(view, view.back(values if self.like_nnunet else self._activated(values)))
+        return mean.result()
 
     def _activated(self, logits: torch.Tensor) -> torch.Tensor:
         """Chosen channels of the activated logits ``(n, C, ...)``."""

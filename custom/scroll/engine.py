@@ -317,7 +317,10 @@ def _settings(job: Job) -> dict[str, Any]:
         "windows": {
             "roi_size": list(windows.roi_size),
             "stride": list(windows.stride),
-            "views": [view._asdict() for view in windows.views],
+            "views": [
+                {key: value for key, value in view._asdict().items() if key != "angle" or value}
+                for view in windows.views
+            ],
             "activation": next(name for name, function in ACTIVATIONS.items() if function is windows.activation),
             "channels": windows.channels,
             **({"convention": "nnunet"} if windows.like_nnunet else {}),

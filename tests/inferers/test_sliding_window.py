@@ -6,11 +6,12 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
+from scipy.ndimage import rotate
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from custom.errors import DataError
 from custom.inferers import SlidingWindow, sliding_window
-from custom.inferers.views import FLIPS
+from custom.inferers.views import FLIPS, View
 from custom.ops.windows import WindowGrid
 
 ROI, STRIDE, OVERLAP = (8, 12, 10), (4, 9, 10), (0.5, 0.25, 0)
@@ -113,6 +114,33 @@ def test_turns_average_what_depends_on_the_view():
     )
     by_hand = (rows**2 + (3 - rows) ** 2) / 2
     torch.testing.assert_close(found, by_hand)
+
+
+@pytest.mark.parametrize("tta", [["rotate15"], ["rotate15", "rotate90", "horizontal"]])
+def test_rotations_are_undone_and_average_in_nothing_from_outside(tta):
+    """Linear interpolation leaves a linear image as it is; the corners that a rotation cuts off are not averaged in."""
+    rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")
+    image = (3 * rows + columns).expand(1, 1, 2, 12, 12)
+    calls = []
+
+    def identity(windows):
+        calls.append(windows)
+        return windows
+
+    found = windows(roi_size=(2, 12, 12), overlap=0, tta=tta)(image, identity)
+    assert len(calls) == 3 * (1 if len(tta) == 1 else 8)
+    torch.testing.assert_close(found[..., 1:-1, 1:-1], image[..., 1:-1, 1:-1], atol=0.7, rtol=0)
+    torch.testing.assert_close(found[..., 3:-3, 3:-3], image[..., 3:-3, 3:-3], atol=1e-4, rtol=0)
+    if len(tta) == 1:
+        torch.testing.assert_close(found[..., 0, 0], image[..., 0, 0])  # shown by no rotation
+
+
+def test_a_rotation_is_scipys():
+    image = torch.rand(1, 1, 2, 15, 15, generator=torch.Generator().manual_seed(0))
+    turned = View(angle=15.0).of(image)[0, 0].numpy()
+    expected = rotate(image[0, 0].numpy(), 15, axes=(2, 1), order=1, reshape=False, mode="nearest")
+    opposite = rotate(image[0, 0].numpy(), -15, axes=(2, 1), order=1, reshape=False, mode="nearest")
+    assert min(abs(turned - expected).max(), abs(turned - opposite).max()) < 1e-5
 
 
 def test_empty_windows_are_not_predicted():
@@ -314,7 +342,7 @@ def test_bfloat16_stays_close(network):
     ("options", "message"),
     [
         ({"tta": ["rotate90"]}, "as many rows as columns"),
-        ({"tta": ["mirror"]}, "expected a list of any of depth, vertical, horizontal, rotate90"),
+        ({"tta": ["mirror"]}, "expected a list of any of depth, vertical, horizontal, rotate90, rotate15"),
         ({"tta": "depth"}, "expected a list"),
         ({"sw_batch_size": 0}, "1 or more"),
         ({"overlap": (0.5, 0.5)}, "for each axis"),
