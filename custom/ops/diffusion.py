@@ -59,7 +59,9 @@ def _squared(tensor: Symmetric) -> Symmetric:
     def entry(one: int, other: int) -> torch.Tensor:
         return tensor[min(one, other), max(one, other)]
 
-    return {(i, j): sum(entry(i, k) * entry(k, j) for k in range(3)) for i, j in tensor}
+    return {
+        (i, j): entry(i, 0) * entry(0, j) + entry(i, 1) * entry(1, j) + entry(i, 2) * entry(2, j) for i, j in tensor
+    }
 
 
 def _normalized(tensor: Symmetric) -> Symmetric:
