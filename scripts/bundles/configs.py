@@ -119,16 +119,21 @@ def _set_sizes(metadata: Config, inference: Path) -> None:
         return
     given = [int(size.partition("*")[0]) for size in image["spatial_shape"]]
     network = ConfigParser(read_json(inference)).get_parsed_content("network_def").eval()
-    # a volume if the network takes no slices; three times, not a multiple of the next factor
-    for axes, factor in product((given, [given[0] // 2, *given]) if len(given) == 2 else (given,), (1, 2, 4)):
-        sizes = [3 * factor * size for size in axes]
+
+    def takes(*sizes: int) -> bool:
         try:
             with torch.no_grad():
                 answer = network(torch.zeros(1, image["num_channels"], *sizes))
         except (RuntimeError, ValueError):  # unsuitable sizes raise within the network
-            continue
-        if list(answer.shape[2:]) == sizes:
-            image["spatial_shape"] = pred["spatial_shape"] = [f"{factor * size}*n" for size in axes]
+            return False
+        return tuple(answer.shape[2:]) == sizes
+
+    # a volume if the network takes no slices
+    for axes, factor in product((given, [given[0] // 2, *given]) if len(given) == 2 else (given,), (1, 2, 4)):
+        sizes = [factor * size for size in axes]
+        # once: normalisation needs several positions; three times: not a multiple of the next factor
+        if takes(*sizes) and takes(*(3 * size for size in sizes)):
+            image["spatial_shape"] = pred["spatial_shape"] = [f"{size}*n" for size in sizes]
             return
     raise DataError.of(inference, "a network that takes none of the sizes in metadata.json", "one that does")
 
