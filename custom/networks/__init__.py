@@ -5,6 +5,7 @@ from .ensemble import Ensemble, build_ensemble
 from .nnunet import PlainConvUNet, ResidualEncoderUNet
 from .normalization import set_batch_norm_momentum
 from .onnx_network import OnnxNetwork
+from .space_to_depth import SpaceToDepthSegResNetDS
 from .start_from import start_from
 from .unetplusplus import FlexibleUNetPlusPlus
 
@@ -14,6 +15,7 @@ __all__ = [
     "OnnxNetwork",
     "PlainConvUNet",
     "ResidualEncoderUNet",
+    "SpaceToDepthSegResNetDS",
     "build_ensemble",
     "checkpoint_activations",
     "set_batch_norm_momentum",

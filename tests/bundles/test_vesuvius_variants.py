@@ -15,6 +15,7 @@ from custom.ops.target_layout import TARGET_CHANNELS
 CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "vesuvius_surface_3d" / "configs"
 NETWORKS = {
     "light_unet": {"network_def#features": [4, 4, 4, 8, 8, 4]},
+    "space_to_depth": {"network_def#init_filters": 8, "patch_size": [16, 32, 32]},
     "swin_unetr": {"network_def#feature_size": 12, "patch_size": [32, 64, 64]},
 }
 """What makes each network small enough for a test."""
@@ -94,11 +95,13 @@ def test_a_network_exports(tmp_path, name):
 
 @pytest.mark.parametrize("name", [None, *NETWORKS])
 def test_patch_and_overlap_are_legal(name):
-    """MONAI's SwinUNETR halves the patch five times, SegResNetDS three times; BasicUNet pads."""
+    """MONAI's SwinUNETR halves the patch five times, SegResNetDS three times, on blocks four times; BasicUNet pads."""
     parser = load("train", *([name] if name else []))
-    divisor = {"SwinUNETR": 32, "SegResNetDS": 8}.get(parser["network_def#_target_"], 1)
+    network = parser["network_def#_target_"].rpartition(".")[2]
+    divisor = {"SwinUNETR": 32, "SpaceToDepthSegResNetDS": 16, "SegResNetDS": 8}.get(network, 1)
     assert all(size % divisor == 0 for size in parser["patch_size"])
-    assert all(0 <= share < 1 for share in parser["overlap"])
+    overlap = parser["overlap"]
+    assert all(0 <= share < 1 for share in (overlap if isinstance(overlap, list) else [overlap]))
 
 
 def test_the_seeds_configurations():

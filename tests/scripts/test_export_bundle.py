@@ -237,7 +237,7 @@ def test_a_variant_changes_the_channels_in_the_metadata(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("variant", "multiple"), [("swin_unetr", 64), ("light_unet", 32)])
+@pytest.mark.parametrize(("variant", "multiple"), [("swin_unetr", 64), ("light_unet", 32), ("space_to_depth", 32)])
 def test_a_variant_changes_the_sizes_in_the_metadata(tmp_path, variant, multiple):
     """SwinUNETR halves its input five times, the others four times; normalisation needs two positions at the end."""
     export_bundle("vesuvius_surface_3d", output=str(tmp_path), variant=variant)

@@ -1,0 +1,67 @@
+"""SegResNetDS whose channels are the voxels of small blocks."""
+
+from collections.abc import Sequence
+
+from einops.layers.torch import Rearrange
+from monai.networks.nets import SegResNetDS
+from torch import nn
+
+
+class SpaceToDepthSegResNetDS(SegResNetDS):
+    """MONAI's SegResNetDS in which a block of ``factor``^3 voxels is one position, and its voxels are channels.
+
+    Convolutions at full resolution take most of a U-Net's time and memory, and see a few voxels only. Here all layers
+    work on blocks, and nothing is discarded: the input's blocks are rearranged to channels (space to depth; Ridnik et
+    al., "TResNet", WACV 2021), and transposed convolutions predict every voxel from the blocks around it.
+
+    Example: ``{"_target_": "custom.networks.SpaceToDepthSegResNetDS", "init_filters": 48, "dsdepth": 3}``
+
+    Args:
+        in_channels: of the volume.
+        out_channels: of the prediction.
+        init_filters: channels of the finest level, that of the blocks.
+        blocks_down: residual blocks of each level of the encoder.
+        norm: normalisation, as in other networks of MONAI.
+        act: activation, likewise.
+        dsdepth: levels with an output, for deep supervision.
+        factor: edge of a block in voxels, an even number.
+
+    Shape:
+        Input ``(B, in_channels, D, H, W)``, sizes divisible by ``factor * 2 ** (len(blocks_down) - 1)``; output
+        ``(B, out_channels, D, H, W)``. In training mode with ``dsdepth > 1`` a list, each output half as large as the
+        one before.
+
+    Raises:
+        ValueError: a size is not divisible.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 1,
+        out_channels: int = 2,
+        init_filters: int = 32,
+        blocks_down: Sequence[int] = (1, 2, 2, 4),
+        norm: Sequence | str = "instance",
+        act: Sequence | str = "relu",
+        dsdepth: int = 1,
+        factor: int = 2,
+    ) -> None:
+        super().__init__(
+            spatial_dims=3,
+            init_filters=init_filters,
+            in_channels=in_channels * factor**3,
+            out_channels=out_channels,
+            act=act,
+            norm=norm,
+            blocks_down=tuple(blocks_down),
+            dsdepth=dsdepth,
+            preprocess=Rearrange("b c (d p) (h q) (w r) -> b (c p q r) d h w", p=factor, q=factor, r=factor),
+        )
+        for level in self.up_layers:
+            head = level["head"]
+            if not isinstance(head, nn.Identity):  # overlapping kernels, so that blocks leave no pattern
+                stride, kernel = factor, 2 * factor
+                level.add_module(
+                    "head", nn.ConvTranspose3d(head.in_channels, out_channels, kernel, stride, padding=factor // 2)
+                )
