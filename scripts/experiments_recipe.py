@@ -21,8 +21,8 @@ COLUMNS = ("score", *PARTS)
 TEST_SETS = {"unseen scrolls": {"seed": 1}, "other sheets": {"seed": 2, "pitch": 10}}
 """Arguments of the phantoms that are scored; those for training have seed 0 and the default pitch."""
 
-SMALL = {"network_def#init_filters": 8, "patch_size": [48, 48, 48], "overlap": 0.5}
-"""Overrides that make the bundle small enough for a CPU core."""
+SMALL = ROOT / "scripts" / "experiments" / "small.json"
+"""Overrides that make the bundle small enough for a CPU core; an arm may change them."""
 
 FEW, MANY = 8, 40
 """Steps of two short trainings, whose difference is the time of a step: it covers all terms with an interval."""
@@ -41,7 +41,7 @@ def experiment(
     """Train each arm for the same processor time, score it, and print a Markdown table.
 
     An arm is an override file of train.json in scripts/experiments/recipe, or nnunet: nnU-Net with its own
-    augmentation, loss and optimizer. Patches (48^3), batch size (2), features (8) and volumes are the same for all. The
+    augmentation, loss and optimizer. Patches (48^3), batch size (2), and volumes are the same for all. The
     number of steps follows from the time of a step, which is measured first. Predictions are not post-processed:
     threshold 0.5, no test-time augmentation. Finished trainings are not repeated: the same command continues after an
     interruption, and shows all arms in the folder.
@@ -83,7 +83,7 @@ def _phantoms(folder: Path, size: int, n_train: int, n_test: int) -> dict[str, P
 
 def _train_arm(arm: str, seed: int, seconds: float, data: Mapping[str, Path], folder: Path) -> tuple[int, float]:
     """Train the bundle with an override file, and predict all sets; returns steps and processor seconds."""
-    options = {**SMALL, "dataset_dir": data["train"], "cache_dir": data["train"].parent / "cache", "seed": seed}
+    options = {"dataset_dir": data["train"], "cache_dir": data["train"].parent / "cache", "seed": seed}
     options |= {
         "epochs": 1,
         "val_interval": 2,
@@ -96,17 +96,19 @@ def _train_arm(arm: str, seed: int, seconds: float, data: Mapping[str, Path], fo
     def train(steps: int, name: str) -> float:
         before = children_seconds()
         places = {"model_dir": folder / name / "models", "output_dir": folder / name / "training"}
-        run_bundle(BUNDLE, "training", ["train", ARMS / arm], steps_per_epoch=steps, **options, **places)
+        run_bundle(BUNDLE, "training", ["train", SMALL, ARMS / arm], steps_per_epoch=steps, **options, **places)
         return children_seconds() - before
 
     few = train(FEW, "calibration")
     step = (train(MANY, "calibration") - few) / (MANY - FEW)
     steps = max(1, round((seconds - few) / step))
     used = train(steps, "full")
+    network = folder / "network.json"
+    network.write_text(json.dumps(_network(arm)), encoding="utf-8")
     for name in TEST_SETS:
         places = {"dataset_dir": data[name] / "test_images", "output_dir": folder / "predictions" / name}
         weights = folder / "full" / "models" / "model_final.pt"
-        run_bundle(BUNDLE, "inferring", ["inference"], **{**SMALL, **places, "checkpoint": weights}, **_network(arm))
+        run_bundle(BUNDLE, "inferring", ["inference", SMALL, network], **places, checkpoint=weights)
     return steps, used
 
 
