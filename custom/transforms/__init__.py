@@ -3,6 +3,7 @@
 from .augmentation import RandContrastd, RandNoised, RandPatchDropoutd, RandSheetCompressiond
 from .batch import BatchCompose
 from .check_values import CheckValuesd
+from .clear_outside import ClearOutsided
 from .liver_postprocessing import CleanLiverd
 from .nnunet_normalization import NormalizeNnunetd
 from .postprocessing import PostprocessSurfaced
@@ -16,6 +17,7 @@ __all__ = [
     "BatchCompose",
     "CheckValuesd",
     "CleanLiverd",
+    "ClearOutsided",
     "LabelToRegionsd",
     "NormalizeNnunetd",
     "PostprocessSurfaced",

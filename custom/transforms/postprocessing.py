@@ -18,9 +18,6 @@ from ..ops.sheets import close_sheets, patch_holes
 from ..ops.tunnels import fill_tunnels
 from ..ops.unmerge import split_merged
 
-DARK_VOXELS = 1000
-"""Smaller 6-connected empty regions are dark voxels within the scan."""
-
 _TENTHS = [tenth / 10 for tenth in range(1, 10)]
 
 
@@ -28,14 +25,14 @@ class PostprocessSurfaced(MapTransform):
     """Thresholds the surface probability and repairs the sheets; 0 disables a step.
 
     The competition's score penalises every pinhole, speck and bridge. Units are voxels. Steps are applied in the order
-    of the arguments, after the mask has been cleared outside of the CT. Thresholds are applied where the probability
+    of the arguments. Thresholds are applied where the probability
     is (:meth:`on_device`), everything else on the CPU (:meth:`afterwards`), where the mask is returned.
 
     Example: ``PostprocessSurfaced("pred", threshold_low=0.3, threshold_high=0.6, min_component_voxels=500)``
 
     Args:
-        keys: probabilities (C, D, H, W), tensors or arrays, floating-point in [0, 1] or uint8 in steps of 1/255. They
-            become (1, D, H, W) uint8 masks of the same type.
+        keys: probabilities (C, D, H, W), tensors or arrays, floating-point in [0, 1] or uint8 in steps of 1/255, the
+            surface's last. They become (1, D, H, W) uint8 masks of the same type.
         diffusion_steps: how often probabilities are diffused along the sheets, not across them, before the thresholds;
             ``n`` steps smooth like a Gaussian of ``sqrt(n / 2)`` voxels.
         threshold_low: minimum probability of a mask voxel.
@@ -54,14 +51,12 @@ class PostprocessSurfaced(MapTransform):
             the projection that shows most of the sheet. Holes of folded sheets are kept, and those whose filling would
             touch another sheet.
         max_cavity_voxels: largest enclosed cavity (6-connected background) that is filled; None for any size.
-        image_key: CT (1, D, H, W) outside of which the mask is cleared: published scrolls are 0 outside of a mask,
-            along whose border networks tend to predict a surface. None skips this.
-        empty: largest value of the CT outside of the scan, after the preceding transforms.
-        channel: channel of the surface probability.
 
     Raises:
-        ValueError: an input does not have four dimensions, or mask and CT differ in shape.
+        ValueError: an input does not have four dimensions.
     """
+
+    reads_image = False
 
     def __init__(
         self,
@@ -77,9 +72,6 @@ class PostprocessSurfaced(MapTransform):
         tunnel_radius: int = 0,
         max_hole_area: int = 0,
         max_cavity_voxels: int | None = 0,
-        image_key: str | None = None,
-        empty: float = 0.0,
-        channel: int = -1,
     ) -> None:
         super().__init__(keys)
         self.diffusion_steps = diffusion_steps
@@ -87,9 +79,6 @@ class PostprocessSurfaced(MapTransform):
         self.thresholds = sorted({threshold_low, max(threshold_low, threshold_high), *split})
         self.kept_level = 1 + self.thresholds.index(max(threshold_low, threshold_high))
         self.split_levels = sorted({1 + self.thresholds.index(value) for value in split})
-        self.image_key, self.empty = image_key, empty
-        self.reads_image = image_key is not None
-        self.channel = channel
         steps: list[tuple[bool, Callable[[np.ndarray], np.ndarray]]] = [
             (min_component_voxels > 0, partial(remove_small, min_voxels=min_component_voxels)),
             (closing_radius >= 1, partial(close_sheets, radius=closing_radius)),
@@ -110,7 +99,7 @@ class PostprocessSurfaced(MapTransform):
         for key in self.key_iterator(result):
             if result[key].ndim != 4:
                 raise ValueError(f"expected (C, D, H, W), got {tuple(result[key].shape)}")
-            values = convert_to_tensor(result[key]).detach()[self.channel :][:1]
+            values = convert_to_tensor(result[key]).detach()[-1:]
             if self.diffusion_steps:
                 values = values / 255 if values.dtype == torch.uint8 else values.float()
                 values = diffuse_along_sheets(values[0], self.diffusion_steps)[None]
@@ -126,8 +115,6 @@ class PostprocessSurfaced(MapTransform):
         for key in self.key_iterator(result):
             levels = convert_to_numpy(data[key])[0]
             mask = hysteresis(levels, 1, self.kept_level)
-            if self.image_key:
-                mask &= ~self._outside(convert_to_numpy(data[self.image_key])[0], mask.shape)
             if self.split_levels:
                 mask = split_merged(mask, levels, self.split_levels)
             for step in self.steps:
@@ -140,8 +127,3 @@ class PostprocessSurfaced(MapTransform):
     def _scaled(threshold: float, values: torch.Tensor) -> float:
         """The threshold in the units of the values; a whole number for uint8, since torch compares in float32."""
         return math.ceil(threshold * 255) if values.dtype == torch.uint8 else threshold
-
-    def _outside(self, image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        if image.shape != shape:
-            raise ValueError(f"mask {shape} and image {image.shape} must have one shape")
-        return remove_small(image <= self.empty, DARK_VOXELS, SIX)

@@ -17,7 +17,7 @@ from custom.handlers import CaseMetrics, Panels
 from custom.handlers.case_items import Postprocessing, packed, unpacked
 from custom.handlers.case_workers import CaseError, CaseWorkers
 from custom.metrics import LiverMetrics
-from custom.transforms import CleanLiverd, PostprocessSurfaced, RegionsToLabeld
+from custom.transforms import CleanLiverd, ClearOutsided, PostprocessSurfaced, RegionsToLabeld
 
 CPU = torch.device("cpu")
 AFFINE = np.diag([0.8, 0.9, 5.0, 1.0])
@@ -78,7 +78,7 @@ def test_the_two_parts_do_what_the_whole_does():
         *(False, False),
         True,
     ]
-    assert Postprocessing.of(PostprocessSurfaced("pred", image_key="image")).reads_image
+    assert Postprocessing.of(Compose([SURFACE, ClearOutsided("pred")])).reads_image
 
 
 def test_items_arrive_as_they_were_sent():
