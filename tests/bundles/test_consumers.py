@@ -50,9 +50,9 @@ def write_weights(name, configs, path):
 
 
 @pytest.fixture(scope="module")
-def used(phantoms, tmp_path_factory, request):
+def used(phantoms, make_folder, request):
     """What each consumer found in each exported bundle; one process for all of them, without a PYTHONPATH."""
-    folder = tmp_path_factory.mktemp("consumers")
+    folder = make_folder("consumers")
     cases = []
     for name, bundle in sorted(phantoms.items()):
         write_weights(name, request.config.rootpath / "bundles" / name / "configs", folder / f"{name}.pt")

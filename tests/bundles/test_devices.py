@@ -67,8 +67,8 @@ def gpu() -> Iterator[Record | None]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("devices")
+def folder(make_folder) -> Path:
+    return make_folder("devices")
 
 
 def assert_alike(found: list[torch.Tensor], expected: list[torch.Tensor], tolerance: float = TOLERANCE) -> None:

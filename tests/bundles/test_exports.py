@@ -65,13 +65,13 @@ def command(patch, root, *words, **options):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory, request):
+def exported(make_folder, request):
     """Each bundle in a folder of its own, with a small network's weights, TorchScript and ONNX in models/."""
     done = {}
 
     def export(name):
         if name not in done:
-            root = tmp_path_factory.mktemp(name)
+            root = make_folder(name)
             source = request.config.rootpath / "bundles" / name
             for part in ("configs", "custom"):
                 (root / part).symlink_to((source / part).resolve())

@@ -54,14 +54,14 @@ def workflow(liver, names, kind, **options):
 
 
 @pytest.fixture(scope="module")
-def trained(liver, tmp_path_factory):
+def trained(liver, make_folder):
     """The folder a variant left after one step, by the names of its override files."""
-    cache = tmp_path_factory.mktemp("cache")
+    cache = make_folder("cache")
     done: dict[str, Path] = {}
 
     def train(variant: str) -> Path:
         if variant not in done:
-            out = done[variant] = tmp_path_factory.mktemp(variant or "default")
+            out = done[variant] = make_folder(variant or "default")
             folders = {"cache_dir": str(cache), "model_dir": str(out / "models"), "output_dir": str(out / "eval")}
             flow = workflow(liver, ["train", *names(variant)], "train", dataset_dir=str(liver.data), **folders)
             flow.initialize()

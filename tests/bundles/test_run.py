@@ -16,13 +16,13 @@ TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_nod
 
 
 @pytest.fixture(scope="module")
-def trained(phantoms, tmp_path_factory):
+def trained(phantoms, make_folder):
     """Train each bundle once, from its own folder with ``training``."""
     done = {}
 
     def train(bundle):
         if bundle.name not in done:
-            out = tmp_path_factory.mktemp(bundle.name)
+            out = make_folder(bundle.name)
             folders = {"model_dir": out / "models", "cache_dir": out / "cache", "output_dir": out / "training"}
             process = bundle.run(
                 "training", ["configs/train.json", "configs/quickstart.json"], **bundle.options | folders
@@ -52,13 +52,13 @@ def test_training_leaves_weights_history_and_pictures(bundle, trained):
 
 
 @pytest.fixture(scope="module")
-def evaluated(trained, tmp_path_factory):
+def evaluated(trained, make_folder):
     """Evaluate each bundle once, on all three volumes, in one process."""
     done = {}
 
     def evaluate(bundle):
         if bundle.name not in done:
-            folder = tmp_path_factory.mktemp(f"{bundle.name}_evaluated")
+            folder = make_folder(f"{bundle.name}_evaluated")
             process = bundle.run(
                 "evaluating",
                 ["configs/train.json", "configs/evaluate.json"],

@@ -322,7 +322,9 @@ def test_an_interrupt_ends_all_processes(stand_in, tmp_path, monkeypatch, reques
     def interrupt(line):
         if "predicting on" not in line:
             return
-        threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+        timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])
+        request.addfinalizer(timer.cancel)  # where the test fails first, it would interrupt another
+        timer.start()
 
     images = stand_in(READY, "stuck", "stuck2", "stuck3")
     gc.disable()  # hypothesis has a callback in it, where an interrupt would be lost

@@ -54,9 +54,9 @@ def export_small(name: str, folder: Path, **options) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> dict[str, Path]:
+def exported(make_folder) -> dict[str, Path]:
     """The folders of both bundles, exported."""
-    zips = {name: export_small(name, tmp_path_factory.mktemp(name)) for name in BUNDLES}
+    zips = {name: export_small(name, make_folder(name)) for name in BUNDLES}
     return {name: path.parent / name for name, path in zips.items()}
 
 

@@ -117,9 +117,9 @@ class Kaggle:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(make_folder):
     """Datasets and notebooks of both bundles, as the script writes them, with pointwise networks."""
-    folder = tmp_path_factory.mktemp("kaggle")
+    folder = make_folder("kaggle")
     for name, (target, weight, bias) in POINTWISE.items():
         network = {"_target_": target, "in_channels": 1, "out_channels": 2, "kernel_size": 1}
         (folder / f"{name}.json").write_text(json.dumps({"network_def": network}))
@@ -133,13 +133,13 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def scrolls(tmp_path_factory):
-    return write_scrolls(tmp_path_factory.mktemp("scrolls"), n_train=3, n_test=2, size=40)
+def scrolls(make_folder):
+    return write_scrolls(make_folder("scrolls"), n_train=3, n_test=2, size=40)
 
 
 @pytest.fixture(scope="module")
-def abdomens(tmp_path_factory):
-    return write_abdomens(tmp_path_factory.mktemp("abdomens"), n_train=3, n_test=1, size=48, slices=12)
+def abdomens(make_folder):
+    return write_abdomens(make_folder("abdomens"), n_train=3, n_test=1, size=48, slices=12)
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)

@@ -34,11 +34,11 @@ RUN = ("inference", "training", "evaluation", "network in and out", "TorchScript
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> dict[str, Path]:
+def exported(make_folder) -> dict[str, Path]:
     """The zips of both bundles, with random weights of a small network."""
     zips = {}
     for name, small in SMALL.items():
-        folder = tmp_path_factory.mktemp(name)
+        folder = make_folder(name)
         parser = ConfigParser(json.loads((REPOSITORY / "bundles" / name / "configs" / "inference.json").read_text()))
         parser.update(small)
         torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "weights.pt")
