@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from einops.layers.torch import Rearrange
+from monai.networks.blocks import SubpixelUpsample
 from monai.networks.nets import SegResNetDS
 from torch import nn
 
@@ -12,7 +13,7 @@ class SpaceToDepthSegResNetDS(SegResNetDS):
 
     Convolutions at full resolution take most of a U-Net's time and memory, and see a few voxels only. Here all layers
     work on blocks, and nothing is discarded: the input's blocks are rearranged to channels (space to depth; Ridnik et
-    al., "TResNet", WACV 2021), and transposed convolutions predict every voxel from the blocks around it.
+    al., "TResNet", WACV 2021), and sub-pixel convolutions predict every voxel from the blocks around it.
 
     Example: ``{"_target_": "custom.networks.SpaceToDepthSegResNetDS", "init_filters": 48, "dsdepth": 3}``
 
@@ -24,7 +25,7 @@ class SpaceToDepthSegResNetDS(SegResNetDS):
         norm: normalisation, as in other networks of MONAI.
         act: activation, likewise.
         dsdepth: levels with an output, for deep supervision.
-        factor: edge of a block in voxels, an even number.
+        factor: edge of a block in voxels.
 
     Shape:
         Input ``(B, in_channels, D, H, W)``, sizes divisible by ``factor * 2 ** (len(blocks_down) - 1)``; output
@@ -60,8 +61,8 @@ class SpaceToDepthSegResNetDS(SegResNetDS):
         )
         for level in self.up_layers:
             head = level["head"]
-            if not isinstance(head, nn.Identity):  # overlapping kernels, so that blocks leave no pattern
-                stride, kernel = factor, 2 * factor
-                level.add_module(
-                    "head", nn.ConvTranspose3d(head.in_channels, out_channels, kernel, stride, padding=factor // 2)
+            if not isinstance(head, nn.Identity):
+                upsample = SubpixelUpsample(
+                    3, head.in_channels, out_channels, scale_factor=factor, apply_pad_pool=False
                 )
+                level.add_module("head", upsample)
