@@ -32,6 +32,7 @@ def experiment(
     output: str = "experiments/recipe",
     arms: str | Sequence[str] = ("default",),
     seconds: float = 1200,
+    steps: int | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     size: int = 128,
     n_train: int = 14,
@@ -52,6 +53,8 @@ def experiment(
         output: folder for phantoms, weights, predictions and scores.
         arms: names of override files, or nnunet.
         seconds: processor seconds of a training, over all threads and processes.
+        steps: optimizer steps of an override file's training instead: other work on the machine makes the short
+            trainings that measure a step unreliable. The seconds that it took are in the table in either case.
         seeds: a training for each, of every arm.
         size: edge of a phantom in voxels.
         n_train: training volumes.
@@ -65,9 +68,11 @@ def experiment(
         for seed in seeds:
             folder = out / arm / f"seed_{seed}"
             if not (folder / "result.json").exists():
-                train = _train_nnunet if arm == NNUNET else _train_arm
-                steps, used = train(arm, seed, seconds, data, folder, **({"python": nnunet} if arm == NNUNET else {}))
-                result = {"steps": steps, "seconds": used, "scores": _scores(data, folder)}
+                if arm == NNUNET:
+                    done, used = _train_nnunet(nnunet, seed, seconds, data, folder)
+                else:
+                    done, used = _train_arm(arm, seed, seconds, steps, data, folder)
+                result = {"steps": done, "seconds": used, "scores": _scores(data, folder)}
                 write_whole(folder / "result.json", lambda path, r=result: path.write_text(json.dumps(r, indent=1)))
     print(f"\n{table(out)}\n\nEverything lies in {out}")
 
@@ -81,7 +86,9 @@ def _phantoms(folder: Path, size: int, n_train: int, n_test: int) -> dict[str, P
     return {name: folder / name for name in sets}
 
 
-def _train_arm(arm: str, seed: int, seconds: float, data: Mapping[str, Path], folder: Path) -> tuple[int, float]:
+def _train_arm(
+    arm: str, seed: int, seconds: float, steps: int | None, data: Mapping[str, Path], folder: Path
+) -> tuple[int, float]:
     """Train the bundle with an override file, and predict all sets; returns steps and processor seconds."""
     options = {"dataset_dir": data["train"], "cache_dir": data["train"].parent / "cache", "seed": seed}
     options |= {
@@ -99,9 +106,10 @@ def _train_arm(arm: str, seed: int, seconds: float, data: Mapping[str, Path], fo
         run_bundle(BUNDLE, "training", ["train", SMALL, ARMS / arm], steps_per_epoch=steps, **options, **places)
         return children_seconds() - before
 
-    few = train(FEW, "calibration")
-    step = (train(MANY, "calibration") - few) / (MANY - FEW)
-    steps = max(1, round((seconds - few) / step))
+    if steps is None:
+        few = train(FEW, "calibration")
+        step = (train(MANY, "calibration") - few) / (MANY - FEW)
+        steps = max(1, round((seconds - few) / step))
     used = train(steps, "full")
     network = folder / "network.json"
     network.write_text(json.dumps(_network(arm)), encoding="utf-8")
@@ -119,7 +127,7 @@ def _network(arm: str) -> dict[str, Any]:
 
 
 def _train_nnunet(
-    arm: str, seed: int, seconds: float, data: Mapping[str, Path], folder: Path, python: str | None
+    python: str | None, seed: int, seconds: float, data: Mapping[str, Path], folder: Path
 ) -> tuple[int, float]:
     """Train nnU-Net in its own environment, and predict all sets; returns steps and processor seconds."""
     if python is None:

@@ -19,7 +19,7 @@ from custom.transforms.postprocessing import PostprocessSurfaced
 
 BUNDLE = ROOT / "bundles" / "vesuvius_surface_3d"
 
-VARIANTS = {"dice_ce": ["loss_dice_ce"], "topology": []}
+VARIANTS = {"dice_ce": ["exp001_full", "loss_dice_ce"], "topology": ["exp001_full"]}
 """The trainings, and their override files for train.json."""
 
 SMALL = {"network_def#init_filters": 8, "patch_size": [32, 48, 48], "overlap": 0.25}
@@ -93,7 +93,7 @@ def experiment(
 def _predict(images: object, model_dir: Path, folder: Path) -> None:
     """Predict the images as TIFFs of 0 to 255; existing predictions of the same weights are kept."""
     files = {"dataset_dir": images, "checkpoint": model_dir / "model_final.pt", "output_dir": folder}
-    run_bundle(BUNDLE, "inferring", ["inference", "probabilities"], **SMALL | files)
+    run_bundle(BUNDLE, "inferring", ["inference", "exp001_full", "probabilities"], **SMALL | files)
 
 
 def _tune(probabilities: Path, labels: Path, file: Path, grid: Mapping[str, Sequence[float]]) -> dict[str, float]:

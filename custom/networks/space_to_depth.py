@@ -15,12 +15,13 @@ class SpaceToDepthSegResNetDS(SegResNetDS):
     work on blocks, and nothing is discarded: the input's blocks are rearranged to channels (space to depth; Ridnik et
     al., "TResNet", WACV 2021), and sub-pixel convolutions predict every voxel from the blocks around it.
 
-    Example: ``{"_target_": "custom.networks.SpaceToDepthSegResNetDS", "init_filters": 48, "dsdepth": 3}``
+    Example: ``{"_target_": "custom.networks.SpaceToDepthSegResNetDS", "init_filters": 24, "dsdepth": 3}``
 
     Args:
         in_channels: of the volume.
         out_channels: of the prediction.
-        init_filters: channels of the finest level, that of the blocks.
+        init_filters: as SegResNetDS has at full resolution; the finest level here, that of the blocks, has ``factor``
+            times as many, as SegResNetDS has at its resolution.
         blocks_down: residual blocks of each level of the encoder.
         norm: normalisation, as in other networks of MONAI.
         act: activation, likewise.
@@ -41,7 +42,7 @@ class SpaceToDepthSegResNetDS(SegResNetDS):
         *,
         in_channels: int = 1,
         out_channels: int = 2,
-        init_filters: int = 32,
+        init_filters: int = 16,
         blocks_down: Sequence[int] = (1, 2, 2, 4),
         norm: Sequence | str = "instance",
         act: Sequence | str = "relu",
@@ -50,7 +51,7 @@ class SpaceToDepthSegResNetDS(SegResNetDS):
     ) -> None:
         super().__init__(
             spatial_dims=3,
-            init_filters=init_filters,
+            init_filters=init_filters * factor,
             in_channels=in_channels * factor**3,
             out_channels=out_channels,
             act=act,

@@ -17,7 +17,7 @@ from torch import nn
 from custom.inferers.common import autocast_to, fast_dtype
 from custom.networks import OnnxNetwork
 
-from .measure import BUNDLES, LIVER, SURFACE, Row, by, interleaved, not_measured, read_config, show_seconds
+from .measure import BUNDLES, FULL, LIVER, SURFACE, Row, by, interleaved, not_measured, read_config, show_seconds
 
 TOLERANCE = 1e-4
 
@@ -46,7 +46,7 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
 
 def _network(name: str, shape: tuple[int, ...], overrides: dict[str, Any], folder: Path, repeats: int) -> list[Row]:
     configs = BUNDLES / name / "configs"
-    config = read_config(name, "inference")
+    config = read_config(name, "inference", *FULL[name])
     config.update(overrides)
     network = _with_statistics(config.get_parsed_content("network_def"), len(shape) - 2)
     exported = _export(network, configs, overrides, folder)
@@ -98,7 +98,7 @@ def _export(network: nn.Module, configs: Path, overrides: dict[str, Any], folder
     torch.save(network.state_dict(), folder / "model.pt")
     common = {
         "ckpt_file": str(folder / "model.pt"),
-        "config_file": str(configs / "inference.json"),
+        "config_file": [str(configs / f"{part}.json") for part in ("inference", *FULL[configs.parent.name])],
         "meta_file": str(configs / "metadata.json"),
         **overrides,
     }

@@ -22,6 +22,7 @@ from custom.losses import MaskedDiceCELoss
 from custom.system.memory import peak_bytes
 
 from .measure import (
+    FULL,
     SURFACE,
     Row,
     attempt,
@@ -144,7 +145,7 @@ def _two_classes(windows: torch.Tensor) -> torch.Tensor:
 
 
 def _network(filters: int) -> torch.nn.Module:
-    config = read_config(SURFACE, "inference")
+    config = read_config(SURFACE, "inference", *FULL[SURFACE])
     config["network_def#init_filters"] = filters
     return config.get_parsed_content("network_def")
 
@@ -187,7 +188,7 @@ def _monai(roi: Sequence[int], overlap: Sequence[float], batch: int = 1) -> Call
 
 
 def _bundle_windows() -> tuple[list[int], list[float]]:
-    config = read_config(SURFACE, "inference")
+    config = read_config(SURFACE, "inference", *FULL[SURFACE])
     return config["patch_size"], config["overlap"]
 
 

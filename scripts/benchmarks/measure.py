@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SURFACE, LIVER = "vesuvius_surface_3d", "liver_tumor_2d"
+FULL = {SURFACE: ("exp001_full",), LIVER: ()}
+"""Override files of the largest network with all terms of the loss, for which goals are set."""
+
 FAILED = "failed"
 
 Result = TypeVar("Result")
@@ -186,14 +189,16 @@ def small_data(bundle: str, folder: Path, scroll: int, ct: int) -> dict[str, Any
     return {"dataset_dir": str(data), "cache_dir": str(folder / f"{bundle}-cache"), "n_folds": 2, "num_workers": 0}
 
 
-def training(bundle: str, folder: Path, device: str, scroll: int, ct: int, **options: Any) -> "ConfigWorkflow":
+def training(
+    bundle: str, folder: Path, device: str, scroll: int, ct: int, configs: Sequence[str] = (), **options: Any
+) -> "ConfigWorkflow":
     """Return the initialized training of a bundle on phantoms of the given sizes, in a folder."""
     from monai.bundle import ConfigWorkflow
 
     root = BUNDLES / bundle
     folders = {key: str(folder / f"{bundle}-{key}") for key in ("model_dir", "output_dir")}
     flow = ConfigWorkflow(
-        str(root / "configs" / "train.json"),
+        [str(root / "configs" / f"{name}.json") for name in ("train", *configs)],
         workflow_type="train",
         logging_file=False,
         bundle_root=str(root),

@@ -14,7 +14,7 @@ import torch
 
 from scripts.pretended_gpu import H100, PretendedGPU, Record, why_not
 
-from .measure import LIVER, SURFACE, Row, attempt, by, not_measured, read_config, training
+from .measure import FULL, LIVER, SURFACE, Row, attempt, by, not_measured, read_config, training
 
 GIB = 2**30
 GOALS = {
@@ -50,7 +50,7 @@ def step(bundle: str, folder: Path, sizes: Sizes) -> list[Row]:
     """A batch, made one step ahead, and the second step, without terms that have an interval and without logs."""
     options = dict(sizes.surface if bundle == SURFACE else sizes.liver) | {"precision": sizes.precision}
     with PretendedGPU("shapes") as record:
-        flow = training(bundle, folder, "cuda", sizes.scroll, sizes.ct, **options)
+        flow = training(bundle, folder, "cuda", sizes.scroll, sizes.ct, configs=FULL[bundle], **options)
         trainer = flow.parser.get_parsed_content("train#trainer")
         batches = iter(trainer.data_loader)
         next(batches)

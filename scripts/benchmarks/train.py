@@ -15,7 +15,7 @@ from custom.inferers import AutocastInferer
 from custom.networks import checkpoint_activations
 
 from .losses import example, saved_bytes
-from .measure import SURFACE, Row, by, interleaved, not_measured, read_config, show_seconds
+from .measure import FULL, SURFACE, Row, by, interleaved, not_measured, read_config, show_seconds
 
 CPU_BATCH = (1, 24, 48, 48)
 """Batch and patch on a CPU. Time and memory are proportional to voxels, so ratios hold for any size."""
@@ -53,7 +53,7 @@ class Setting:
 
 def run(device: str) -> list[Row]:
     """All terms compared with Dice + CE, and activation checkpointing."""
-    config, on_gpu = read_config(SURFACE, "train"), device.startswith("cuda")
+    config, on_gpu = read_config(SURFACE, "train", *FULL[SURFACE]), device.startswith("cuda")
     default = (config["batch_size"], *config["patch_size"])
     logits, target = (torch.from_numpy(array).to(device) for array in example(default if on_gpu else CPU_BATCH))
     network = config.get_parsed_content("network_def").to(device).train()
@@ -62,7 +62,8 @@ def run(device: str) -> list[Row]:
 
 
 def _terms(setting: Setting, default: tuple[int, ...]) -> list[Row]:
-    loss, plain = (read_config(SURFACE, "train", *names).get_parsed_content("loss") for names in ([], ["loss_dice_ce"]))
+    names = ("train", *FULL[SURFACE])
+    loss, plain = (read_config(SURFACE, *names, *more).get_parsed_content("loss") for more in ([], ["loss_dice_ce"]))
     betti, interval = loss.terms["betti"], loss.every["betti"]
     loss.weights.pop("betti", None)  # timed separately: computed on every N-th step only
     times = setting.times([setting.network] * 2, [loss, plain])
@@ -72,7 +73,7 @@ def _terms(setting: Setting, default: tuple[int, ...]) -> list[Row]:
     scaled = "" if scale == 1 else f", {show_seconds(scale * times[0])} for {by(default)} by voxels"
     share = _betti_seconds(betti, setting.device) / interval if betti.available else 0.0
     ratio = (scale * times[0] + share) / (scale * times[1])
-    where = f"default network, {by([setting.image.shape[0], *setting.image.shape[2:]])}, {setting.precision}"
+    where = f"exp001_full.json, {by([setting.image.shape[0], *setting.image.shape[2:]])}, {setting.precision}"
     what = f"step with all terms, Betti matching included ({where})"
     rows = [Row(what, show_seconds(times[0]), f"{show_seconds(times[1])} (Dice + CE)", ratio, "<= 1.25")]
     what = f"Betti matching every {interval} steps, seconds a step"

@@ -11,11 +11,13 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 EPOCHS = 4
+ALL_TERMS = {"vesuvius_surface_3d": ["exp001_full"]}
+"""Override files with which all terms of the loss have a weight."""
 CONFIGS = Path(__file__).resolve().parents[2] / "bundles"
 
 
 def workflow(bundle: str, data: Path, folder: Path, *, steps: int, num_workers: int) -> ConfigWorkflow:
-    """Create the workflow of ``train.json`` on tiny patches of all volumes, which are also validated.
+    """Create the workflow of ``train.json``, with all losses, on tiny patches of all volumes, which are also validated.
 
     Args:
         bundle: its name.
@@ -33,7 +35,7 @@ def workflow(bundle: str, data: Path, folder: Path, *, steps: int, num_workers: 
         "liver_tumor_2d": {"network_def": {"_target_": "torch.nn.Conv2d", **layer}, "slice_size": [48, 48]},
     }
     flow = ConfigWorkflow(
-        [str(CONFIGS / bundle / "configs" / "train.json")],
+        [str(CONFIGS / bundle / "configs" / f"{name}.json") for name in ("train", *ALL_TERMS.get(bundle, ()))],
         workflow_type="train",
         bundle_root=str(CONFIGS / bundle),
         dataset_dir=str(data),

@@ -133,16 +133,24 @@ def test_network_takes_and_gives_what_the_metadata_says(name):
     )
 
 
-def test_the_surface_network_is_the_seeds_size():
-    config = ConfigParser.load_config_file("bundles/vesuvius_surface_3d/configs/train.json")
-    parser = ConfigParser(config)
+@pytest.mark.parametrize(
+    ("names", "parameters", "windows"),
+    [
+        (["train"], 45.0e6, ((128, 128, 128), (64, 64, 64))),
+        (["train", "exp001_full"], 31.1e6, ((72, 136, 136), (36, 102, 102))),
+    ],
+)
+def test_the_surface_networks_size(names, parameters, windows):
+    """exp001_full.json has the network and windows of the seed's training log."""
+    configs = [f"bundles/vesuvius_surface_3d/configs/{name}.json" for name in names]
+    parser = ConfigParser(ConfigParser.load_config_files(configs))
     network = parser.get_parsed_content("network_def")
-    assert sum(p.numel() for p in network.parameters()) == pytest.approx(31.1e6, rel=0.01)
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(parameters, rel=0.01)
     network.train()
-    outputs = network(torch.zeros(1, 1, 8, 16, 16))
-    assert [tuple(output.shape[2:]) for output in outputs] == [(8, 16, 16), (4, 8, 8), (2, 4, 4)]
+    outputs = network(torch.zeros(1, 1, 16, 32, 32))
+    assert [tuple(output.shape[2:]) for output in outputs] == [(16, 32, 32), (8, 16, 16), (4, 8, 8)]
     inferer = parser.get_parsed_content("validate#inferer")
-    assert (inferer.roi_size, inferer.stride) == ((72, 136, 136), (36, 102, 102))
+    assert (inferer.roi_size, inferer.stride) == windows
 
 
 @pytest.mark.parametrize("name", BUNDLES)

@@ -25,7 +25,7 @@ TOLERANCE = 2e-3 if REAL else 1e-6
 """Difference, as a share of the largest value."""
 ELSEWHERE = {
     *("evaluate", "export_onnx", "inference", "inference_deploy", "inference_onnx", "metadata", "probabilities"),
-    *("exp001_full", "smoke"),
+    "smoke",
 }
 """Configurations that do not train in one process, or whose steps are those of train.json."""
 SMALL = {
@@ -34,7 +34,7 @@ SMALL = {
 }
 OWN_NETWORK = {
     "light_unet": {"network_def#features": [4, 4, 4, 8, 8, 4]},
-    "space_to_depth": {"network_def#init_filters": 8, "patch_size": [16, 32, 32]},
+    "exp001_full": {"network_def#init_filters": 8, "patch_size": [16, 32, 32]},
     "swin_unetr": {"network_def#feature_size": 12, "patch_size": [32, 32, 64]},
     "train": {SURFACE: SMALL[SURFACE], LIVER: {"network_def#backbone": "efficientnet-b0"}},
     **{name: {} for name in ("v1_baseline", "v3_context", "v4_resnet_elastic")},

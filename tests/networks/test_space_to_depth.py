@@ -12,7 +12,7 @@ SHAPE = (2, 1, 16, 32, 24)
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return SpaceToDepthSegResNetDS(init_filters=8, blocks_down=(1, 1, 1), act=("relu", {"inplace": False}), dsdepth=2)
+    return SpaceToDepthSegResNetDS(init_filters=4, blocks_down=(1, 1, 1), act=("relu", {"inplace": False}), dsdepth=2)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_the_channels_are_the_voxels_of_a_block(network, volume):
 @pytest.mark.parametrize("factor", [2, 4])
 def test_a_voxel_is_predicted_from_the_blocks_around_it(factor):
     """The heads alone, on one block that is not 0: it reaches the blocks on every side of it."""
-    head = SpaceToDepthSegResNetDS(init_filters=8, blocks_down=(1, 1), factor=factor).up_layers[-1]["head"]
+    head = SpaceToDepthSegResNetDS(init_filters=8 // factor, blocks_down=(1, 1), factor=factor).up_layers[-1]["head"]
     blocks = torch.zeros(1, 8, 5, 5, 5)
     nothing = head(blocks)
     blocks[:, :, 2, 2, 2] = 1
