@@ -30,7 +30,7 @@ def build(bundle, *files):
     for name, value in NETWORKS[(bundle, *files)].items():
         parser[f"network_def#{name}"] = value
     torch.manual_seed(0)
-    size = {"swin_unetr": 64, "low_memory": 16, "light_unet": 32, "exp001_full": 8, "train": 16}
+    size = {"swin_unetr": 64, "low_memory": 32, "light_unet": 32, "exp001_full": 8, "train": 16}
     image = (2, 1, 64, 64) if bundle.startswith("liver") else (1, 1, *(size[files[-1]],) * 3)
     return parser.get_parsed_content("module").train(), torch.rand(image)
 
