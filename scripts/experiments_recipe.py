@@ -10,7 +10,10 @@ from typing import Any
 from scripts.command_line import command_line
 from scripts.experiments.commands import ROOT, children_seconds, chosen, run_bundle, run_python
 
+from custom.data.volumes import read_volume
+from custom.handlers.panels import draw_panel
 from custom.metrics.vesuvius_score import PARTS
+from custom.ops.target_layout import IGNORE_LABEL
 from custom.system.files import write_whole
 
 BUNDLE = ROOT / "bundles" / "vesuvius_surface_3d"
@@ -45,7 +48,8 @@ def experiment(
     augmentation, loss and optimizer. Patches (48^3), batch size (2), and volumes are the same for all. The
     number of steps follows from the time of a step, which is measured first. Predictions are not post-processed:
     threshold 0.5, no test-time augmentation. Finished trainings are not repeated: the same command continues after an
-    interruption, and shows all arms in the folder.
+    interruption, and shows all arms in the folder. The first volume of each set is drawn with its errors as a PNG in
+    the training's folder.
 
     Example: OMP_NUM_THREADS=1 python scripts/experiments_recipe.py --arms default,sgd --seconds 1200
 
@@ -72,6 +76,7 @@ def experiment(
                     done, used = _train_nnunet(nnunet, seed, seconds, data, folder)
                 else:
                     done, used = _train_arm(arm, seed, seconds, steps, data, folder)
+                draw_first(data, folder)
                 result = {"steps": done, "seconds": used, "scores": _scores(data, folder)}
                 write_whole(folder / "result.json", lambda path, r=result: path.write_text(json.dumps(r, indent=1)))
     print(f"\n{table(out)}\n\nEverything lies in {out}")
@@ -153,6 +158,16 @@ def _scores(data: Mapping[str, Path], folder: Path) -> dict[str, dict[str, float
         run_python("scripts/score.py", "vesuvius", folder / "predictions" / name, data[name] / "test_labels", json=file)
         scores[name] = json.loads(file.read_text(encoding="utf-8"))["mean"]
     return scores
+
+
+def draw_first(data: Mapping[str, Path], folder: Path) -> None:
+    """Draw a slice of each set's first volume, its label, its prediction and the errors."""
+    for name in TEST_SETS:
+        prediction = min((folder / "predictions" / name).glob("*.tif"))
+        places = (data[name] / "test_images", data[name] / "test_labels", prediction.parent)
+        image, label, mask = (read_volume(place / prediction.name).array for place in places)
+        figure = draw_panel(image, label, mask, title=f"{name}, {prediction.stem}", ignored=IGNORE_LABEL)
+        write_whole(folder / f"{name}.png", lambda path, figure=figure: figure.savefig(path, dpi=100))
 
 
 def table(out: Path) -> str:

@@ -145,7 +145,7 @@ def test_onnx_leaves_batch_and_sizes_open_and_is_one_file(bundle):
 
 
 def test_what_other_sizes_do_is_as_documented(exported):
-    """U-Net++ pads inside, as TorchScript does and ONNX does not; the surface network refuses what 16 does not divide."""
+    """U-Net++ pads inside, as TorchScript does and ONNX does not; the surface network refuses other sizes."""
     name = "liver_tumor_2d"
     root, network = exported(name)
     x = torch.rand(ODD[name])

@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tifffile
+from matplotlib.image import imread
 
 from scripts.experiments.commands import children_seconds
-from scripts.experiments_recipe import ARMS, BUNDLE, TEST_SETS, table
+from scripts.experiments_recipe import ARMS, BUNDLE, TEST_SETS, draw_first, table
 
 SCORES = {"score": 0.5, "toposcore": 0.1, "surface_dice": 0.8, "voi_score": 0.6}
 
@@ -27,6 +30,20 @@ def test_the_table_has_mean_and_spread_over_seeds(tmp_path):
     assert len(lines) == 2 + 2 * len(TEST_SETS)
     assert "| default | unseen scrolls | 2 | 100 | 61 | 0.500 ± 0.141 | 0.100 ± 0.000 |" in lines[2]
     assert "| nnunet | unseen scrolls | 1 | 100 | 61 | 0.450 | 0.100 |" in lines[4]
+
+
+def test_the_first_volume_of_each_set_is_drawn(tmp_path):
+    data = {name: tmp_path / "data" / name for name in TEST_SETS}
+    for name, folder in data.items():
+        for place in (folder / "test_images", folder / "test_labels", tmp_path / "run" / "predictions" / name):
+            place.mkdir(parents=True)
+            for case in ("7", "8"):
+                tifffile.imwrite(
+                    place / f"{case}.tif", np.eye(8, dtype=np.uint8)[None].repeat(5, 0), photometric="minisblack"
+                )
+    draw_first(data, tmp_path / "run")
+    for name in TEST_SETS:
+        assert np.ptp(imread(tmp_path / "run" / f"{name}.png")[..., :3]) > 0.5
 
 
 def test_seconds_of_finished_processes_are_counted():
