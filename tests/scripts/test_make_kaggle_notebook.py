@@ -352,7 +352,8 @@ def test_wheels_are_those_that_the_image_lacks():
         for content in metadata.values()
     )
     small = {"monai", "nibabel", "pytorch-ignite", "fire", "termcolor", "connected-components-3d", "edt", "pydicom"}
-    assert {*small, "tifffile", "imagecodecs"} == set(liver) == set(surface)
+    assert set(liver) == {*small, "tifffile", "imagecodecs"}
+    assert set(surface) == {*liver, "einops"}  # of its network
     assert liver["monai"] == metadata["liver_tumor_2d"]["monai_version"]
 
 
