@@ -26,6 +26,7 @@ from .costs import Layout, fit
 from .model import Bundle
 from .ome_zarr import Image, Output, open_image
 from .scan_mask import EMPTY
+from .stores import INCOMPLETE
 from .survey import Survey, survey, warn_of_missing
 from .worker import Job, Result, predict_block, write_coarse
 
@@ -104,8 +105,8 @@ def predict_scroll(
         results, failed = tasks.blocks()
         failed = failed or tasks.coarse_levels()
     if not failed and not is_url(output):
-        for left in Path(output).rglob("*.partial"):  # of killed writers
-            left.unlink()
+        for left in Path(output).rglob(f"*{INCOMPLETE}"):  # of killed writers
+            left.unlink(missing_ok=True)
     _warn(image, surveyed, results)
     return _summary(job, results, failed, time.perf_counter() - started)
 

@@ -316,7 +316,7 @@ class Output(Pyramid):
             group = zarr.open(self.store, mode="r+")
             found = group.attrs.asdict().get("prediction")
         except FileNotFoundError:
-            if any(not name.endswith(".partial") for name in self.store.children()):  # of killed writers
+            if self.store.children():
                 raise DataError.of(self.url, "files that are no zarr group", "a new or empty place") from None
             return False
         except Exception as error:  # zarr raises various types for damaged metadata

@@ -23,6 +23,8 @@ CONCURRENCY = 64
 """Parallel requests to a server, whose latency limits the speed."""
 
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+INCOMPLETE = ".partial"
+"""End of the names under which zarr writes local files before it renames them; a killed process leaves such files."""
 
 Result = TypeVar("Result")
 
@@ -84,18 +86,18 @@ class PatientStore(WrapperStore):
         return await retry_async(lambda: self._store.exists(key), key, TRIES)
 
     def names(self, prefix: str) -> list[str]:
-        """Return the keys with a prefix, without that prefix."""
+        """Return the keys with a prefix, without that prefix; files that are being written are not listed."""
 
         async def listed() -> list[str]:
-            return [key async for key in self._store.list_prefix(prefix)]
+            return [key async for key in self._store.list_prefix(prefix) if not key.endswith(INCOMPLETE)]
 
         return [key.removeprefix(prefix) for key in sync(retry_async(listed, prefix, TRIES))]
 
     def children(self) -> list[str]:
-        """Return the names of objects and folders at the top level."""
+        """Return the names of objects and folders at the top level, without files that are being written."""
 
         async def listed() -> list[str]:
-            return [name async for name in self._store.list_dir("")]
+            return [name async for name in self._store.list_dir("") if not name.endswith(INCOMPLETE)]
 
         return sync(retry_async(listed, str(self), TRIES))
 

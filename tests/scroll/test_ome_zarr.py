@@ -1,6 +1,7 @@
 """What is written, against the specification and another way of making it."""
 
 import json
+import uuid
 
 import numpy as np
 import pytest
@@ -108,6 +109,14 @@ def test_goes_on_where_the_making_was_interrupted(tmp_path, values):
     assert create().array(2).shape == (10, 5, 9)
     with pytest.raises(DataError, match="found a prediction with kind 'test', expected 'other'"):
         create(kind="other")
+
+
+def test_a_marker_that_another_process_is_writing_does_not_count(tmp_path, values):
+    output = make(tmp_path / "out", values)
+    finished = output.done(0)
+    marker = tmp_path / "out" / ".progress" / "0" / "1.0.2"
+    marker.rename(marker.with_suffix(f".{uuid.uuid4().hex}.partial"))  # zarr's name until it is complete
+    assert output.done(0) == finished - {(1, 0, 2)}
 
 
 def test_other_data_are_not_touched(tmp_path, values):
