@@ -35,6 +35,9 @@ CORES = 4
 RETRIES = 3
 """Number of retries of a task that raises or loses its worker; finished shards are not repeated."""
 CONNECT_SECONDS = 30
+RESTART_SECONDS = 600
+"""Time for a lost worker to be replaced. Starting a process, which imports torch, takes a minute on a busy machine or a
+slow file system; Dask's default of 15 s leaves a run without workers, and waiting for ever."""
 SUMS = ("voxels", "windows", "predicted", "fetched", "bytes")
 """Fields of the results that the summary adds up."""
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -265,7 +268,13 @@ def _client(workers: Workers) -> Iterator[Client]:
     count = workers.count or local_workers()
     path = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": RETRIES}),
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": RETRIES,
+                "distributed.deploy.lost-worker-timeout": RESTART_SECONDS,
+                "distributed.scheduler.no-workers-timeout": RESTART_SECONDS,
+            }
+        ),
         LocalCluster(
             n_workers=count,
             threads_per_worker=1,

@@ -52,7 +52,8 @@ def start(folder, *options):
     return subprocess.Popen(
         [*command, "--chunk=8", "--shard=8", *map(str, options)],
         cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": str(folder)},
+        # Dask's time for a worker to come back is as short as 15 s are on a busy machine.
+        env=os.environ | {"PYTHONPATH": str(folder), "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "0.1s"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
