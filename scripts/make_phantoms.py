@@ -38,7 +38,15 @@ def scroll(
     return _write("scroll", output, options)
 
 
-def abdomen(output: str, n_train: int = 8, n_test: int = 2, size: int = 96, slices: int = 24, seed: int = 0) -> Path:
+def abdomen(
+    output: str,
+    n_train: int = 8,
+    n_test: int = 2,
+    size: int = 96,
+    slices: int = 24,
+    seed: int = 0,
+    contrast: float = 30.0,
+) -> Path:
     """Make CT volumes of an abdomen with liver and tumours: NIfTI files with LiTS names.
 
     Writes volume-000.nii.gz, segmentation-000.nii.gz, ..., the held-out cases in test/, and held_out.json, a list of
@@ -53,8 +61,9 @@ def abdomen(output: str, n_train: int = 8, n_test: int = 2, size: int = 96, slic
         size: rows and columns of a slice, at least 32; the size in mm does not depend on it.
         slices: slices per volume, at least 4.
         seed: determines the patients.
+        contrast: by how many HU tumours are darker than the liver on average.
     """
-    options = {"n_train": n_train, "n_test": n_test, "size": size, "slices": slices, "seed": seed}
+    options = {"n_train": n_train, "n_test": n_test, "size": size, "slices": slices, "seed": seed, "contrast": contrast}
     return _write("abdomen", output, options)
 
 

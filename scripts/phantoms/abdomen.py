@@ -34,7 +34,7 @@ class Abdomen(NamedTuple):
     affine: np.ndarray
 
 
-def abdomen_phantom(*, seed: int, index: int, size: int = 96, slices: int = 24) -> Abdomen:
+def abdomen_phantom(*, seed: int, index: int, size: int = 96, slices: int = 24, contrast: float = 30.0) -> Abdomen:
     """Make one case, which depends on the arguments alone.
 
     Pixels are about 400 mm / ``size`` wide and slices 1 to 5 mm apart, so patients have a realistic size on any grid.
@@ -45,11 +45,12 @@ def abdomen_phantom(*, seed: int, index: int, size: int = 96, slices: int = 24) 
         index: of the case in the dataset.
         size: rows and columns of a slice, at least 32.
         slices: at least 4.
+        contrast: by how many HU tumours are darker than the liver on average; each differs from it by up to a third.
 
     Raises:
         ValueError: an argument is out of its range.
     """
-    check_abdomen(seed=seed, index=index, size=size, slices=slices)
+    check_abdomen(seed=seed, index=index, size=size, slices=slices, contrast=contrast)
     rng = np.random.default_rng([seed, 2, index])
     pixel = rng.uniform(395, 425) / size
     thickness = float(np.clip(rng.uniform(70, 240) / slices, 1, 5))
@@ -59,7 +60,7 @@ def abdomen_phantom(*, seed: int, index: int, size: int = 96, slices: int = 24) 
 
     canvas = Canvas(x, y, z, rng)
     lesions = draw_abdomen(canvas, TUMOURS[index % len(TUMOURS)])
-    image = _scan(rng, canvas.tissue, lesions)
+    image = _scan(rng, canvas.tissue, lesions, contrast)
     padding = PADDINGS[index % len(PADDINGS)]
     if padding is not None:
         image[_out_of_view(size)] = padding
@@ -71,7 +72,7 @@ def abdomen_phantom(*, seed: int, index: int, size: int = 96, slices: int = 24) 
     return _orient(case, ORIENTATIONS[index % len(ORIENTATIONS)])
 
 
-def check_abdomen(*, seed: int, size: int, slices: int, index: int = 0) -> None:
+def check_abdomen(*, seed: int, size: int, slices: int, contrast: float, index: int = 0) -> None:
     """Raise the :class:`ValueError` that :func:`abdomen_phantom` would raise."""
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index must not be negative, got {seed} and {index}")
@@ -79,6 +80,8 @@ def check_abdomen(*, seed: int, size: int, slices: int, index: int = 0) -> None:
         raise ValueError(f"size must be at least 32 pixels, got {size}")
     if slices < 4:
         raise ValueError(f"slices must be at least 4, got {slices}")
+    if not 0 < contrast <= 200:
+        raise ValueError(f"contrast must be above 0 and at most 200 HU, got {contrast}")
 
 
 def _label(tissue: np.ndarray) -> np.ndarray:
@@ -124,7 +127,7 @@ def _tissue_hu(rng: np.random.Generator) -> dict[Tissue, float]:
     }
 
 
-def _scan(rng: np.random.Generator, tissue: np.ndarray, lesions: list[Lesion]) -> np.ndarray:
+def _scan(rng: np.random.Generator, tissue: np.ndarray, lesions: list[Lesion], contrast: float) -> np.ndarray:
     """HU with soft lesion rims, blur, texture and noise; int16."""
     values = np.zeros(256, np.float32)
     for name, hu in _tissue_hu(rng).items():
@@ -133,7 +136,7 @@ def _scan(rng: np.random.Generator, tissue: np.ndarray, lesions: list[Lesion]) -
     for box, distance in lesions:
         rim = rng.uniform(0.8, 2.0)
         depth = 1 / (1 + np.exp(np.clip(distance / np.float32(rim), -30, 30)))
-        dark = values[Tissue.LIVER] - rng.uniform(20, 40)
+        dark = values[Tissue.LIVER] - contrast * rng.uniform(2 / 3, 4 / 3)
         solid = np.isin(tissue[box], (Tissue.LIVER, Tissue.LIVER_VESSEL, Tissue.TUMOUR))
         part = image[box]
         part += np.where(solid, depth * (dark - part), 0)

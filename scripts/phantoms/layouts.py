@@ -65,7 +65,14 @@ def write_scrolls(
 
 
 def write_abdomens(
-    output: str | Path, *, n_train: int = 8, n_test: int = 2, size: int = 96, slices: int = 24, seed: int = 0
+    output: str | Path,
+    *,
+    n_train: int = 8,
+    n_test: int = 2,
+    size: int = 96,
+    slices: int = 24,
+    seed: int = 0,
+    contrast: float = 30.0,
 ) -> Path:
     """Write abdomen phantoms with LiTS names.
 
@@ -75,13 +82,13 @@ def write_abdomens(
     Args:
         output: a new or empty folder, or one that the same call has filled before.
         n_train, n_test: cases, up to 500 each.
-        size, slices, seed: see :func:`abdomen_phantom`.
+        size, slices, seed, contrast: see :func:`abdomen_phantom`.
 
     Raises:
         ValueError: an argument is out of its range; raised before anything is written.
         DataError: the folder has other contents or cannot be written.
     """
-    options = {"seed": seed, "size": size, "slices": slices}
+    options = {"seed": seed, "size": size, "slices": slices, "contrast": contrast}
     check_abdomen(**options)
 
     def write_case(folder: Path, part: str, index: int) -> Row:
