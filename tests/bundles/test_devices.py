@@ -38,6 +38,7 @@ OWN_NETWORK = {
     "swin_unetr": {"network_def#feature_size": 12, "patch_size": [32, 32, 64]},
     "train": {SURFACE: SMALL[SURFACE], LIVER: {"network_def#backbone": "efficientnet-b0"}},
     **{name: {} for name in ("v1_baseline", "v3_context", "v4_resnet_elastic")},
+    "v5_wide_context": {"network_def#architecture#features_per_stage": [4, 4, 4, 8, 8, 8]},
 }
 """Configurations whose network is their point."""
 SIZES = {SURFACE: {"patch_size": [32, 32, 32], "batch_size": 1}, LIVER: {"slice_size": [64, 64], "batch_size": 2}}

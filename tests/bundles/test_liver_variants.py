@@ -29,9 +29,9 @@ TINY = {
 SMALL_NETWORK = {"network_def#backbone": "resnet18", "network_def#decoder_channels": [16, 16, 8, 8, 8]}
 
 # The network of these is their point; the others train a small one.
-OWN_NETWORK = {"v1_baseline", "v3_context", "v4_resnet_elastic"}
+OWN_NETWORK = {"v1_baseline", "v3_context", "v4_resnet_elastic", "v5_wide_context"}
 LOSSES = ["loss_tversky", "loss_focal_tversky", "loss_dice_focal", "loss_log_cosh_dice", "loss_lovasz"]
-VARIANTS = ["v1_baseline", "v3_context", "v4_resnet_elastic", "binary", "v3_context+binary", "kaggle_p100", *LOSSES]
+VARIANTS = [*sorted(OWN_NETWORK), "binary", "v3_context+binary", "kaggle_p100", *LOSSES]
 
 
 @pytest.fixture(scope="module")
