@@ -118,20 +118,21 @@ def _train_arm(
         step = (train(MANY, "calibration") - few) / (MANY - FEW)
         steps = max(1, round((seconds - few) / step))
     used = train(steps, "full")
-    shared = folder / "network.json"
+    shared = folder / "shared.json"
     shared.write_text(json.dumps(_shared(problem, arm)), encoding="utf-8")
     for name in problem.test_sets:
         places = {"dataset_dir": problem.places(data[name])[0], "output_dir": folder / "predictions" / name}
         weights = folder / "full" / "models" / "model_final.pt"
-        configs = ["inference", problem.small, shared]
+        configs = ["inference", shared]
         run_bundle(problem.bundle, "inferring", configs, checkpoint=weights, **problem.inference, **places)
     return steps, used
 
 
 def _shared(problem: Problem, arm: str) -> dict[str, Any]:
     """The overrides of an arm that inference needs as well."""
-    changed = json.loads((problem.arms / f"{arm}.json").read_text(encoding="utf-8"))
-    return {key: value for key, value in changed.items() if key.startswith(problem.shared_keys)}
+    files = (problem.small, problem.arms / f"{arm}.json")
+    changed = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return {key: value for file in changed for key, value in file.items() if key.startswith(problem.shared_keys)}
 
 
 def _train_nnunet(

@@ -70,7 +70,7 @@ PROBLEMS = {
         n_test=4,
         test_sets={"unseen scrolls": {"seed": 1}, "other sheets": {"seed": 2, "pitch": 10}},
         test_folders=("test_images", "test_labels"),
-        shared_keys=("network_def",),
+        shared_keys=("network_def", "patch_size"),
         inference={},
         score="vesuvius",
         columns={name: lambda mean, name=name: mean[name] for name in ("score", *PARTS)},
