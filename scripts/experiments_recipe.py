@@ -174,6 +174,7 @@ def draw_first(problem: Problem, data: Mapping[str, Path], folder: Path) -> None
         images, labels = problem.places(data[name])
         places = (images / prediction.name, labels / prediction.name.replace("volume-", "segmentation-"), prediction)
         image, label, mask = map(problem.read, places)
+        image = image.clip(*problem.window)
         figure = draw_panel(image, label, mask, title=f"{name}, {prediction.stem}", ignored=problem.ignored)
         write_whole(folder / f"{name}.png", lambda path, figure=figure: figure.savefig(path, dpi=100))
 

@@ -24,7 +24,8 @@ ERROR_COLOURS = ["#4895ef", "#f72585"]
 class Panels:
     """Draws image, label, prediction and errors of an evaluator's first volumes as ``panels/<id>.png``.
 
-    The slice shown is the one with most foreground in the label (without a label: in the prediction).
+    The slice shown is the one with most of the label's highest class, such as tumour (without a label: of the
+    prediction's).
 
     Example: ``{"_target_": "custom.handlers.Panels", "output_dir": "@results_dir", "n_cases": 8}``
 
@@ -122,11 +123,9 @@ def draw_panel(
 
 
 def _largest_slice(label: np.ndarray, ignored: int | None = None) -> int:
-    """The slice with most foreground."""
-    foreground = label > 0
-    if ignored is not None:
-        foreground &= label != ignored
-    return int(np.argmax(np.count_nonzero(foreground, axis=(1, 2))))
+    """The slice with most of the highest class."""
+    classes = label if ignored is None else np.where(label == ignored, 0, label)
+    return int(np.argmax(np.count_nonzero(classes == classes.max(), axis=(1, 2)))) if classes.any() else 0
 
 
 def _errors(label: np.ndarray, pred: np.ndarray, ignored: int | None) -> np.ndarray:

@@ -37,6 +37,8 @@ class Problem(NamedTuple):
     """Columns of the table, and where the mean scores hold them."""
     read: Callable[[Path], np.ndarray]
     """Reads a volume as (D, H, W)."""
+    window: tuple[int, int]
+    """Grey values that pictures show as black and white."""
     ignored: int | None = None
     """Label value that is never an error."""
 
@@ -75,6 +77,7 @@ PROBLEMS = {
         score="vesuvius",
         columns={name: lambda mean, name=name: mean[name] for name in ("score", *PARTS)},
         read=lambda path: read_volume(path).array,
+        window=(0, 255),
         ignored=IGNORE_LABEL,
     ),
     "liver_tumor_2d": Problem(
@@ -94,5 +97,6 @@ PROBLEMS = {
             "liver Dice": lambda mean: mean["liver"]["dice"],
         },
         read=lambda path: to_canonical(read_volume(path)).array,
+        window=(-100, 200),
     ),
 }
