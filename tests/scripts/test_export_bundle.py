@@ -237,10 +237,16 @@ def test_a_variant_changes_the_channels_in_the_metadata(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("variant", "multiple"), [("swin_unetr", 64), ("light_unet", 32)])
-def test_a_variant_changes_the_sizes_in_the_metadata(tmp_path, variant, multiple):
+@pytest.mark.parametrize(
+    ("variant", "multiple", "small"),
+    [("swin_unetr", 64, {"feature_size": 12}), ("light_unet", 32, {"features": [4, 4, 4, 8, 8, 4]})],
+)
+def test_a_variant_changes_the_sizes_in_the_metadata(tmp_path, variant, multiple, small):
     """SwinUNETR halves its input five times, BasicUNet four times; normalisation needs two positions at the end."""
-    export_bundle("vesuvius_surface_3d", output=str(tmp_path), variant=variant)
+    options = json.loads((REPOSITORY / "bundles/vesuvius_surface_3d/configs" / f"{variant}.json").read_text())
+    options["network_def"] |= small
+    (tmp_path / "small.json").write_text(json.dumps(options))
+    export_bundle("vesuvius_surface_3d", output=str(tmp_path), variant=str(tmp_path / "small.json"))
     metadata = json.loads((tmp_path / "vesuvius_surface_3d" / "configs" / "metadata.json").read_text())
     formats = metadata["network_data_format"]
     for tensor in (formats["inputs"]["image"], formats["outputs"]["pred"]):
