@@ -44,7 +44,7 @@ def experiment(
     Example: OMP_NUM_THREADS=1 python scripts/experiments_recipe.py --arms default,exp001 --seconds 1200
 
     Args:
-        output: folder for phantoms, weights, predictions and scores.
+        output: folder for phantoms, weights, predictions and scores, in a folder for each bundle.
         bundle: the bundle to train.
         arms: names of override files, or nnunet.
         seconds: processor seconds of a training, over all threads and processes.
@@ -60,7 +60,7 @@ def experiment(
     given = {"size": size, "n_train": n_train, "n_test": n_test}
     problem = problem._replace(**{key: value for key, value in given.items() if value is not None})
     known = [NNUNET, *sorted(path.stem for path in problem.arms.glob("*.json"))]
-    out = Path(str(output)).resolve()
+    out = Path(str(output)).resolve() / problem.name
     data = _phantoms(problem, out / "phantoms")
     for arm in chosen(arms, known):
         for seed in seeds:
