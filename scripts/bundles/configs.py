@@ -46,7 +46,7 @@ def export_configs(source: Path, folder: Path, variant: Path | None = None) -> C
     if variant is not None:
         for name in ("train", "inference"):
             _apply(read_json(variant), folder / f"{name}.json", whole=name == "train")
-        _set_channels(metadata, read_json(folder / "inference.json")["network_def"])
+        _set_channels(metadata, folder / "inference.json")
         _set_sizes(metadata, folder / "inference.json")
         _write(folder / "metadata.json", metadata)
     return metadata
@@ -93,16 +93,19 @@ def _without_unread(config: Config, before: Config) -> Config:
         config = kept
 
 
-def _set_channels(metadata: Config, network: Config) -> None:
+def _set_channels(metadata: Config, inference: Path) -> None:
     """Set the network's input and output channels in the metadata, as far as its arguments define them."""
-    network = network.get("network", network)  # of an ensemble, its members'
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser(read_json(inference))
+    network = "network_def#network" if "network_def#network" in parser else "network_def"  # the first: of an ensemble
     formats = metadata["network_data_format"]
-    for channels, tensor in (
-        (network.get("in_channels"), formats["inputs"]["image"]),
-        (network.get("out_channels"), formats["outputs"]["pred"]),
+    for argument, tensor, meanings in (
+        ("in_channels", formats["inputs"]["image"], ["image"]),
+        ("out_channels", formats["outputs"]["pred"], list(formats["outputs"]["pred"]["channel_def"].values())),
     ):
+        channels = parser.get_parsed_content(f"{network}#{argument}", default=None)
         if isinstance(channels, int) and channels != tensor["num_channels"]:
-            meanings = list(tensor["channel_def"].values())
             tensor["num_channels"] = channels
             tensor["channel_def"] = {str(i): meanings[min(i, len(meanings) - 1)] for i in range(channels)}
 

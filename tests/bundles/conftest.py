@@ -24,8 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "steps_per_epoch": 2,
         "batch_size": 2,
         "slice_size": [48, 48],
-        "network_def#backbone": "resnet18",
-        "network_def#decoder_channels": [16, 16, 8, 8, 8],
+        "network_def#architecture#features_per_stage": [4, 4, 8, 8, 8, 8],
     },
 }
 

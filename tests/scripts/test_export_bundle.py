@@ -28,7 +28,7 @@ from custom.errors import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {
-    "liver_tumor_2d": {"network_def#backbone": "resnet10", "network_def#decoder_channels": [8, 8, 8, 8, 8]},
+    "liver_tumor_2d": {"network_def#architecture#features_per_stage": [4, 4, 8, 8, 8, 8]},
     "vesuvius_surface_3d": {"network_def#init_filters": 8},
 }
 BUNDLES = sorted(SMALL)
