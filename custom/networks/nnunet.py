@@ -1,5 +1,6 @@
 """The two architectures of nnU-Net (Isensee et al., Nature Methods 2021; residual encoders: arXiv 2404.09556)."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -88,9 +89,12 @@ class _UNet(nn.Module):
         self.encoder = encoder
         self.decoder = _Decoder(layers, out_channels, deep_supervision=deep_supervision)
         self.deep_supervision = deep_supervision
+        self.divisors = [math.prod(strides) for strides in zip(*layers.strides, strict=True)]
         self.apply(_initialize)
 
     def forward(self, image: torch.Tensor):
+        if not torch.jit.is_scripting() and self.training:
+            _check_sizes(list(image.shape[2:]), self.divisors)
         outputs = self.decoder(self.encoder(image))
         if not torch.jit.is_scripting() and self.training and self.deep_supervision:
             return outputs
@@ -124,7 +128,8 @@ class PlainConvUNet(_UNet):
         [D,] H, W)``, in training mode with deep supervision a list from the finest level to the coarsest.
 
     Raises:
-        DataError: an argument of the architecture is missing, unknown or not supported.
+        DataError: an argument of the architecture is missing, unknown or not supported; in training mode, a size is not
+            a multiple.
     """
 
     def __init__(
@@ -158,6 +163,11 @@ class ResidualEncoderUNet(_UNet):
             for inputs, outputs, count, kernel, stride in _stages(layers, layers.features[0])
         ]
         super().__init__(layers, _Encoder(stages, stem), out_channels=out_channels, deep_supervision=deep_supervision)
+
+
+def _check_sizes(sizes: list[int], divisors: list[int]) -> None:
+    if any(size % divisor for size, divisor in zip(sizes, divisors, strict=True)):
+        raise DataError.of("the network", f"patches or slices of {sizes}", f"multiples of {divisors}")
 
 
 def _stages(layers: Layers, inputs: int):

@@ -23,7 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "epochs": 2,
         "steps_per_epoch": 2,
         "batch_size": 2,
-        "slice_size": [48, 48],
+        "slice_size": [64, 64],
         "network_def#architecture#features_per_stage": [4, 4, 8, 8, 8, 8],
     },
 }

@@ -130,3 +130,11 @@ def test_a_missing_argument_is_named():
     architecture = {key: value for key, value in TABLE[0]["architecture"].items() if key != "n_conv_per_stage"}
     with pytest.raises(DataError, match="no n_conv_per_stage"):
         build(TABLE[0] | {"architecture": architecture})
+
+
+def test_training_sizes_that_the_strides_do_not_divide_are_rejected():
+    entry = next(entry for entry in TABLE if entry["class"] == "PlainConvUNet")
+    network = build(entry)
+    sizes = [size + 1 for size in image(entry).shape[2:]]
+    with pytest.raises(DataError, match=rf"the network: found patches or slices of \{sizes}, expected multiples of"):
+        network(torch.zeros(1, 1, *sizes))

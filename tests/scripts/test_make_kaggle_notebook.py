@@ -39,7 +39,7 @@ POINTWISE = {
 }
 TRAINING = {
     "vesuvius": {"patch_size": [16, 32, 32]},
-    "liver": {"slice_size": [48, 48], "batch_size": 2},
+    "liver": {"slice_size": [64, 64], "batch_size": 2},
 }
 
 BLOCKER = """
