@@ -19,15 +19,15 @@ from nibabel import orientations
 from ..errors import DataError
 from .dicom import DICOM_SUFFIXES, is_dicom, read_dicom
 from .labels import as_labels
-from .metaimage import parse_metaimage
+from .metaimage import read_metaimage
 from .nifti import open_nifti, read_nifti
-from .nrrd import parse_nrrd
+from .nrrd import read_nrrd
 from .tiff import read_tiff, read_tiff_shape
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 TIFF_SUFFIXES = (".tif", ".tiff")
-HEADER_PARSERS = {".nrrd": parse_nrrd, ".mha": parse_metaimage, ".mhd": parse_metaimage}
-SUFFIXES = (*NIFTI_SUFFIXES, *TIFF_SUFFIXES, *HEADER_PARSERS, *DICOM_SUFFIXES)
+HEADER_READERS = {".nrrd": read_nrrd, ".mha": read_metaimage, ".mhd": read_metaimage}
+SUFFIXES = (*NIFTI_SUFFIXES, *TIFF_SUFFIXES, *HEADER_READERS, *DICOM_SUFFIXES)
 
 CANONICAL = "SPL"
 """Axis 0 from inferior to superior (slices), axis 1 to posterior, axis 2 to the patient's left.
@@ -73,9 +73,8 @@ def read_volume(path: str | os.PathLike) -> Volume:
         volume = Volume(*read_nifti(path))
     elif kind in TIFF_SUFFIXES:
         volume = Volume(read_tiff(path), np.eye(4))
-    elif kind in HEADER_PARSERS:
-        data, affine = HEADER_PARSERS[kind](path)
-        volume = Volume(data.read(), affine)
+    elif kind in HEADER_READERS:
+        volume = Volume(*HEADER_READERS[kind](path))
     elif kind in DICOM_SUFFIXES or is_dicom(path):
         volume = Volume(*read_dicom(path))
     else:
