@@ -152,6 +152,8 @@ def _check_type(page: TiffPage) -> None:
         raise NotOneStackError(f"pixels of {bits} bits (SampleFormat {kind})", "integers or floating-point numbers")
     if 0 in page.shape or min(page.shape) < 0:
         raise NotOneStackError(f"pages of the shape {page.shape}", "at least one pixel")
+    if len(page.shape) != 2:
+        raise NotOneStackError(f"pages of depth {page.imagedepth}", "a page for each slice")
     name = name_of(COMPRESSION, page.compression)
     if page.compression not in _NOTICE_DAMAGE:
         found = f"the compression {name}, which is not read, as its damage would pass unnoticed"
@@ -176,9 +178,8 @@ def _check_jpeg(page: TiffPage, number: int) -> None:
 
 def _count_segments(page: TiffPage) -> int:
     if page.is_tiled:
-        across, along = math.ceil(page.imagewidth / page.tilewidth), math.ceil(page.imagelength / page.tilelength)
-        return across * along * math.ceil(page.imagedepth / page.tiledepth)
-    return math.ceil(page.imagelength / page.rowsperstrip) * page.imagedepth
+        return math.ceil(page.imagewidth / page.tilewidth) * math.ceil(page.imagelength / page.tilelength)
+    return math.ceil(page.imagelength / page.rowsperstrip)
 
 
 def _segment_sizes(page: TiffPage) -> Iterator[tuple[int, int]]:
@@ -189,10 +190,8 @@ def _segment_sizes(page: TiffPage) -> Iterator[tuple[int, int]]:
         yield from itertools.repeat((size, size), _count_segments(page))
         return
     row = math.ceil(page.imagewidth * bits / 8)
-    for _ in range(page.imagedepth):
-        for start in range(0, page.imagelength, page.rowsperstrip):
-            rows = min(page.rowsperstrip, page.imagelength - start)
-            yield row * rows, row * page.rowsperstrip
+    for start in range(0, page.imagelength, page.rowsperstrip):
+        yield row * min(page.rowsperstrip, page.imagelength - start), row * page.rowsperstrip
 
 
 def name_of(names: type[IntEnum], value: object) -> str:
