@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .dicom import DICOM_SUFFIXES, is_dicom, volumes_among
+from .dicom import DICOM_SUFFIXES, holds_volume, is_dicom
 from .remote import is_url, join
 from .volumes import suffix
 
@@ -72,7 +72,13 @@ def contents(root: str, files: Iterable[str]) -> Contents:
             (found.labels if is_label(name) else found.images).append(name)
         else:
             others.append(name)
-    _add_series(found, root, series)
+    for folder, names in series.items():
+        if folder and is_label(f"{folder}/"):
+            found.labels.append(folder)
+        elif is_url(root) or holds_volume([Path(root, name) for name in names]):
+            found.images.append(folder)
+        else:
+            found.no_volumes += names
     with_data = {_without_ending(name) for name in found.images if name.lower().endswith((".mhd", ".hdr", ".nhdr"))}
     found.no_images = [name for name in others if _without_ending(name) not in with_data]
     if not found.images:  # the user means the labels then
@@ -95,21 +101,6 @@ def is_label(name: str) -> bool:
 def shown(names: Sequence[str]) -> str:
     """Return the first few names as text."""
     return ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)
-
-
-def _add_series(found: Contents, root: str, series: dict[str, list[str]]) -> None:
-    for folder, names in series.items():
-        if folder and is_label(f"{folder}/"):
-            found.labels.append(folder)
-            continue
-        volumes: list[str] | None = [folder]
-        if not is_url(root):
-            paths = {Path(root, name): name for name in names}
-            whole = volumes_among(list(paths))
-            volumes = [folder] if whole is None else [paths[path] for path in whole]
-        found.images += volumes
-        if not volumes:
-            found.no_volumes += names
 
 
 def _folders_of(names: Iterable[str], series: dict[str, list[str]]) -> list[str]:

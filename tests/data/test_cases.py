@@ -284,9 +284,6 @@ def test_dicom_that_is_no_volume(tmp_path, caplog):
         == "1 images are taken; left out are 4 DICOM files of no volume (DICOMDIR, scout/1.dcm, shot/1.dcm, ...)"
     )
     assert found(tmp_path / "shot") == {"shot": "."}  # whoever reads it says what it is
-    write(tmp_path / "frames" / "a.dcm", slice_tags(VOLUME, NumberOfFrames=3))
-    write(tmp_path / "frames" / "b.dcm", slice_tags(VOLUME, NumberOfFrames=3, SeriesInstanceUID="1.5"))
-    assert found(tmp_path / "frames") == {"a": "a.dcm", "b": "b.dcm"}
 
 
 def test_volumes_of_formats_that_are_not_read_fail_by_name(tmp_path):
