@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -15,6 +15,8 @@ SHARD = 512
 """Largest edge of an output shard in voxels: the unit of writing, one object of a bucket."""
 MOST_READS = 1.35
 """Largest number of fetched voxels per predicted voxel, if blocks that achieve it can occupy all workers."""
+MEMORY_SHARE = 0.6
+"""Fraction of a worker's memory for the planes of a task; the rest is for the network."""
 LARGEST_BLOCK = (8, 4, 4)
 """(D, H, W) in shards. Depth needs no memory, since planes are streamed; it limits the duration of a task."""
 
@@ -123,23 +125,20 @@ class BlockPlan:
             yield axis, [self.part(box) for box in boxes]
 
 
-def choose_block(
-    grid: WindowGrid, region: Box, input_chunk: Sequence[int], shard: int, *, workers: int, memory: float
-) -> tuple[int, ...]:
-    """Return the block size that minimises the total run time of ``workers``, each with ``memory`` bytes for a task.
+def fit(plan: BlockPlan, *, workers: int, memory: float) -> BlockPlan:
+    """Return the plan with the block size that minimises the total run time of workers of ``memory`` bytes each.
 
     Larger blocks repeat fewer windows and reads at their borders; smaller ones balance the load at the end. The
     prediction does not depend on the block size.
     """
-    shape = [stop - start for start, stop in region]
-    most = [min(-(-size // shard), limit) for size, limit in zip(shape, LARGEST_BLOCK, strict=True)]
+    most = [min(-(-size // plan.shard), limit) for size, limit in zip(plan.shape, LARGEST_BLOCK, strict=True)]
     plans = []
     for shards in product(*(range(1, count + 1) for count in most)):
-        plan = BlockPlan(grid, region, input_chunk, shard, tuple(count * shard for count in shards))
-        if plan.memory <= memory or shards[1:] == (1, 1):
-            plans.append(plan)
-    frugal = [plan for plan in plans if plan.reads <= MOST_READS and plan.count >= workers]
-    return tuple(min(frugal or plans, key=lambda plan: (plan.longest(workers), plan.reads)).block)
+        candidate = replace(plan, block=tuple(count * plan.shard for count in shards))
+        if candidate.memory <= MEMORY_SHARE * memory or shards[1:] == (1, 1):
+            plans.append(candidate)
+    frugal = [candidate for candidate in plans if candidate.reads <= MOST_READS and candidate.count >= workers]
+    return min(frugal or plans, key=lambda candidate: (candidate.longest(workers), candidate.reads))
 
 
 def choose_shard(shape: Sequence[int], chunk: int = CHUNK, largest: int = SHARD) -> int:

@@ -1,17 +1,14 @@
 """Estimates what a prediction will read, compute, keep in memory and write."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from ..ops.windows import WindowGrid
-from .blocks import CHUNK, BlockPlan, choose_block, choose_shard, parse_region
+from .blocks import CHUNK, BlockPlan, choose_shard, fit, parse_region
 from .model import Bundle
 from .pyramid import Pyramid
-
-MEMORY_SHARE = 0.6
-"""Fraction of a worker's memory for the planes of a task; the rest is for the network."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +17,7 @@ class Layout:
 
     Args:
         region: ``z0:z1,y0:y1,x0:x1`` in voxels; windows are those of the whole volume.
-        block: (D, H, W) of a task in voxels, multiples of the shard; by default see :func:`fit`.
+        block: (D, H, W) of a task in voxels, multiples of the shard; by default see :func:`.blocks.fit`.
         chunk: edge of the output's chunks in voxels.
         shard: edge of the output's shards in voxels, the chunk times a power of two; by default at most 512.
     """
@@ -45,14 +42,6 @@ class Layout:
         if shard % self.chunk or (shard // self.chunk).bit_count() != 1:
             raise ValueError(f"shard: found {shard}, expected the chunk, {self.chunk}, times a power of two")
         return BlockPlan(grid, box, tuple(input_chunk), shard, tuple(self.block or (shard,) * 3))
-
-
-def fit(plan: BlockPlan, *, workers: int, memory: float) -> BlockPlan:
-    """Return the plan with the block size that minimises run time for workers of ``memory`` bytes each."""
-    block = choose_block(
-        plan.grid, plan.region, plan.input_chunk, plan.shard, workers=workers, memory=MEMORY_SHARE * memory
-    )
-    return replace(plan, block=block)
 
 
 def plan_scroll(

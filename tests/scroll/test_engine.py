@@ -54,8 +54,10 @@ def test_blocks_do_not_matter(predict, undisturbed, tmp_path, block):
 
 def test_order_does_not_matter(predict, undisturbed, tmp_path, monkeypatch):
     jobs = []
-    monkeypatch.setattr("custom.scroll.engine._Tasks.blocks", lambda run: (jobs.append(run.job), ([], {}))[1])
-    monkeypatch.setattr("custom.scroll.engine._Tasks.coarse_levels", lambda run: {})
+    monkeypatch.setattr(
+        "custom.scroll.engine._predict_blocks", lambda client, job, *_, **__: (jobs.append(job), ([], {}))[1]
+    )
+    monkeypatch.setattr("custom.scroll.engine._write_coarse_levels", lambda *_: {})
     predict(output=tmp_path / "out", block=(16, 32, 16))
     (job,) = jobs
     for box in reversed(job.plan.blocks()):

@@ -43,13 +43,12 @@ def write_bundle(folder: Path, **changes) -> Path:
     return folder
 
 
-def grouped(scheduler=None, workers=None, threads=None, batch_size=None, **options) -> dict:
+def grouped(**options) -> dict:
     """Arguments of predict_scroll, out of single options."""
     from custom.scroll.costs import Layout
-    from custom.scroll.engine import Workers
 
     pieces = {key: options.pop(key) for key in ("region", "block", "chunk", "shard") if key in options}
-    return {**options, "layout": Layout(**pieces), "workers": Workers(scheduler, workers, threads, batch_size)}
+    return {**options, "layout": Layout(**pieces)}
 
 
 def tree(folder: Path) -> dict[str, bytes]:
