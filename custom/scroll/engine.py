@@ -26,10 +26,9 @@ from .blocks import fit
 from .costs import Layout
 from .model import Bundle
 from .ome_zarr import Image, Output, open_image
-from .scan_mask import EMPTY
 from .stores import INCOMPLETE
 from .survey import Survey, survey, warn_of_missing
-from .worker import Job, Result, predict_block, write_coarse
+from .worker import EMPTY, Job, Result, predict_block, write_coarse
 
 CORES = 4
 """CPU cores per worker, which predict windows in parallel."""

@@ -104,7 +104,7 @@ def _with_separator(volume: Volume, store: PatientStore) -> Volume:
 
     Zarr v2 defaults to a dot; nested folders without this entry would be read as missing chunks.
     """
-    metadata = volume.metadata
+    metadata = volume.array.metadata
     if metadata.zarr_format != 2:
         return volume
     try:

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 from stat import S_ISDIR
-from typing import TypeVar
 
 import zarr
 from zarr.abc.store import RangeByteRequest
@@ -25,8 +24,6 @@ CONCURRENCY = 64
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 INCOMPLETE = ".partial"
 """End of the names under which zarr writes local files before it renames them; a killed process leaves such files."""
-
-Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 

@@ -61,8 +61,9 @@ def survey(image: Image, box: Box) -> Survey:
         warn_of_missing(image, missing, f"{len(wanted)} chunks looked for, of {total} in all,")
     known = [(key, there[key]) for key in everywhere if key in there]
     heads = [key for key, _ in known[:: -(-len(known) // HEADS) or 1]]
+    described = [volume.array.metadata.to_dict(), astuple(image.space)]
     identity = {
-        "metadata": _digest([json.dumps([volume.metadata.to_dict(), astuple(image.space)], default=str).encode()]),
+        "metadata": _digest([json.dumps(described, default=str).encode()]),
         "chunks": _digest(repr(item).encode() for item in known),
         "content": _digest(image.store.head(key, HEAD_BYTES) for key in heads),
     }

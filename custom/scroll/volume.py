@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.core.metadata import ArrayMetadata
 
 from ..errors import DataError
 from ..ops.windows import Box
@@ -32,11 +31,6 @@ class Volume:
     array: zarr.Array
     order: tuple[int, int, int]
     url: str
-
-    @property
-    def metadata(self) -> ArrayMetadata:
-        """Metadata of the array."""
-        return self.array.metadata
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,7 +70,7 @@ class Volume:
 
     def key(self, position: Sequence[int]) -> str:
         """Return the key of the object that holds a chunk, by its position along the array's axes."""
-        return "/".join(filter(None, [self.array.store_path.path, self.metadata.encode_chunk_key(position)]))
+        return "/".join(filter(None, [self.array.store_path.path, self.array.metadata.encode_chunk_key(position)]))
 
     def sample(self, box: Box | None = None) -> tuple[list[str], int]:
         """Return keys of the chunks in a box, evenly sampled if there are many, and their total number.

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from ..inferers import SlidingWindow
 from ..ops.windows import Box
@@ -16,7 +17,9 @@ from .blocks import BlockPlan
 from .model import Bundle, ScrollNetwork
 from .ome_zarr import Image, Output, open_image
 from .planes import Planes
-from .scan_mask import EMPTY, scanned
+
+EMPTY = 0
+"""Grey value outside the scanned object."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,7 @@ class Job:
 class Predictor:
     """A network with its sliding window on a device; created once per process.
 
-    Args:
-        bundle: the bundle.
-        device: the device.
-        threads: windows in parallel on a CPU. Each is computed by one thread, so that the result does not depend on the
-            number of cores.
-        batch_size: windows per call on a GPU; a CPU predicts single windows.
+    A window is computed by one thread on a CPU, so that the result does not depend on the number of cores.
     """
 
     def __init__(self, bundle: Bundle, device: torch.device, threads: int, batch_size: int | None) -> None:
@@ -71,6 +69,9 @@ class Predictor:
         self.inferer.sw_batch_size = 1 if device.type == "cpu" else batch_size or self.inferer.sw_batch_size
         self.network = bundle.network().to(device)
         self.intensity = bundle.intensity()
+
+
+_loading, _load = threading.Lock(), lru_cache(maxsize=1)(Predictor)
 
 
 @dataclass
@@ -108,7 +109,8 @@ def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], Non
     missing = [position for position in output.positions(box) if position not in done]
     if missing:
         image = open_image(job.input)
-        predictor = _predictor(job.bundle, torch.device(device), job.threads, job.batch_size)
+        with _loading:
+            predictor = _load(job.bundle, torch.device(device), job.threads, job.batch_size)
         for span in _spans(missing, box, output.shard):
             run = _ShardLayers(job, image, output, (span, *box[1:]), missing)
             network = ScrollNetwork(predictor.network, predictor.intensity, predictor.inferer)
@@ -175,7 +177,7 @@ class _ShardLayers:
         grey = np.concatenate([self.before, planes(at, at + count + 1)])
         self.before = grey[-2:-1]
         self.largest = max(self.largest, int(grey.max()))
-        return scanned(grey, [axis for axis, overlaps in enumerate(self.overlaps) if overlaps])
+        return ndimage.maximum_filter(grey, [3 if overlaps else 1 for overlaps in self.overlaps])[1:-1] != EMPTY
 
     def _as_bytes(self, probability: torch.Tensor) -> np.ndarray:
         if self.threshold is None:
@@ -206,20 +208,6 @@ class _ShardLayers:
 def write_coarse(job: Job, level: int, position: tuple[int, ...]) -> None:
     """Compute one shard of a coarse level."""
     job.open_output().write_coarse(level, position)
-
-
-_loading = threading.Lock()
-
-
-def _predictor(*settings) -> Predictor:
-    """Return the process's predictor, loaded once."""
-    with _loading:
-        return _load(*settings)
-
-
-@lru_cache(maxsize=1)
-def _load(*settings) -> Predictor:
-    return Predictor(*settings)
 
 
 def _spans(missing: list[tuple[int, ...]], box: Box, edge: int) -> list[tuple[int, int]]:

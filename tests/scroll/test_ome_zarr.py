@@ -132,7 +132,7 @@ def test_image_there_and_back(tmp_path, values, zarr_format):
     write_image(str(tmp_path / "a"), values, chunk=8, zarr_format=zarr_format, scale=7.91)
     image = open_image(str(tmp_path / "a"))
     assert np.array_equal(image.array[...], values)
-    assert image.array.metadata.zarr_format == zarr_format
+    assert image.array.array.metadata.zarr_format == zarr_format
     assert (image.space.scale, image.space.units) == ((7.91,) * 3, ("micrometer",) * 3)
     assert image.array.chunks == (8, 8, 8)
 
