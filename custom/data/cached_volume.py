@@ -5,12 +5,13 @@ written under a name with ``.partial`` and renamed when complete.
 """
 
 import hashlib
+import io
 import json
 import os
-import re
 import shutil
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +54,7 @@ class Source(NamedTuple):
     identity: dict[str, Any]
 
 
+@dataclass(eq=False, kw_only=True)
 class CachedVolume:
     """A volume of the cache: memory-mapped arrays and the metadata of its manifest.
 
@@ -60,20 +62,15 @@ class CachedVolume:
     memory does not grow with the number of volumes it has used, and instances are cheap to pickle.
     """
 
-    def __init__(self, *, folder: str | os.PathLike, id: str, group: str) -> None:
-        self.folder = str(folder)
-        self.id = id
-        self.group = group
-
-    def __repr__(self) -> str:
-        return f"CachedVolume(id={self.id!r}, group={self.group!r}, folder={self.folder!r})"
+    id: str
+    group: str
+    folder: str
 
     def __getstate__(self) -> dict[str, str]:
         return {"folder": self.folder, "id": self.id, "group": self.group}
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """The content of ``manifest.json``, the histogram as an array."""
         manifest = read_manifest(self.folder)
         manifest["label_histogram"] = np.asarray(manifest["label_histogram"], np.int64)  # saves nine tenths of memory
         return manifest
@@ -177,9 +174,9 @@ class CachedVolume:
     def _mapped(self, name: str) -> np.memmap:
         entry = self.manifest["arrays"][name]
         path = os.path.join(self.folder, entry["file"])
-        if _size(path) != entry["bytes"]:  # reading beyond the end of a mapped file kills the process (SIGBUS)
-            expected = f"{entry['bytes']} bytes; start again to rebuild it"
-            raise DataError.of(path, f"{_size(path)} bytes", expected)
+        size = _size(path)
+        if size != entry["bytes"]:  # reading beyond the end of a mapped file kills the process (SIGBUS)
+            raise DataError.of(path, f"{size} bytes", f"{entry['bytes']} bytes; start again to rebuild it")
         return np.memmap(path, entry["dtype"], "r", entry["offset"], tuple(entry["shape"]))
 
 
@@ -196,24 +193,20 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
         raise DataError.of(path, f"no readable manifest ({error})", "a cached volume") from None
 
 
-def why_outdated(folder: str | os.PathLike, expected: dict[str, Any]) -> str | None:
-    """Return why a cached volume cannot be used (one phrase), or None if it can.
-
-    Args:
-        folder: folder of the cached volume.
-        expected: the required ``format`` and ``sources`` of its manifest.
-    """
+def why_outdated(folder: str | os.PathLike, sources: dict[str, dict[str, Any]]) -> str | None:
+    """Return why a cached volume of these sources cannot be used (one phrase), or None if it can."""
     try:
         manifest = read_manifest(folder)
-        if manifest["format"] != expected["format"]:
-            return f"has format version {manifest['format']}, this program writes {expected['format']}"
-        if manifest["sources"] != expected["sources"]:
+        if manifest["format"] != FORMAT:
+            return f"has format version {manifest['format']}, this program writes {FORMAT}"
+        if manifest["sources"] != sources:
             return "was made from another version of its source"
-        files = CachedVolume(folder=folder, id="", group="").files()
-        wrong = [(path, entry["bytes"]) for path, entry in files.items() if _size(path) != entry["bytes"]]
-        return f"{wrong[0][0]}: {_size(wrong[0][0])} bytes instead of {wrong[0][1]}" if wrong else None
+        for path, entry in CachedVolume(folder=str(folder), id="", group="").files().items():
+            if _size(path) != entry["bytes"]:
+                return f"{path}: {_size(path)} bytes instead of {entry['bytes']}"
     except (DataError, KeyError, TypeError) as error:
         return f"has a damaged manifest ({error})"
+    return None
 
 
 def build_volume(
@@ -236,6 +229,7 @@ def build_volume(
         DataError: the case cannot be used, or the disk is full.
     """
     notes: list[str] = []
+    sources = {"image": image.identity, **({"label": label.identity} if label else {})}
     volume, target, original = _read_case(image, label, notes.append)
     if label:
         target = as_labels(target, label_values, label.name)
@@ -259,7 +253,7 @@ def build_volume(
             "format": FORMAT,
             "modality": modality,
             "label_values": list(label_values),
-            "sources": {"image": image.identity, **({"label": label.identity} if label else {})},
+            "sources": sources,
             **original,  # orientation and original
             "affine": volume.affine.tolist(),
             "spacing": spacing(volume.affine).tolist(),
@@ -269,8 +263,13 @@ def build_volume(
             "notes": notes,
             "label_histogram": histogram.tolist(),
         }
-        _write_bytes(partial / "manifest.json", _readable_json(manifest).encode())
-        _rename_to_final(partial, folder, manifest)
+        _write_whole(partial / "manifest.json", json.dumps(manifest).encode())
+        if folder.exists() and why_outdated(folder, sources) is not None:
+            shutil.rmtree(folder)
+        if folder.exists():  # built by another process, on a file system without locks
+            shutil.rmtree(partial)
+        else:
+            os.rename(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -328,19 +327,12 @@ def _read_case(
     """Read image and label as they will be stored, and the manifest's entries on the original."""
     volume = _read(image)
     target = align_label(volume, _read(label), label.name, warn=note) if label else None
-    original = {
-        "orientation": None if suffix(image.path) in TIFF_SUFFIXES else CANONICAL,
-        "original": {
-            "shape": list(volume.array.shape),
-            "affine": volume.affine.tolist(),
-            "dtype": str(volume.array.dtype),
-        },
-    }
-    if original["orientation"] is None:
-        return volume, target, original
+    source = {"shape": list(volume.array.shape), "affine": volume.affine.tolist(), "dtype": str(volume.array.dtype)}
+    if suffix(image.path) in TIFF_SUFFIXES:
+        return volume, target, {"orientation": None, "original": source}
     if target is not None:
         target = to_canonical(Volume(target, volume.affine)).array
-    return to_canonical(volume), target, original
+    return to_canonical(volume), target, {"orientation": CANONICAL, "original": source}
 
 
 def _read(source: Source) -> Volume:
@@ -354,12 +346,10 @@ def _read(source: Source) -> Volume:
 
 def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
     """Write a .npy file without a memory map, which would crash on a full disk."""
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        offset = file.tell()
-        file.write(memoryview(array).cast("B"))
-        file.flush()
-        os.fsync(file.fileno())
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    offset = header.tell()
+    _write_whole(path, header.getvalue(), memoryview(array).cast("B"))
     return {
         "file": path.name,
         "dtype": array.dtype.str,
@@ -370,34 +360,11 @@ def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
+def _write_whole(path: Path, *parts: bytes | memoryview) -> None:
     with path.open("wb") as file:
-        file.write(content)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _rename_to_final(partial: Path, folder: Path, manifest: dict[str, Any]) -> None:
-    """Rename a complete folder to its final name, replacing an outdated one; an equal one is kept."""
-    try:
-        os.rename(partial, folder)
-        return
-    except OSError:  # the folder exists
-        if not folder.is_dir():
-            raise
-    if why_outdated(folder, manifest) is None:
-        shutil.rmtree(partial)
-        return
-    old = partial.with_name(f"{folder.name}.partial-old-{partial.name.rsplit('.partial-', 1)[1]}")
-    os.rename(folder, old)
-    os.rename(partial, folder)
-    shutil.rmtree(old)
-
-
-def _readable_json(manifest: dict[str, Any]) -> str:
-    """Indented JSON with every list of scalars on one line."""
-    text = json.dumps(manifest, indent=1)
-    return re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"
 
 
 def _size(path: str | os.PathLike) -> int:

@@ -201,11 +201,9 @@ def test_an_identity_affine_is_told_at_every_start(tmp_path, caplog):
         assert "voxels of 1 mm in RAS order" in said
 
 
-def test_manifest_is_readable_and_complete(ct, tmp_path):
+def test_manifest_is_complete(ct, tmp_path):
     volume = make(ct, tmp_path)[0]
-    text = Path(volume.folder, "manifest.json").read_text()
-    manifest = json.loads(text)
-    assert max(map(len, text.splitlines())) < 2000 and '"shape": [ 7, 8, 9 ]' in text
+    manifest = json.loads(Path(volume.folder, "manifest.json").read_text())
     source = ct / "volume-1.nii.gz"
     assert manifest["format"] == cached_volume.FORMAT
     assert manifest["sources"]["image"] == {
@@ -299,7 +297,6 @@ def test_another_file_of_the_same_size_with_the_same_or_an_older_time_is_noticed
 
 
 def test_manifest_of_another_format_version_is_rebuilt(ct, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(cache_module, "FORMAT", 0)
     monkeypatch.setattr(cached_volume, "FORMAT", 0)
     make(ct, tmp_path)
     monkeypatch.undo()
