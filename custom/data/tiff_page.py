@@ -8,33 +8,12 @@ from enum import IntEnum
 from tifffile import COMPRESSION, PHOTOMETRIC, SAMPLEFORMAT, TIFF, TiffPage
 
 _TAGS = {
-    254: "NewSubfileType",
-    255: "SubfileType",
-    256: "ImageWidth",
-    257: "ImageLength",
-    258: "BitsPerSample",
-    259: "Compression",
-    262: "PhotometricInterpretation",
-    266: "FillOrder",
-    270: "ImageDescription",
-    273: "StripOffsets",
-    274: "Orientation",
-    277: "SamplesPerPixel",
-    278: "RowsPerStrip",
-    279: "StripByteCounts",
-    284: "PlanarConfiguration",
-    317: "Predictor",
-    322: "TileWidth",
-    323: "TileLength",
-    324: "TileOffsets",
-    325: "TileByteCounts",
-    339: "SampleFormat",
-    32997: "ImageDepth",
-    32998: "TileDepth",
+    *(254, 255, 256, 257, 258, 259, 262, 266, 270, 273, 274, 277, 278, 279, 284, 317),
+    *(322, 323, 324, 325, 339, 32997, 32998),
 }
 """Tags that determine size, type, location and order of the pixels."""
 
-_SINGLE = _TAGS.keys() - {258, 270, 273, 279, 324, 325, 339}
+_SINGLE = _TAGS - {258, 270, 273, 279, 324, 325, 339}
 """Those with a single value."""
 
 _GREY = {0: "MinIsWhite", 1: "MinIsBlack"}
@@ -77,20 +56,20 @@ def check_tags(page: TiffPage, codes: list[int], number: int) -> None:
         codes: the tags in the file.
         number: number of the page, from 1.
     """
-    for code in _TAGS.keys() & set(codes):
+    for code in _TAGS & set(codes):
         if code not in page.tags:
-            raise NotOneStackError(f"an unreadable tag {_TAGS[code]} in page {number}", "an undamaged TIFF stack")
+            raise NotOneStackError(f"an unreadable tag {TIFF.TAGS[code]} in page {number}", "an undamaged TIFF stack")
         if codes.count(code) > 1 and code != 270:  # tifffile adds a second description to the user's
-            raise NotOneStackError(f"the tag {_TAGS[code]} twice in page {number}", "an undamaged TIFF stack")
+            raise NotOneStackError(f"the tag {TIFF.TAGS[code]} twice in page {number}", "an undamaged TIFF stack")
         if page.tags[code].dtype not in (_TEXT if code == 270 else _UNSIGNED[page.parent.is_bigtiff]):
-            found = f"the tag {_TAGS[code]} of type {page.tags[code].dtype:d} in page {number}"
+            found = f"the tag {TIFF.TAGS[code]} of type {page.tags[code].dtype:d} in page {number}"
             raise NotOneStackError(found, "text" if code == 270 else "unsigned integers")
         if code in _SINGLE and page.tags[code].count != 1:
-            found = f"{page.tags[code].count} values of the tag {_TAGS[code]} in page {number}"
+            found = f"{page.tags[code].count} values of the tag {TIFF.TAGS[code]} in page {number}"
             raise NotOneStackError(found, "an undamaged TIFF stack")
     for code in (256, 257, 325 if 324 in codes else 279):
         if code not in codes:
-            raise NotOneStackError(f"no tag {_TAGS[code]} in page {number}", "an undamaged TIFF stack")
+            raise NotOneStackError(f"no tag {TIFF.TAGS[code]} in page {number}", "an undamaged TIFF stack")
 
 
 def check_grey(page: TiffPage) -> None:
