@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 @without_effect("dataset_dir")
-def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exclude: Iterable[str] = ()) -> list[Case]:
+def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training") -> list[Case]:
     """List the cases of a dataset, whose layout is recognised by its file names.
 
     Args:
@@ -47,14 +47,13 @@ def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exc
             ...}, ...]`` with optional ``id`` and ``group``, used for every section, or such lists under ``"training"``
             and ``"test"``; paths in it are relative to the file.
         section: "training" (every image has a label) or "test" (labels are optional).
-        exclude: ids to leave out, for instance of cases that have been withdrawn.
 
     Returns:
         cases in natural order of their ids ("2" before "10"), at least one.
 
     Raises:
         DataError: the folder is missing, empty, unreadable or of unknown layout; an image without its label; a listed
-            file that does not exist; a misspelt key; a duplicate id; an excluded id that does not occur.
+            file that does not exist; a misspelt key; a duplicate id.
     """
     if section not in ("training", "test"):
         raise ValueError(f"section is 'training' or 'test', got {section!r}")
@@ -71,7 +70,6 @@ def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exc
             raise DataError.of(root, f"{len(files)} files of no known layout ({shown}, ...)", _any_layout())
         cases = finder(root, files, section)
         _note_unused(root, files, cases, section)
-    cases = _without(cases, exclude, root)
     if not cases:
         raise DataError.of(root, f"no {section} cases", _any_layout())
     _check_unique(cases, root)
@@ -332,14 +330,6 @@ def _unlabelled(cases: Iterable[Case]) -> list[Case]:
 
 def _below(root: str, name: str | None) -> str | None:
     return None if name is None else join(root, name)
-
-
-def _without(cases: list[Case], exclude: Iterable[str], root: str) -> list[Case]:
-    unwanted = {str(name) for name in exclude}
-    unknown = unwanted - {case["id"] for case in cases}
-    if unknown:
-        raise DataError.of(root, f"no case {', '.join(sorted(unknown, key=natural))}", "every excluded id to occur")
-    return [case for case in cases if case["id"] not in unwanted]
 
 
 def _check_unique(cases: list[Case], root: str) -> None:

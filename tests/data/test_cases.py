@@ -53,9 +53,6 @@ def test_kaggle_layout(tmp_path, caplog):
     ]
     assert "2 ids of train.csv have no image" in caplog.text
     assert short(find_cases(tmp_path, section="test"), tmp_path) == [("7", "test_images/7.tif", None, "7")]
-    assert [case["id"] for case in find_cases(tmp_path, exclude=["10"])] == ["9", "100"]
-    with pytest.raises(DataError, match="no case 11"):
-        find_cases(tmp_path, exclude=["11"])
 
 
 def test_kaggle_test_labels_and_scrolls_are_used_where_present(tmp_path):
