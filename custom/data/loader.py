@@ -43,7 +43,7 @@ class LoaderError(RuntimeError):
     """No batch arrived, since workers hang or were killed. The message says what to change."""
 
 
-@without_effect("num_workers", "prefetch_factor", "multiprocessing_context", "timeout_s", "device")
+@without_effect("num_workers", "prefetch_factor", "timeout_s", "device")
 class StreamLoader:
     """Training batches as an endless stream: batch s holds the dataset's items from ``s * batch_size`` on.
 
@@ -69,9 +69,7 @@ class StreamLoader:
         batch_size: items per batch of each rank.
         num_workers: number of worker processes; with 0 a thread of this process prepares batches.
         prefetch_factor: number of batches that each worker prepares in advance.
-        multiprocessing_context: ``"forkserver"`` (default where available) or ``"spawn"``.
         timeout_s: seconds to wait for a batch before raising an error.
-        start_step: index of the first batch.
         rank, world_size: of this process in distributed training; by default torch.distributed's.
         transform: of a whole batch, such as a :class:`custom.transforms.BatchCompose`.
         device: the training's; only a CUDA device makes a difference.
@@ -89,9 +87,7 @@ class StreamLoader:
         batch_size: int,
         num_workers: int = 0,
         prefetch_factor: int = 2,
-        multiprocessing_context: str | None = None,
         timeout_s: float = 300.0,
-        start_step: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
         transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
@@ -100,21 +96,18 @@ class StreamLoader:
         rank, world_size = _rank_and_world_size(rank, world_size)
         if batch_size < 1:
             raise DataError.of("batch_size", str(batch_size), "1 or more")
-        if multiprocessing_context == "fork":
-            raise ValueError("multiprocessing_context 'fork' can hang for ever; use 'forkserver' or 'spawn'")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank}: expected 0 to {world_size - 1}")
         self.dataset = dataset
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.prefetch_factor = prefetch_factor
-        self.multiprocessing_context = multiprocessing_context
         self.timeout_s = timeout_s
         self.rank, self.world_size = rank, world_size
         self.transform = transform
         _refuse_twice(getattr(dataset, "transform", None), transform)
         self.device = torch.device(device)
-        self.step = start_step
+        self.step = 0
         """Index of the next batch."""
 
     def __len__(self) -> int:
@@ -134,7 +127,7 @@ class StreamLoader:
             collate_fn=_unchanged,
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
-            multiprocessing_context=start_method(self.multiprocessing_context) if workers else None,
+            multiprocessing_context=start_method() if workers else None,
             worker_init_fn=_ignore_interrupts if workers else None,
             timeout=self.timeout_s if workers else 0,
             pin_memory=on_gpu,
@@ -178,7 +171,6 @@ class StreamLoader:
 
 
 @without_effect("timeout_s")
-@without_effect("timeout_s")
 class VolumeLoader:
     """Items of a dataset in order, one per batch; a thread prepares the next one in advance.
 
@@ -217,13 +209,13 @@ class VolumeLoader:
         yield from _prefetch((batches[[index]] for index in self.indices), 1, self.timeout_s)
 
 
-def start_method(name: str | None = None) -> multiprocessing.context.BaseContext:
-    """Return the multiprocessing context ``name``; by default ``forkserver``, or ``spawn`` where there is none."""
-    if name is None:
-        name = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(name)
-    if name == "forkserver":  # the server imports torch and MONAI once for all workers
-        context.set_forkserver_preload([__name__, f"{__name__.split('.')[0]}.transforms"])
+def start_method() -> multiprocessing.context.BaseContext:
+    """Return the multiprocessing context ``forkserver``, or ``spawn`` where there is none."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # The server imports torch and MONAI once for all workers.
+    context.set_forkserver_preload([__name__, f"{__name__.split('.')[0]}.transforms"])
     return context
 
 
