@@ -27,7 +27,6 @@ from .volumes import (
     TIFF_SUFFIXES,
     Volume,
     align_label,
-    from_canonical,
     label_histogram,
     read_volume,
     spacing,
@@ -156,11 +155,6 @@ class CachedVolume:
     def original_shape(self) -> tuple[int, ...]:
         """Shape of the source image in its own axis order."""
         return tuple(self.manifest["original"]["shape"])
-
-    def to_original(self, array: np.ndarray) -> np.ndarray:
-        """Reorient an array (D, H, W), such as a prediction, to the axis order of the source image."""
-        orientation = self.manifest["orientation"]
-        return array if orientation is None else from_canonical(array, self.original_affine, orientation)
 
     def files(self) -> dict[str, dict[str, Any]]:
         """Return the array files by path, each with ``bytes`` and ``sha256`` from the manifest."""

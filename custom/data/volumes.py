@@ -107,28 +107,11 @@ def read_shape(path: str | os.PathLike) -> tuple[tuple[int, ...], np.dtype] | No
 
 
 def to_canonical(volume: Volume, orientation: str = CANONICAL) -> Volume:
-    """Permute and flip the axes (no interpolation) to an orientation; the affine changes accordingly.
-
-    :func:`from_canonical` is the inverse.
-    """
+    """Permute and flip the axes (no interpolation) to an orientation; the affine changes accordingly."""
     change = orientations.ornt_transform(
         orientations.io_orientation(volume.affine), orientations.axcodes2ornt(tuple(orientation))
     )
     return _reoriented(volume, change)
-
-
-def from_canonical(array: np.ndarray, original_affine: np.ndarray, orientation: str = CANONICAL) -> np.ndarray:
-    """Reorient an array in canonical orientation to the axis order of its original file.
-
-    Args:
-        array: (D, H, W), for instance a prediction for a volume from :func:`to_canonical`.
-        original_affine: the (4, 4) affine of the file.
-        orientation: orientation of the array.
-    """
-    change = orientations.ornt_transform(
-        orientations.axcodes2ornt(tuple(orientation)), orientations.io_orientation(original_affine)
-    )
-    return np.ascontiguousarray(orientations.apply_orientation(array, change))
 
 
 def align_label(image: Volume, label: Volume, path: object, warn: Callable[[str], None] = logger.warning) -> np.ndarray:
