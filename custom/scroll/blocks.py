@@ -26,21 +26,18 @@ class BlockPlan:
     """The tasks of a run.
 
     A task is a block of whole shards. It processes its block plane by plane, with the windows of the global grid, and
-    writes a layer of shards whenever one is complete.
-
-    Args:
-        grid: the windows of the whole volume.
-        region: the part of the volume that is predicted, in voxels; origin of blocks and shards.
-        input_chunk: (D, H, W) of the volume's chunks.
-        shard: edge of the output's shards, in voxels.
-        block: (D, H, W) of a task, in voxels; multiples of ``shard``.
+    writes a layer of shards whenever one is complete. Lengths are in voxels.
     """
 
     grid: WindowGrid
+    """The windows of the whole volume."""
     region: Box
+    """The part of the volume that is predicted; origin of blocks and shards."""
     input_chunk: Sequence[int]
     shard: int
+    """Edge of the output's shards."""
     block: Sequence[int]
+    """(D, H, W) of a task; multiples of the shard."""
 
     def __post_init__(self) -> None:
         if any(length < 1 or length % self.shard for length in self.block):
@@ -61,7 +58,6 @@ class BlockPlan:
 
     @property
     def count(self) -> int:
-        """Number of tasks."""
         return math.prod(map(len, self._spans()))
 
     @property

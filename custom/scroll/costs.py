@@ -30,10 +30,6 @@ class Layout:
     def plan(self, grid: WindowGrid, input_chunk: Sequence[int]) -> BlockPlan:
         """Return the tasks, by default blocks of one shard.
 
-        Args:
-            grid: the windows of the whole volume.
-            input_chunk: (D, H, W) of the volume's chunks.
-
         Raises:
             ValueError: the layout does not fit the volume, or is inconsistent.
         """
@@ -63,11 +59,8 @@ def plan_scroll(
         workers: number of workers.
         memory: of each worker, in bytes.
         layout: region and sizes.
-        voxels_per_second: speed of one worker in a large block, in voxels of the volume; None if unknown.
-
-    Returns:
-        the numbers of :func:`cost`, ``workers``, and with a known speed the total ``worker_hours`` and an upper bound
-        of the run time, ``hours``.
+        voxels_per_second: speed of one worker in a large block, in voxels of the volume; adds ``worker_hours`` in total
+            and an upper bound of the run time, ``hours``.
 
     Raises:
         ValueError: the layout does not fit the volume, or is inconsistent.
@@ -86,16 +79,9 @@ def plan_scroll(
 def cost(plan: BlockPlan, *, chunk: int = CHUNK, views: int = 1) -> dict[str, Any]:
     """Return the cost of a plan, if nothing in the volume is empty. Bytes are those of uncompressed voxels.
 
-    Args:
-        plan: the tasks.
-        chunk: edge of the output's chunks in voxels.
-        views: number of views of test-time augmentation.
-
-    Returns:
-        ``voxels`` of the output; ``block`` and number of ``blocks``; ``windows``, counting shared ones once for each
-        block; ``network_voxels`` that pass through the network; ``requests`` and ``bytes_read`` of input chunks;
-        ``reads``, fetched voxels per output voxel; ``objects_written``, shards of all levels and markers;
-        ``bytes_written``; ``bytes_read_back`` for coarse levels; ``memory`` of a worker without the network.
+    Windows that several blocks need count for each; ``reads`` are fetched voxels per output voxel; ``objects_written``
+    are shards of all levels and markers; ``bytes_read_back`` serve coarse levels; ``memory`` is that of a worker
+    without the network.
     """
     pyramid = Pyramid(plan.shape, chunk, plan.shard)
     voxels = [prod(pyramid.level_shape(level)) for level in range(pyramid.levels)]

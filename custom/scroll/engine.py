@@ -122,11 +122,7 @@ def _predict_blocks(
 ) -> tuple[list[Result], dict[str, str]]:
     """Predict all blocks with missing shards; returns results, and errors by block.
 
-    Args:
-        client: of the workers.
-        job: the prediction.
-        output: where it is written.
-        by_number: whether workers are assigned to this machine's GPUs by number; otherwise each uses its first one.
+    Workers use this machine's GPUs by their number, or else each its first one.
     """
     plan, done, left = job.plan, output.done(0), {}
     for box in plan.blocks():

@@ -38,13 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Image:
-    """The finest level of a volume.
-
-    Attributes:
-        array: uint8 ``(D, H, W)``.
-        store: the store of its chunks.
-        space: its coordinate system.
-    """
+    """The finest level of a uint8 volume, the store of its chunks, and its coordinate system."""
 
     array: Volume
     store: PatientStore
@@ -218,7 +212,7 @@ class Output(Pyramid):
             offset: position of the output in its input, in voxels.
             source: location of the input; only recorded.
             overwrite: whether to delete an existing prediction.
-            same_input: whether to replace the entry ``input`` in an existing prediction's settings.
+            same_input: whether to accept another entry ``input`` in an existing prediction's settings.
 
         Raises:
             DataError: the destination holds something else.
@@ -243,12 +237,7 @@ class Output(Pyramid):
         return {tuple(map(int, name.removesuffix(EMPTY_MARK).split("."))) for name in names}
 
     def write(self, position: Sequence[int], values: np.ndarray) -> None:
-        """Write one shard of level 0 with its coarser levels, and then the marker.
-
-        Args:
-            position: of the shard, counted in shards.
-            values: uint8, of the shard's shape; smaller at the far borders.
-        """
+        """Write one shard of level 0, uint8, with its coarser levels, and then the marker."""
         empty = not values.any()
         for level in range(self.inner_levels):
             self._write_shard(level, position, values)
@@ -264,7 +253,6 @@ class Output(Pyramid):
         self._mark(level, position, empty=not values.any())
 
     def array(self, level: int) -> zarr.Array:
-        """Return the array of one level."""
         if level not in self._arrays:
             self._arrays[level] = zarr.open_array(self.store, path=str(level), mode="r+")
         return self._arrays[level]

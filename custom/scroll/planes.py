@@ -14,12 +14,7 @@ class Planes:
     """Returns the planes of a part in ascending order, as :meth:`custom.inferers.SlidingWindow.planes` needs them.
 
     Keeps the rows of chunks that contain the current planes, and prefetches the next one in the background. Use as a
-    context manager.
-
-    Args:
-        array: uint8 ``(D, H, W)``.
-        part: the box to read, and its padding.
-        step: step of the windows along the first axis, in planes.
+    context manager. ``step`` is that of the windows along the first axis, in planes.
     """
 
     def __init__(self, array: Volume, part: Part, step: int) -> None:

@@ -23,28 +23,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Space:
-    """The spatial axes of an array and its coordinates.
-
-    Attributes:
-        order: which axes of the array are z, y and x; all others have length 1.
-        scale: (D, H, W) size of a voxel.
-        origin: (D, H, W) centre of the first voxel.
-        units: (D, H, W) units of these, such as ``"micrometer"``; None if unknown.
-    """
+    """The spatial axes of an array, and its coordinates along z, y and x."""
 
     order: tuple[int, int, int] = (0, 1, 2)
+    """Which axes of the array are z, y and x; all others have length 1."""
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Size of a voxel."""
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Centre of the first voxel."""
     units: tuple[str | None, str | None, str | None] = (None, None, None)
+    """Units of these, such as ``"micrometer"``; None if unknown."""
 
 
 def find_image(attributes: Mapping[str, Any], url: str, members: Callable[[], Sequence[str]] = list) -> dict[str, Any]:
     """Return the entry of ``multiscales`` in a group's attributes, with ``version`` and ``path`` of its finest level.
 
-    Args:
-        attributes: of the group.
-        url: for messages.
-        members: returns the names in the group, for messages.
+    ``members`` returns the names in the group, for messages.
 
     Raises:
         DataError: there is none, or it does not conform to any version of the specification.
@@ -68,10 +62,10 @@ def find_image(attributes: Mapping[str, Any], url: str, members: Callable[[], Se
 
 
 def read_space(image: Mapping[str, Any], shape: Sequence[int], named: Sequence[str | None] | None, url: str) -> Space:
-    """Return the coordinate system of an image's finest level.
+    """Return the coordinate system of the finest level of an image from :func:`find_image`.
 
     Args:
-        image: from :func:`find_image`.
+        image: the entry of ``multiscales``.
         shape: of that level's array.
         named: the array's own dimension names, if any (zarr v3).
         url: for messages.

@@ -29,11 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class PatientStore(WrapperStore):
-    """Retries requests that failed for a transient reason, and counts what was fetched.
-
-    Args:
-        store: the wrapped store.
-    """
+    """Retries requests that failed for a transient reason, and counts what was fetched."""
 
     def __init__(self, store: FsspecStore | LocalStore) -> None:
         super().__init__(store)
@@ -62,7 +58,6 @@ class PatientStore(WrapperStore):
         return value
 
     async def get_partial_values(self, prototype, key_ranges):
-        """Get parts of values, with retries."""
         ranges = list(key_ranges)
         values = await retry_async(lambda: self._store.get_partial_values(prototype, ranges), "several objects", TRIES)
         found = [value for value in values if value is not None]
@@ -71,15 +66,12 @@ class PatientStore(WrapperStore):
         return values
 
     async def set(self, key, value):
-        """Set a value, with retries."""
         await retry_async(lambda: self._store.set(key, value), key, TRIES)
 
     async def set_if_not_exists(self, key, value):
-        """Set a value unless it exists, with retries."""
         await retry_async(lambda: self._store.set_if_not_exists(key, value), key, TRIES)
 
     async def exists(self, key):
-        """Whether a key exists, with retries."""
         return await retry_async(lambda: self._store.exists(key), key, TRIES)
 
     def names(self, prefix: str) -> list[str]:
@@ -113,15 +105,12 @@ class PatientStore(WrapperStore):
         return b"" if value is None else value.to_bytes()
 
     def put(self, key: str, value: bytes) -> None:
-        """Write one small object."""
         sync(self.set(key, cpu.Buffer.from_bytes(value)))
 
     def remove(self, key: str) -> None:
-        """Remove one object."""
         sync(retry_async(lambda: self._store.delete(key), key, TRIES))
 
     def remove_all(self) -> None:
-        """Remove everything."""
         sync(retry_async(lambda: self._store.delete_dir(""), str(self), TRIES))
 
     def versions(self, keys: Iterable[str]) -> dict[str, str]:

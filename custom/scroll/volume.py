@@ -20,13 +20,7 @@ LOOKED_FOR = 4096
 
 @dataclass(frozen=True)
 class Volume:
-    """A uint8 volume ``(D, H, W)``, whatever the axis order of its array.
-
-    Args:
-        array: three spatial axes, and others of length 1.
-        order: which of its axes are z, y and x.
-        url: for messages.
-    """
+    """A uint8 volume ``(D, H, W)``: the axes z, y and x of an array, whose other axes have length 1."""
 
     array: zarr.Array
     order: tuple[int, int, int]
@@ -44,7 +38,6 @@ class Volume:
 
     @property
     def fill_value(self) -> int:
-        """Value of missing chunks."""
         return int(self.array.fill_value or 0)
 
     def __getitem__(self, index: Any) -> np.ndarray:
@@ -73,11 +66,7 @@ class Volume:
         return "/".join(filter(None, [self.array.store_path.path, self.array.metadata.encode_chunk_key(position)]))
 
     def sample(self, box: Box | None = None) -> tuple[list[str], int]:
-        """Return keys of the chunks in a box, evenly sampled if there are many, and their total number.
-
-        Args:
-            box: (D, H, W) in voxels; by default the whole volume.
-        """
+        """Return keys of the chunks in a box (by default all), evenly sampled if there are many, and their number."""
         stored = self.array.shards or self.array.chunks
         spans = [(0, 1)] * self.array.ndim
         for axis, (start, stop) in zip(self.order, box or [(0, length) for length in self.shape], strict=True):

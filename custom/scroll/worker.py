@@ -24,30 +24,24 @@ EMPTY = 0
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a worker needs besides the box of its task.
-
-    Args:
-        input: OME-Zarr image, a path or a URL that workers can access.
-        output: destination of the prediction, likewise.
-        bundle: network, windows and preprocessing.
-        plan: all tasks.
-        chunk: edge of the output's chunks, in voxels.
-        threshold: probability above which a mask is 1; None: the output is the probability, 0 to 255.
-        threads: windows that a CPU predicts in parallel.
-        batch_size: windows per call of the network on a GPU; None: as in the bundle.
-    """
+    """Everything that a worker needs besides the box of its task."""
 
     input: str
+    """OME-Zarr image, a path or a URL that workers can access."""
     output: str
+    """Destination of the prediction, likewise."""
     bundle: Bundle
     plan: BlockPlan
     chunk: int
+    """Edge of the output's chunks, in voxels."""
     threshold: float | None
+    """Probability above which a mask is 1; None: the output is the probability, 0 to 255."""
     threads: int
+    """Windows that a CPU predicts in parallel."""
     batch_size: int | None = None
+    """Windows per call of the network on a GPU; None: as in the bundle."""
 
     def open_output(self) -> Output:
-        """Open the output for writing."""
         mask = self.threshold is not None
         return Output(self.output, shape=self.plan.shape, chunk=self.chunk, shard=self.plan.shard, mask=mask)
 
@@ -95,13 +89,9 @@ class Result:
 
 
 def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], None]) -> Result:
-    """Predict the missing shards of a block.
+    """Predict the missing shards of a block, in voxels of the output.
 
-    Args:
-        job: the prediction.
-        box: the block, in voxels of the output.
-        device: torch device.
-        progress: called every few planes with the number of predicted voxels of the block.
+    ``progress`` is called every few planes with the number of predicted voxels.
     """
     started = time.perf_counter()
     result, output = Result(), job.open_output()
