@@ -94,7 +94,6 @@ class CachedVolume:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(D, H, W)."""
         return tuple(self.manifest["arrays"]["image"]["shape"])
 
     @property
@@ -131,12 +130,10 @@ class CachedVolume:
 
     @property
     def image_path(self) -> str:
-        """Path or URL of the source image."""
         return self.manifest["sources"]["image"]["path"]
 
     @property
     def label_path(self) -> str | None:
-        """Path or URL of the source label."""
         return self.manifest["sources"].get("label", {}).get("path")
 
     @property
@@ -175,11 +172,7 @@ class CachedVolume:
 
 
 def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
-    """Return the manifest of a cached volume.
-
-    Raises:
-        DataError: it is missing or not valid JSON.
-    """
+    """Return the manifest of a cached volume; raises a :class:`DataError` if it is missing or not valid JSON."""
     path = Path(folder, "manifest.json")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -206,10 +199,10 @@ def why_outdated(folder: str | os.PathLike, sources: dict[str, dict[str, Any]]) 
 def build_volume(
     folder: Path, image: Source, label: Source | None, *, modality: str, label_values: Sequence[int]
 ) -> list[str]:
-    """Read one case and create its folder atomically.
+    """Read one case and create its folder atomically, in place of an existing one.
 
     Args:
-        folder: its final name. An existing folder is replaced.
+        folder: its final name.
         image: source of the image.
         label: source of the label, or None.
         modality: "scroll" keeps uint8 and uint16; "ct" is int16 HU if that is exact. Both otherwise use the narrowest
@@ -285,12 +278,12 @@ def as_stored(array: np.ndarray, modality: str) -> np.ndarray:
 
 
 def sample_foreground(label: np.ndarray, histogram: np.ndarray, samples: int = _SAMPLES) -> dict[int, np.ndarray]:
-    """Draw voxels of each class uniformly, slice by slice to save memory.
+    """Draw at most ``samples`` voxels of each class uniformly, slice by slice to save memory.
 
     Args:
         label: (D, H, W) class indices.
         histogram: (D, classes) from :func:`custom.data.volumes.label_histogram`.
-        samples: maximum number per class; a class with fewer voxels is returned completely.
+        samples: a class with fewer voxels is returned completely.
 
     Returns:
         (N, 3) int32 indices by class, for classes above 0 that occur, in array order.

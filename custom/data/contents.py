@@ -55,11 +55,9 @@ class Contents:
 
 
 def contents(root: str, files: Iterable[str]) -> Contents:
-    """Classify the files of a folder.
+    """Classify the files of a folder or URL, by their names from :func:`custom.data.remote.list_files`.
 
-    Args:
-        root: a folder or URL. DICOM files without a known suffix are recognised by content, in local folders only.
-        files: relative paths, from :func:`custom.data.remote.list_files`.
+    DICOM files without a known suffix are recognised by content, in local folders only.
     """
     found = Contents()
     series: dict[str, list[str]] = {}

@@ -28,25 +28,19 @@ FAR_WEIGHT = 0.25
 
 
 Volumes = Sequence[CachedVolume]
+Data = Sequence[Mapping[str, Any]] | Volumes
 MakeCache = Callable[..., Volumes]
 """Called as ``cache(cases=...)``, such as a partial of :class:`custom.data.VolumeCache`."""
 
 
-def _cached(data: Sequence[Mapping[str, Any]] | Volumes, cache: MakeCache | None) -> Volumes:
-    """Return the volumes for the arguments ``data`` and ``cache`` of a dataset."""
+def _cached(data: Data, cache: MakeCache | None) -> Volumes:
     return cast(Volumes, data) if cache is None else cache(cases=data)
 
 
 class _RandomItems(Dataset, ABC):
     """Items drawn from labelled volumes by (seed, k); subclasses define ``_draw``."""
 
-    def __init__(
-        self,
-        data: Sequence[Mapping[str, Any]] | Volumes,
-        cache: MakeCache | None,
-        seed: int,
-        transform: Callable | None,
-    ) -> None:
+    def __init__(self, data: Data, cache: MakeCache | None, seed: int, transform: Callable | None) -> None:
         volumes = _cached(data, cache)
         if len(volumes) == 0:
             raise ValueError("no volumes to draw from")
@@ -92,11 +86,8 @@ class PatchDataset(_RandomItems):
     modality="scroll"), patch_size=(72, 136, 136), seed=0)``
 
     Args:
-        data: labelled cases, as from :func:`custom.data.find_cases`, or volumes if there is no ``cache``.
-        cache: creates volumes from cases: a :class:`custom.data.VolumeCache` with all arguments but ``cases`` bound.
+        data, cache, seed, transform: see :class:`SliceDataset`.
         patch_size: (D, H, W) in voxels.
-        seed: the run's seed, 0 to 2**64 - 1.
-        transform: a MONAI transform; if random, it is seeded for each item by its ``set_random_state``.
         foreground_share: probability of a patch near foreground.
         classes: label values of foreground; one of those present in the volume is chosen at random.
         label_padding: label value outside of a volume smaller than the patch, such as the ignored label.
@@ -108,7 +99,7 @@ class PatchDataset(_RandomItems):
     def __init__(
         self,
         *,
-        data: Sequence[Mapping[str, Any]] | Volumes,
+        data: Data,
         cache: MakeCache | None = None,
         patch_size: Sequence[int],
         seed: int,
@@ -196,7 +187,7 @@ class SliceDataset(_RandomItems):
     def __init__(
         self,
         *,
-        data: Sequence[Mapping[str, Any]] | Volumes,
+        data: Data,
         cache: MakeCache | None = None,
         seed: int,
         transform: Callable | None = None,
@@ -246,12 +237,7 @@ class SliceDataset(_RandomItems):
             image, label = (
                 _centred(array, self.slice_size, value) for array, value in ((image, self.image_padding), (label, 0))
             )
-        return {
-            "image": _tensor(image),
-            "label": _tensor(label),
-            "id": volume.id,
-            "slice": index,
-        }
+        return {"image": _tensor(image), "label": _tensor(label), "id": volume.id, "slice": index}
 
 
 class VolumeDataset(Dataset):
@@ -263,18 +249,11 @@ class VolumeDataset(Dataset):
     Example: ``VolumeDataset(data=cases, cache=partial(VolumeCache, cache_dir="cache", modality="ct"))``
 
     Args:
-        data: cases, or volumes if there is no ``cache``.
-        cache: creates volumes from cases: a :class:`custom.data.VolumeCache` with all arguments but ``cases`` bound.
+        data, cache: see :class:`SliceDataset`; labels are optional.
         transform: a MONAI transform.
     """
 
-    def __init__(
-        self,
-        *,
-        data: Sequence[Mapping[str, Any]] | Volumes,
-        cache: MakeCache | None = None,
-        transform: Callable | None = None,
-    ) -> None:
+    def __init__(self, *, data: Data, cache: MakeCache | None = None, transform: Callable | None = None) -> None:
         self.data = data
         self.volumes = _cached(data, cache)
         self.transform = transform
@@ -284,15 +263,11 @@ class VolumeDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         volume = self.volumes[index]
-        arrays = {"image": volume.image, "label": volume.label}
         item: dict[str, Any] = {"id": volume.id}
-        for key, array in arrays.items():
+        meta = {"id": volume.id, "filename_or_obj": volume.image_path}
+        for key, array in {"image": volume.image, "label": volume.label}.items():
             if array is not None:
-                meta = {
-                    "id": volume.id,
-                    "filename_or_obj": volume.image_path,
-                    "original_affine": torch.tensor(volume.original_affine),
-                }
+                meta = {**meta, "original_affine": torch.tensor(volume.original_affine)}
                 item[key] = MetaTensor(_tensor(array.copy())[None], affine=torch.tensor(volume.affine), meta=meta)
         return item if self.transform is None else self.transform(item)
 

@@ -123,7 +123,7 @@ class StreamLoader:
         loader = DataLoader(
             made,
             batch_size=None,
-            sampler=_StepIndices(first, self.batch_size, self.rank, self.world_size),
+            sampler=_step_indices(first, self.batch_size, self.rank, self.world_size),
             collate_fn=_unchanged,
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
@@ -240,7 +240,7 @@ def shared_memory_free() -> int | None:
 
 
 def tensor_bytes(item: Any) -> int:
-    """Return the total bytes of all tensors in nested dictionaries and sequences."""
+    """Return the bytes of all tensors in nested dictionaries and sequences."""
     if isinstance(item, torch.Tensor):
         return item.nbytes
     if isinstance(item, Mapping):
@@ -250,16 +250,11 @@ def tensor_bytes(item: Any) -> int:
     return 0
 
 
-class _StepIndices:
-    """Endless iterator over the item indices of each step of one rank."""
-
-    def __init__(self, first: int, batch_size: int, rank: int, world_size: int) -> None:
-        self.first, self.batch_size, self.rank, self.world_size = first, batch_size, rank, world_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in count(self.first):
-            start = (step * self.world_size + self.rank) * self.batch_size
-            yield list(range(start, start + self.batch_size))
+def _step_indices(first: int, batch_size: int, rank: int, world_size: int) -> Iterator[list[int]]:
+    """Item indices of each step of one rank, without end."""
+    for step in count(first):
+        start = (step * world_size + rank) * batch_size
+        yield list(range(start, start + batch_size))
 
 
 class _Batches(Dataset):
@@ -284,7 +279,6 @@ class _Batches(Dataset):
 
 
 def _rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Rank and world size, torch.distributed's if they are not given."""
     if rank is None and world_size is None:
         return distributed.rank(), distributed.world_size()
     if rank is None or world_size is None:

@@ -61,7 +61,7 @@ class PredictionRecord:
 
         Args:
             image: a file or a DICOM folder.
-            name: name of its case; by default that of the file.
+            name: of its case; by default that of the file.
             overwrite: whether to repeat the prediction in any case.
 
         Returns:
@@ -85,12 +85,7 @@ class PredictionRecord:
         return next(filter(None, whys), "")
 
     def complete(self, image: str, name: str | None = None, **more: Any) -> None:
-        """Record that the prediction of an image has been written.
-
-        Args:
-            image, name: as for :meth:`prepare`.
-            more: additional entries, such as a number of views.
-        """
+        """Record that the prediction of an image has been written, with more entries, such as a number of views."""
         with self._locked_record() as record:
             for path in self.saver.paths(image, name):
                 entry = record["predictions"].get(path.name)

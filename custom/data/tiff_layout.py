@@ -18,11 +18,9 @@ _DEPTH = "ZIQ"
 
 
 def count_slices(file: TiffFile, pages: Sequence[TiffPage]) -> int:
-    """Return the number of slices, which exceeds that of the pages only if slices follow a single page.
+    """Return the number of slices of a file with these full-resolution pages, equal and grey.
 
-    Args:
-        file: the open file.
-        pages: its full-resolution pages, equal and grey.
+    It exceeds the number of pages only if slices follow a single page.
 
     Raises:
         NotOneStackError: there are channels, time frames or several stacks, or description and pages disagree.

@@ -49,13 +49,7 @@ class NotOneStackError(Exception):
 
 
 def check_tags(page: TiffPage, codes: list[int], number: int) -> None:
-    """Raise if a relevant tag of a directory is unreadable, missing or duplicate.
-
-    Args:
-        page: as parsed by tifffile.
-        codes: the tags in the file.
-        number: number of the page, from 1.
-    """
+    """Raise if a relevant tag is unreadable, missing or duplicate; ``codes`` are the tags in the page's directory."""
     for code in _TAGS & set(codes):
         if code not in page.tags:
             raise NotOneStackError(f"an unreadable tag {TIFF.TAGS[code]} in page {number}", "an undamaged TIFF stack")

@@ -161,18 +161,10 @@ def check_finite(array: np.ndarray, path: object) -> None:
 
 
 def label_histogram(label: np.ndarray, values: Sequence[int], path: object) -> np.ndarray:
-    """Count the classes in each slice, and raise for an unknown value.
-
-    Args:
-        label: (D, H, W) of any numeric type.
-        values: the allowed label values, from 0 to 255.
-        path: the file to name in the error.
-
-    Returns:
-        (D, max(values) + 1) int64 counts.
+    """Return the counts (D, max(values) + 1) of each label in each slice (D, H, W).
 
     Raises:
-        DataError: another value occurs (:func:`custom.data.labels.as_labels`); the message lists the values found.
+        DataError: a value occurs that is not among ``values`` (:func:`custom.data.labels.as_labels`).
     """
     planes = as_labels(label, values, path)
     return np.stack([np.bincount(plane.ravel(), minlength=max(values) + 1) for plane in planes])
