@@ -104,7 +104,7 @@ def find_images(
     if os.path.isfile(root) or (suffix(root) and not os.path.isdir(root)):
         if not exists(root):
             raise DataError.of(root, "no such file", "an image")
-        return _unlabelled([_case(root)])
+        return _unlabelled([_case("", root)])
     files = _outside(root, sorted(list_files(root)), output_dir)
     sections = _layout_of(files) in (_kaggle_cases, _msd_cases)
     cases = find_cases(root, section="test") if sections else _images_below(root, files)
@@ -179,7 +179,7 @@ def _images_below(root: str, files: list[str]) -> list[Case]:
         re.sub(r"[/.]", "_", name) if name and times[key] > 1 else key for name, key in zip(images, ids, strict=True)
     ]
     return [
-        {"id": key, "image": join(root, name) if name else root, "label": None, "group": key}
+        _case(root, name, name=key) if name else _case("", root, name=key)
         for name, key in zip(images, ids, strict=True)
     ]
 
@@ -234,10 +234,7 @@ def _kaggle_cases(root: str, files: list[str], section: str) -> list[Case]:
     if missing:
         words = "%s: %d ids of %s.csv have no image and are left out: %s"
         logger.warning(words, root, len(missing), part, shown(missing))
-    cases = []
-    for name in images:
-        cases.append(_case(join(root, name), _below(root, labels.get(stem(name))), groups.get(stem(name))))
-    return cases
+    return [_case(root, name, labels.get(stem(name)), groups.get(stem(name))) for name in images]
 
 
 def _scroll_of_each(root: str, name: str) -> dict[str, str]:
@@ -251,9 +248,7 @@ def _lits_cases(root: str, files: list[str], section: str) -> list[Case]:
     images, labels = [], {}
     for name in files:
         match = _LITS.search(name)
-        if not match:
-            continue
-        if _is_test(name) != (section == "test"):
+        if not match or _is_test(name) != (section == "test"):
             continue
         if match["kind"] == "volume":
             images.append((match["number"], name))
@@ -262,7 +257,7 @@ def _lits_cases(root: str, files: list[str], section: str) -> list[Case]:
             raise DataError.of(root, found, "one of each number")
         else:
             labels[match["number"]] = name
-    return [_case(join(root, name), _below(root, labels.get(number))) for number, name in images]
+    return [_case(root, name, labels.get(number)) for number, name in images]
 
 
 def _msd_cases(root: str, files: list[str], section: str) -> list[Case]:
@@ -299,13 +294,11 @@ def _listed(entry: Any, folder: str, path: str) -> Case:
     entry = {"image": entry} if isinstance(entry, str) else entry
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
         raise DataError.of(path, f"the entry {json.dumps(entry)[:80]}", 'entries like {"image": ..., "label": ...}')
-    image = join(folder, entry["image"])
-    label = entry.get("label") and join(folder, entry["label"])
-    for file in (image, label):
+    case = _case(folder, entry["image"], entry.get("label") or None, entry.get("group"), entry.get("id"))
+    for file in (case["image"], case["label"]):
         if file and not is_url(file) and not exists(file):
             raise DataError.of(path, f"the entry {file}, which does not exist", "entries of existing files")
-    case = _case(image, label or None, entry.get("group"))
-    return {**case, "id": str(entry["id"]), "group": str(entry.get("group") or entry["id"])} if "id" in entry else case
+    return case
 
 
 def _check_keys(entries: Iterable[Any], path: str) -> None:
@@ -319,17 +312,15 @@ def _check_keys(entries: Iterable[Any], path: str) -> None:
         logger.warning("%s: nothing reads %s of its entries", path, ", ".join(map(repr, sorted(unused))))
 
 
-def _case(image: str, label: str | None = None, group: str | None = None) -> Case:
-    name = stem(image)
-    return {"id": name, "image": image, "label": label, "group": str(group or name)}
+def _case(folder: str, image: str, label: str | None = None, group: Any = None, name: Any = None) -> Case:
+    """A case whose files are relative to a folder, unless they are absolute."""
+    name = stem(image) if name is None else str(name)
+    label = None if label is None else join(folder, label)
+    return {"id": name, "image": join(folder, image), "label": label, "group": str(group or name)}
 
 
 def _unlabelled(cases: Iterable[Case]) -> list[Case]:
     return [{key: value for key, value in case.items() if key != "label"} for case in cases]
-
-
-def _below(root: str, name: str | None) -> str | None:
-    return None if name is None else join(root, name)
 
 
 def _check_unique(cases: list[Case], root: str) -> None:

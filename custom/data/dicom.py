@@ -51,7 +51,8 @@ def read_dicom(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     headers = [read_header(file) for file in (dicom_files(path) if path.is_dir() else [path])]
     if not headers:
         raise DataError.of(path, "no DICOM file", "a folder of one DICOM series")
-    files = _files_module(path)
+    from . import dicom_file as files
+
     frames = [frame for header in _only_series(path, headers) for frame in files.frames_of(header.file, header.dataset)]
     frames, affine = _order_slices(path, frames)
     return files.real_values(frames).T, affine
@@ -116,7 +117,8 @@ def read_header(file: Path) -> Header:
     Raises:
         DataError: the file is not DICOM, or damaged.
     """
-    files = _files_module(file)
+    from . import dicom_file as files
+
     dataset = files.load(file, pixels=False)
     with files.reading(file, "a tag that cannot be read"):
         return _header(file, dataset, files.class_name(dataset))
@@ -156,20 +158,10 @@ def holds_volume(files: Sequence[Path]) -> bool:
     return False
 
 
-def _files_module(path: Path) -> Any:
-    try:
-        from . import dicom_file
-    except ImportError as error:
-        raise DataError.of(path, f"a DICOM file, but {error}", "pip install 'pydicom>=3' imagecodecs") from None
-    return dicom_file
-
-
 def _only_series(path: Path, headers: Sequence[Header]) -> list[Header]:
     """Return the files of the one series; ignored files are named in a warning, a second series is an error."""
     reasons = {header.file.name: header.no_slice for header in headers}
-    images = [header for header in headers if not reasons[header.file.name]]
-    if not images and "localizer" in reasons.values():  # only localizers: read them
-        images = [header for header in headers if reasons[header.file.name] == "localizer"]
+    images = [header for header in headers if not header.no_slice]
     if not images:
         name, reason = next(iter(reasons.items()))
         raise DataError.of(path, f"{len(headers)} DICOM files and no image ({name}: {reason})", "a DICOM image")

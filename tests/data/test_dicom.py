@@ -417,15 +417,6 @@ def test_a_sheared_affine_through_transforms_and_back_to_a_file(tmp_path):
     assert (header["sform_code"], header["qform_code"]) == (1, 0)  # a qform holds no shear
 
 
-def test_pydicom_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "custom.data.dicom_file", None)
-    monkeypatch.delattr("custom.data.dicom_file", raising=False)
-    path = write(tmp_path / "a.dcm", slice_tags(HU[0]))
-    check_refused(path, "a DICOM file, but", "pip install 'pydicom>=3' imagecodecs")
-
-
 @pytest.mark.parametrize("content", [b"", b"\x08\x00", b"II*\x00" * 40, b"\x89PNG", b"some text, and more of it" * 9])
 def test_other_files_are_no_dicom(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
