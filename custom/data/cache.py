@@ -29,7 +29,7 @@ from ..configuration import without_effect
 from ..errors import DataError
 from ..system.identity import sha256
 from ..system.processes import end_with_parent
-from .cached_volume import MODALITIES, CachedVolume, Source, build_volume, why_outdated
+from .cached_volume import MODALITIES, CachedVolume, build_volume, why_outdated
 from .cases import Case
 from .plausibility import check_values, warn_of_identity
 from .remote import fetch, identities, is_url
@@ -263,14 +263,12 @@ def _build_one(job: _Job, wait: bool) -> list[str] | None:
             return []  # built by another process in the meantime
         downloads = job.folder.parent / ".downloads" / job.folder.name
         try:
-            sources = {kind: _local_source(identity, downloads / kind) for kind, identity in job.sources.items()}
-            notes = build_volume(
-                job.folder,
-                sources["image"],
-                sources.get("label"),
-                modality=job.modality,
-                label_values=job.label_values,
-            )
+            paths = {kind: source["path"] for kind, source in job.sources.items()}
+            for kind, path in paths.items():
+                if is_url(path):
+                    paths[kind] = str(fetch(path, downloads / kind, job.sources[kind]))
+            settings = {"modality": job.modality, "label_values": job.label_values}
+            notes = build_volume(job.folder, job.sources, paths, **settings)
         except OSError as error:
             if error.errno not in _FULL_DISK:
                 raise
@@ -279,11 +277,6 @@ def _build_one(job: _Job, wait: bool) -> list[str] | None:
             raise DataError.of(job.folder.parent, found, "room; set cache_dir to a larger disk") from None
         shutil.rmtree(downloads, ignore_errors=True)
         return notes
-
-
-def _local_source(identity: dict[str, Any], folder: Path) -> Source:
-    name = identity["path"]
-    return Source(name, str(fetch(name, folder, identity)) if is_url(name) else name, identity)
 
 
 @contextlib.contextmanager

@@ -10,11 +10,11 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from ..system.identity import sha256
 from .labels import as_labels
 from .plausibility import Values
 from .volumes import (
-    CANONICAL,
     TIFF_SUFFIXES,
     Volume,
     align_label,
@@ -43,14 +42,6 @@ _SOURCES = ("image", "label")
 
 _SAMPLES = 10_000
 """Voxel coordinates stored per class, from which patch centres are drawn."""
-
-
-class Source(NamedTuple):
-    """A file to read: ``name`` as the user gave it, ``path`` of the local file (a copy if remote)."""
-
-    name: str
-    path: str
-    identity: dict[str, Any]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -197,14 +188,19 @@ def why_outdated(folder: str | os.PathLike, sources: dict[str, dict[str, Any]]) 
 
 
 def build_volume(
-    folder: Path, image: Source, label: Source | None, *, modality: str, label_values: Sequence[int]
+    folder: Path,
+    sources: dict[str, dict[str, Any]],
+    paths: dict[str, str],
+    *,
+    modality: str,
+    label_values: Sequence[int],
 ) -> list[str]:
     """Read one case and create its folder atomically, in place of an existing one.
 
     Args:
         folder: its final name.
-        image: source of the image.
-        label: source of the label, or None.
+        sources: identities of ``image`` and, if there is one, ``label``, with the ``path`` that the user gave.
+        paths: local files of these: the same, or copies of remote ones.
         modality: "scroll" keeps uint8 and uint16; "ct" is int16 HU if that is exact. Both otherwise use the narrowest
             floating-point type that is lossless.
         label_values: the allowed label values.
@@ -216,34 +212,36 @@ def build_volume(
         DataError: the case cannot be used, or the disk is full.
     """
     notes: list[str] = []
-    sources = {"image": image.identity, **({"label": label.identity} if label else {})}
-    volume, target, original = _read_case(image, label, notes.append)
-    if label:
-        target = as_labels(target, label_values, label.name)
-    histogram = label_histogram(target, label_values, label.name) if label else np.empty((len(volume.array), 0))
+    volume, target = _read(sources["image"], paths["image"]), None
+    original = {"shape": list(volume.array.shape), "affine": volume.affine.tolist()}
+    if "label" in sources:
+        name = sources["label"]["path"]
+        aligned = align_label(volume, _read(sources["label"], paths["label"]), name, warn=notes.append)
+        target = as_labels(aligned, label_values, name)
+    if suffix(paths["image"]) not in TIFF_SUFFIXES:
+        target = None if target is None else to_canonical(Volume(target, volume.affine)).array
+        volume = to_canonical(volume)
     stored = as_stored(volume.array, modality)
     if stored.dtype.kind == "f":
-        notes.append(
-            f"{image.name}: stored as {stored.dtype}, the narrowest type that keeps {volume.array.dtype} exact"
-        )
+        name, kind = sources["image"]["path"], volume.array.dtype
+        notes.append(f"{name}: stored as {stored.dtype}, the narrowest type that keeps {kind} exact")
     partial = folder.with_name(f"{folder.name}.partial-{socket.gethostname()}-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         arrays = {"image": _write_array(partial / "image.npy", stored)}
-        if label:
+        histogram, foreground = np.empty((len(volume.array), 0)), {}
+        if target is not None:
             arrays["label"] = _write_array(partial / "label.npy", target)
-        foreground = sample_foreground(target, histogram) if label else {}
+            histogram = label_histogram(target, label_values, sources["label"]["path"])
+            foreground = sample_foreground(target, histogram)
         if foreground:
             arrays["foreground"] = _write_array(partial / "foreground.npy", np.concatenate(list(foreground.values())))
         manifest = {
             "format": FORMAT,
-            "modality": modality,
-            "label_values": list(label_values),
             "sources": sources,
-            **original,  # orientation and original
+            "original": original,
             "affine": volume.affine.tolist(),
-            "spacing": spacing(volume.affine).tolist(),
             "values": Values.of(volume.array)._asdict(),
             "arrays": arrays,
             "foreground": {str(value): len(indices) for value, indices in foreground.items()},
@@ -308,27 +306,11 @@ def sample_foreground(label: np.ndarray, histogram: np.ndarray, samples: int = _
     return drawn
 
 
-def _read_case(
-    image: Source, label: Source | None, note: Callable[[str], None]
-) -> tuple[Volume, np.ndarray | None, dict[str, Any]]:
-    """Read image and label as they will be stored, and the manifest's entries on the original."""
-    volume = _read(image)
-    target = align_label(volume, _read(label), label.name, warn=note) if label else None
-    source = {"shape": list(volume.array.shape), "affine": volume.affine.tolist(), "dtype": str(volume.array.dtype)}
-    if suffix(image.path) in TIFF_SUFFIXES:
-        return volume, target, {"orientation": None, "original": source}
-    if target is not None:
-        target = to_canonical(Volume(target, volume.affine)).array
-    return to_canonical(volume), target, {"orientation": CANONICAL, "original": source}
-
-
-def _read(source: Source) -> Volume:
+def _read(source: dict[str, Any], path: str) -> Volume:
     try:
-        return read_volume(source.path)
-    except DataError as error:
-        if source.path == source.name:
-            raise
-        raise DataError(str(error).replace(source.path, source.name)) from None  # name the URL, not the copy
+        return read_volume(path)
+    except DataError as error:  # name the URL, not the copy
+        raise DataError(str(error).replace(path, source["path"])) from None
 
 
 def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:

@@ -57,14 +57,6 @@ class PatientStore(WrapperStore):
                 self.bytes += len(value)
         return value
 
-    async def get_partial_values(self, prototype, key_ranges):
-        ranges = list(key_ranges)
-        values = await retry_async(lambda: self._store.get_partial_values(prototype, ranges), "several objects", TRIES)
-        found = [value for value in values if value is not None]
-        self.fetched += len(found)
-        self.bytes += sum(map(len, found))
-        return values
-
     async def set(self, key, value):
         await retry_async(lambda: self._store.set(key, value), key, TRIES)
 

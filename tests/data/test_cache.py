@@ -578,12 +578,9 @@ def test_loser_of_a_race_discards_its_work(ct, tmp_path):
     volume = make(ct, tmp_path)[0]
     folder = Path(volume.folder)
     inode = folder.stat().st_ino
-    identity = volume.manifest["sources"]
-    image, label = (
-        cached_volume.Source(identity[kind]["path"], identity[kind]["path"], identity[kind])
-        for kind in ("image", "label")
-    )
-    cached_volume.build_volume(folder, image, label, modality="ct", label_values=(0, 1, 2))
+    sources = volume.manifest["sources"]
+    paths = {kind: source["path"] for kind, source in sources.items()}
+    cached_volume.build_volume(folder, sources, paths, modality="ct", label_values=(0, 1, 2))
     assert folder.stat().st_ino == inode and not list(folder.parent.glob("*.partial-*"))
 
 
