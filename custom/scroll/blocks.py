@@ -137,9 +137,9 @@ def fit(plan: BlockPlan, *, workers: int, memory: float) -> BlockPlan:
     return min(frugal or plans, key=lambda candidate: (candidate.longest(workers), candidate.reads))
 
 
-def choose_shard(shape: Sequence[int], chunk: int = CHUNK, largest: int = SHARD) -> int:
+def choose_shard(shape: Sequence[int], chunk: int = CHUNK) -> int:
     """Return the edge of the output's shards: the largest that leaves two along the longest axis."""
-    shard = largest
+    shard = SHARD
     while shard > chunk and 2 * shard > max(shape):
         shard //= 2
     return max(shard, chunk)

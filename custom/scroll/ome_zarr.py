@@ -131,33 +131,14 @@ def read_prediction(url: str) -> tuple[Image, bool]:
     return image, mask
 
 
-def write_image(
-    url: str,
-    array: np.ndarray,
-    *,
-    chunk: int = CHUNK,
-    zarr_format: int = 3,
-    scale: float = 1.0,
-    unit: str | None = "micrometer",
-    mask: bool = False,
-) -> None:
-    """Write a uint8 volume ``(D, H, W)`` with its pyramid as OME-Zarr.
+def write_image(url: str, array: np.ndarray, *, chunk: int = CHUNK, mask: bool = False) -> None:
+    """Write a uint8 volume ``(D, H, W)`` with its pyramid as OME-Zarr 0.5, replacing existing data.
 
-    Args:
-        url: destination; existing data are replaced.
-        array: the volume.
-        chunk: edge of the chunks of every level, in voxels.
-        zarr_format: 3 writes OME-Zarr 0.5, 2 writes 0.4.
-        scale: edge of a voxel.
-        unit: of the scale; None if unknown.
-        mask: whether coarse voxels are the maximum instead of the mean.
+    Coarse voxels of a mask are the maximum instead of the mean.
     """
-    store = open_store(url, read_only=False)
-    group = zarr.create_group(store, zarr_format=zarr_format, overwrite=True)
-    encoding = {"name": "default", "separator": "/"} if zarr_format == 3 else {"name": "v2", "separator": "/"}
-    names = ["z", "y", "x"] if zarr_format == 3 else None
+    group = zarr.create_group(open_store(url, read_only=False), overwrite=True)
     levels = level_count(array.shape, chunk)
-    metadata = _metadata("scroll", levels, Space(scale=(scale,) * 3, units=(unit,) * 3), (0, 0, 0))
+    group.attrs["ome"] = {"version": VERSION, "multiscales": [_metadata("scroll", levels, Space(), (0, 0, 0))]}
     for number in range(levels):
         level = group.create_array(
             str(number),
@@ -165,15 +146,10 @@ def write_image(
             chunks=tuple(min(chunk, length) for length in array.shape),
             dtype=np.uint8,
             fill_value=0,
-            chunk_key_encoding=encoding,
-            dimension_names=names,
+            dimension_names=NAMES,
         )
         level[...] = array
         array = halve(array, mask=mask)
-    if zarr_format == 3:
-        group.attrs["ome"] = {"version": VERSION, "multiscales": [metadata]}
-    else:
-        group.attrs["multiscales"] = [metadata | {"version": "0.4"}]
 
 
 class Output(Pyramid):
@@ -295,7 +271,7 @@ class Output(Pyramid):
             dtype=np.uint8,
             fill_value=0,
             compressors=ZstdCodec(level=3),
-            dimension_names=["z", "y", "x"],
+            dimension_names=NAMES,
         )
 
     def _is_begun(self, settings: dict[str, Any], *, overwrite: bool, same_input: bool) -> bool:

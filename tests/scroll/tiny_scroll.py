@@ -43,6 +43,17 @@ def write_bundle(folder: Path, **changes) -> Path:
     return folder
 
 
+def write_version_2(path: Path, values, chunk: int) -> None:
+    """Write values (z, y, x) as OME-Zarr 0.4 of one level, in nested folders."""
+    import zarr
+
+    group = zarr.create_group(str(path), zarr_format=2)
+    group.create_array("0", data=values, chunks=(chunk,) * 3, chunk_key_encoding={"name": "v2", "separator": "/"})
+    axes = [{"name": name, "type": "space"} for name in "zyx"]
+    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0] * 3}]}
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [level]}]
+
+
 def grouped(**options) -> dict:
     """Arguments of predict_scroll, out of single options."""
     from custom.scroll.costs import Layout
