@@ -8,7 +8,6 @@ import contextlib
 import logging
 import math
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +31,7 @@ _CODECS = {
 }
 _END = b"\xff\xd9"
 """End marker of every kind of JPEG."""
-_PLAIN = (
-    *(uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian),
-    *(uid.DeflatedExplicitVRLittleEndian, uid.RLELossless),
-)
+_PLAIN = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.RLELossless)
 _MACROS = (
     *("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"),
     "PixelValueTransformationSequence",
@@ -333,22 +329,10 @@ def _check_length(dataset: Any, shape: tuple[int, ...], frame: Frame) -> None:
     if len(element.value) not in (expected, expected + expected % 2):
         found = f"{len(element.value)} bytes of pixel data"
         raise DataError.of(frame.file, found, f"{expected} for {shape} and {dataset.BitsAllocated} bits: a whole file")
-    rest = _trailing_bytes(dataset, element, frame.file)
-    if rest.strip(b"\0"):
-        raise DataError.of(frame.file, f"{len(rest)} bytes after its pixel data", "an undamaged DICOM file")
-
-
-def _trailing_bytes(dataset: Any, element: Any, file: Path) -> bytes:
-    """Return the bytes after the last element (none, or padding zeros); empty if the given element is not the last."""
-    if element.tag != max(dataset.keys()):
-        return b""
-    content, more = file.read_bytes(), b""
-    if dataset.file_meta.TransferSyntaxUID == uid.DeflatedExplicitVRLittleEndian:
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        # 128 bytes, "DICM", and the group length, which counts what follows it (PS3.10, 7.1)
-        content = inflate.decompress(content[144 + dataset.file_meta.FileMetaInformationGroupLength :])
-        more = inflate.unused_data
-    return content[element.value_tell + element.length :] + more
+    if element.tag == max(dataset.keys()):
+        rest = frame.file.read_bytes()[element.value_tell + element.length :]
+        if rest.strip(b"\0"):
+            raise DataError.of(frame.file, f"{len(rest)} bytes after its pixel data", "an undamaged DICOM file")
 
 
 def _stored_bits(values: np.ndarray, frame: Frame) -> np.ndarray:

@@ -65,7 +65,6 @@ def make(folder: Path, rng: np.random.Generator) -> list[Path]:
     series("explicit")
     series("implicit", lambda dataset, k: _encode(dataset, uid.ImplicitVRLittleEndian), ending="")
     series("big_endian", lambda dataset, k: _encode(dataset, uid.ExplicitVRBigEndian))
-    series("deflated", lambda dataset, k: _encode(dataset, uid.DeflatedExplicitVRLittleEndian))
     series("tilted", lambda dataset, k: dataset.update({"ImagePositionPatient": [-16, -20 + 1.1 * k, 3 * k]}))
     series("own_scales", lambda dataset, k: dataset.update({"RescaleSlope": k + 1, "RescaleIntercept": -100 * k}))
     series("fractions", lambda dataset, k: dataset.update({"RescaleSlope": "0.25"}))
