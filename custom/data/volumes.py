@@ -21,6 +21,7 @@ from .dicom import DICOM_SUFFIXES, is_dicom, read_dicom
 from .labels import as_labels
 from .metaimage import read_metaimage
 from .nifti import open_nifti, read_nifti
+from .nifti_geometry import largest_shift
 from .nrrd import read_nrrd
 from .tiff import read_tiff, read_tiff_shape
 
@@ -124,40 +125,16 @@ def align_label(image: Volume, label: Volume, path: object, warn: Callable[[str]
         DataError: the shapes differ.
     """
     to_image = np.linalg.inv(image.affine)
-    shift = _largest_shift(to_image @ label.affine, label.array.shape)
+    shift = largest_shift(to_image @ label.affine, label.array.shape)
     if shift >= _SAME_GRID:
         turned = _reoriented(label, orientations.io_orientation(to_image @ label.affine))
-        if _largest_shift(to_image @ turned.affine, turned.array.shape) < _SAME_GRID:
+        if largest_shift(to_image @ turned.affine, turned.array.shape) < _SAME_GRID:
             label = turned
         elif label.array.shape == image.array.shape:
             warn(f"{path}: its affine differs from the image's by up to {shift:.1f} voxels; array order is kept")
-    check_same_shape(image.array, label.array, path)
+    if image.array.shape != label.array.shape:
+        raise DataError.of(path, f"shape {label.array.shape}", f"the image's shape {image.array.shape}")
     return label.array
-
-
-def check_same_shape(image: np.ndarray, label: np.ndarray, path: object) -> None:
-    """Raise a :class:`DataError` for the label at ``path`` unless it has the shape of its image."""
-    if image.shape != label.shape:
-        raise DataError.of(path, f"shape {label.shape}", f"the image's shape {image.shape}")
-
-
-def check_affine(affine: np.ndarray, path: object) -> None:
-    """Raise a :class:`DataError` unless the affine is finite and invertible."""
-    if not np.isfinite(affine).all():
-        raise DataError.of(path, "an affine with NaN or infinite entries", "a finite affine")
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    volume = abs(np.linalg.det(affine[:3, :3]))
-    if (lengths == 0).any() or volume < 1e-3 * lengths.prod():  # relative, since voxels may be micrometres in size
-        raise DataError.of(path, f"a singular affine {affine[:3, :3].tolist()}", "an invertible affine")
-
-
-def check_finite(array: np.ndarray, path: object) -> None:
-    """Raise a :class:`DataError` if a floating-point array holds NaN or infinite values."""
-    if array.dtype.kind != "f":
-        return
-    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
-    if bad:
-        raise DataError.of(path, f"{bad} NaN or infinite voxels", "finite values only")
 
 
 def label_histogram(label: np.ndarray, values: Sequence[int], path: object) -> np.ndarray:
@@ -226,18 +203,22 @@ def _checked(volume: Volume, path: Path) -> Volume:
         array = array[..., 0]
     while array.ndim < 3:
         array = array[..., None]
-    check_affine(volume.affine, path)
-    check_finite(array, path)
+    _check_affine(volume.affine, path)
+    bad = array.size - int(np.count_nonzero(np.isfinite(array))) if array.dtype.kind == "f" else 0
+    if bad:
+        raise DataError.of(path, f"{bad} NaN or infinite voxels", "finite values only")
     return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), volume.affine)
+
+
+def _check_affine(affine: np.ndarray, path: Path) -> None:
+    if not np.isfinite(affine).all():
+        raise DataError.of(path, "an affine with NaN or infinite entries", "a finite affine")
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    volume = abs(np.linalg.det(affine[:3, :3]))
+    if (lengths == 0).any() or volume < 1e-3 * lengths.prod():  # relative, since voxels may be micrometres in size
+        raise DataError.of(path, f"a singular affine {affine[:3, :3].tolist()}", "an invertible affine")
 
 
 def _reoriented(volume: Volume, change: np.ndarray) -> Volume:
     array = np.ascontiguousarray(orientations.apply_orientation(volume.array, change))
     return Volume(array, volume.affine @ orientations.inv_ornt_aff(change, volume.array.shape))
-
-
-def _largest_shift(grid: np.ndarray, shape: Sequence[int]) -> float:
-    """Largest displacement of a corner of the volume by an index-to-index map, in voxels along one axis."""
-    corners = np.array(np.meshgrid(*[(0, length - 1) for length in shape], indexing="ij")).reshape(3, -1)
-    corners = np.vstack([corners, np.ones(corners.shape[1])])
-    return float(np.abs((grid - np.eye(4)) @ corners).max())
