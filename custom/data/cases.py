@@ -24,11 +24,9 @@ from .volumes import stem, suffix
 
 Case = dict[str, Any]
 
-LAYOUTS = (
-    "train_images/ and train_labels/ (Kaggle Vesuvius)",
-    "volume-N.nii[.gz] and segmentation-N.nii[.gz] (LiTS, AIO2025)",
-    "dataset.json (MSD)",
-    "a JSON data list",
+_LAYOUTS = (
+    "one of: train_images/ and train_labels/ (Kaggle Vesuvius); "
+    "volume-N.nii[.gz] and segmentation-N.nii[.gz] (LiTS, AIO2025); dataset.json (MSD); a JSON data list"
 )
 
 _KEYS = ("id", "image", "label", "group")
@@ -43,9 +41,9 @@ def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training") -> 
     """List the cases of a dataset, whose layout is recognised by its file names.
 
     Args:
-        dataset_dir: a folder or fsspec URL in one of :data:`LAYOUTS`, or a JSON data list: ``[{"image": ..., "label":
-            ...}, ...]`` with optional ``id`` and ``group``, used for every section, or such lists under ``"training"``
-            and ``"test"``; paths in it are relative to the file.
+        dataset_dir: a folder or fsspec URL in the layout of Kaggle, LiTS or MSD, or a JSON data list: ``[{"image": ...,
+            "label": ...}, ...]`` with optional ``id`` and ``group``, used for every section, or such lists under
+            ``"training"`` and ``"test"``; paths in it are relative to the file.
         section: "training" (every image has a label) or "test" (labels are optional).
 
     Returns:
@@ -63,15 +61,15 @@ def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training") -> 
     else:
         files = sorted(list_files(root))
         if not files:
-            raise DataError.of(root, "an empty folder", _any_layout())
+            raise DataError.of(root, "an empty folder", _LAYOUTS)
         finder = _layout_of(files)
         if finder is None:
             shown = ", ".join(files[:3])
-            raise DataError.of(root, f"{len(files)} files of no known layout ({shown}, ...)", _any_layout())
+            raise DataError.of(root, f"{len(files)} files of no known layout ({shown}, ...)", _LAYOUTS)
         cases = finder(root, files, section)
         _note_unused(root, files, cases, section)
     if not cases:
-        raise DataError.of(root, f"no {section} cases", _any_layout())
+        raise DataError.of(root, f"no {section} cases", _LAYOUTS)
     _check_unique(cases, root)
     if section == "training":
         _check_labelled(cases)
@@ -145,10 +143,6 @@ def natural(text: str) -> list[tuple[int, int | str]]:
     """Return a sorting key that orders numbers within names by value."""
     parts = re.split(r"(\d+)", text)
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
-
-
-def _any_layout() -> str:
-    return "one of: " + "; ".join(LAYOUTS)
 
 
 def _layout_of(files: list[str]) -> Callable[[str, list[str], str], list[Case]] | None:

@@ -23,9 +23,10 @@ from .cached_volume import CachedVolume
 
 logger = logging.getLogger(__name__)
 
+NEAR_MM = 50.0
+"""Distance along the first axis up to which a slice is near the organ."""
 FAR_WEIGHT = 0.25
 """Weight of a slice far from the organ in the share ``any``, relative to one near it."""
-
 
 Volumes = Sequence[CachedVolume]
 Data = Sequence[Mapping[str, Any]] | Volumes
@@ -153,7 +154,7 @@ class SliceDataset(_RandomItems):
 
     - ``tumor``: slices with label 2;
     - ``liver``: slices with any label but 0;
-    - ``any``: all slices of the volume, those further than ``near_mm`` from the nearest labelled slice with a quarter
+    - ``any``: all slices of the volume, those further than 50 mm from the nearest labelled slice with a quarter
       of the weight, so that most negatives are close to the organ.
 
     The probability of a share without any slice (no tumour in binary labels) goes to the others, with a warning.
@@ -177,7 +178,6 @@ class SliceDataset(_RandomItems):
         n_context: number of neighbouring slices on either side.
         context_mm: their distance in mm; None: adjacent slices (see :mod:`custom.ops.slice_context`).
         shares: relative probability of each kind of slice.
-        near_mm: distance along the first axis up to which a slice is near the organ.
 
     Raises:
         DataError: a volume has no label.
@@ -196,7 +196,6 @@ class SliceDataset(_RandomItems):
         n_context: int = 0,
         context_mm: float | None = None,
         shares: Mapping[str, float] | None = None,
-        near_mm: float = 50.0,
     ) -> None:
         super().__init__(data, cache, seed, transform)
         shares = {"tumor": 1 / 3, "liver": 1 / 3, "any": 1 / 3} if shares is None else dict(shares)
@@ -208,7 +207,7 @@ class SliceDataset(_RandomItems):
         # For each share: (index of the volume, its slices, cumulative weights).
         self._choices: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {}
         for share in shares:
-            weights = [_slice_weights(share, volume, near_mm) for volume in self.volumes]
+            weights = [_slice_weights(share, volume) for volume in self.volumes]
             self._choices[share] = [
                 (i, np.flatnonzero(w), np.cumsum(w[w > 0])) for i, w in enumerate(weights) if w.any()
             ]
@@ -264,10 +263,10 @@ class VolumeDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         volume = self.volumes[index]
         item: dict[str, Any] = {"id": volume.id}
-        meta = {"id": volume.id, "filename_or_obj": volume.image_path}
         for key, array in {"image": volume.image, "label": volume.label}.items():
             if array is not None:
-                meta = {**meta, "original_affine": torch.tensor(volume.original_affine)}
+                affine = torch.tensor(volume.original_affine)
+                meta = {"id": volume.id, "filename_or_obj": volume.image_path, "original_affine": affine}
                 item[key] = MetaTensor(_tensor(array.copy())[None], affine=torch.tensor(volume.affine), meta=meta)
         return item if self.transform is None else self.transform(item)
 
@@ -305,7 +304,7 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.asarray(array, np.int32 if array.dtype == np.uint16 else None))
 
 
-def _slice_weights(share: str, volume: CachedVolume, near_mm: float) -> np.ndarray:
+def _slice_weights(share: str, volume: CachedVolume) -> np.ndarray:
     """Relative probability (D,) of each slice of the volume within a share."""
     counts = np.asarray(volume.label_histogram)
     labelled = counts[:, LIVER:].any(1)
@@ -317,4 +316,4 @@ def _slice_weights(share: str, volume: CachedVolume, near_mm: float) -> np.ndarr
     if len(places) == 0:
         return np.ones(len(counts))
     distance = np.abs(np.arange(len(counts))[:, None] - places).min(1) * float(volume.spacing[0])
-    return np.where(distance <= near_mm, 1.0, FAR_WEIGHT)
+    return np.where(distance <= NEAR_MM, 1.0, FAR_WEIGHT)
