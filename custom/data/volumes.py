@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from monai.data import ImageReader
+from monai.utils import ensure_tuple
 from nibabel import orientations
 
 from ..errors import DataError
@@ -24,11 +25,15 @@ from .nifti import open_nifti, read_nifti
 from .nifti_geometry import largest_shift
 from .nrrd import read_nrrd
 from .tiff import read_tiff, read_tiff_shape
+from .writing import NIFTI_SUFFIXES, TIFF_SUFFIXES
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-TIFF_SUFFIXES = (".tif", ".tiff")
-HEADER_READERS = {".nrrd": read_nrrd, ".mha": read_metaimage, ".mhd": read_metaimage}
-SUFFIXES = (*NIFTI_SUFFIXES, *TIFF_SUFFIXES, *HEADER_READERS, *DICOM_SUFFIXES)
+_READERS = {
+    **dict.fromkeys(NIFTI_SUFFIXES, read_nifti),
+    **dict.fromkeys(TIFF_SUFFIXES, lambda path: (read_tiff(path), np.eye(4))),
+    **{".nrrd": read_nrrd, ".mha": read_metaimage, ".mhd": read_metaimage},
+    **dict.fromkeys(DICOM_SUFFIXES, read_dicom),
+}
+SUFFIXES = tuple(_READERS)
 
 CANONICAL = "SPL"
 """Axis 0 from inferior to superior (slices), axis 1 to posterior, axis 2 to the patient's left.
@@ -67,20 +72,12 @@ def read_volume(path: str | os.PathLike) -> Volume:
         raise DataError.of(path, "no such file", "a volume")
     if path.is_file() and path.stat().st_size == 0:
         raise DataError.of(path, "an empty file", "a volume")
-    kind = suffix(path)
-    if path.is_dir():
-        volume = Volume(*read_dicom(path))
-    elif kind in NIFTI_SUFFIXES:
-        volume = Volume(*read_nifti(path))
-    elif kind in TIFF_SUFFIXES:
-        volume = Volume(read_tiff(path), np.eye(4))
-    elif kind in HEADER_READERS:
-        volume = Volume(*HEADER_READERS[kind](path))
-    elif kind in DICOM_SUFFIXES or is_dicom(path):
-        volume = Volume(*read_dicom(path))
-    else:
+    read = _READERS.get(suffix(path))
+    if path.is_dir() or (read is None and is_dicom(path)):
+        read = read_dicom
+    if read is None:
         raise DataError.of(path, f"file name ending in {path.suffix or 'nothing'!r}", f"one of {', '.join(SUFFIXES)}")
-    return _checked(volume, path)
+    return _checked(*read(path), path)
 
 
 def suffix(path: str | os.PathLike) -> str:
@@ -164,7 +161,7 @@ class VolumeReader(ImageReader):
     """
 
     def verify_suffix(self, filename: Sequence[str] | str) -> bool:
-        names = [filename] if isinstance(filename, (str, os.PathLike)) else list(filename)
+        names = ensure_tuple(filename)
         return len(names) == 1 and (Path(names[0]).is_dir() or bool(suffix(names[0])))
 
     def read(self, data: Sequence[str] | str, **kwargs: Any) -> Path:
@@ -173,7 +170,7 @@ class VolumeReader(ImageReader):
         MONAI's loader tries other readers when this method fails, and one of them might accept what :func:`read_volume`
         rejects; errors of :meth:`get_data` reach the user.
         """
-        names = [data] if isinstance(data, (str, os.PathLike)) else list(data)
+        names = ensure_tuple(data)
         if len(names) != 1:
             raise ValueError(f"one file per image, got {names}")
         return Path(names[0])
@@ -191,8 +188,7 @@ class VolumeReader(ImageReader):
         return volume.array, meta
 
 
-def _checked(volume: Volume, path: Path) -> Volume:
-    array = volume.array
+def _checked(array: np.ndarray, affine: np.ndarray, path: Path) -> Volume:
     if array.dtype.kind not in "uifb":
         raise DataError.of(path, f"voxels of type {array.dtype}", "one real number per voxel")
     if any(length == 0 for length in array.shape):
@@ -203,11 +199,11 @@ def _checked(volume: Volume, path: Path) -> Volume:
         array = array[..., 0]
     while array.ndim < 3:
         array = array[..., None]
-    _check_affine(volume.affine, path)
+    _check_affine(affine, path)
     bad = array.size - int(np.count_nonzero(np.isfinite(array))) if array.dtype.kind == "f" else 0
     if bad:
         raise DataError.of(path, f"{bad} NaN or infinite voxels", "finite values only")
-    return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), volume.affine)
+    return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), affine)
 
 
 def _check_affine(affine: np.ndarray, path: Path) -> None:
