@@ -18,7 +18,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,7 +97,8 @@ class VolumeCache(Sequence[CachedVolume]):
             raise ValueError(f"modality is one of {MODALITIES}, got {modality!r}")
         self.cache_dir = _make_folder(Path(cache_dir).expanduser().absolute())
         self.progress = progress
-        cases = [_complete(case) for case in cases]
+        names = [case.get("id", stem(case["image"])) for case in cases]
+        cases = [{"id": name, "group": name, "label": None, **case} for name, case in zip(names, cases, strict=True)]
         jobs = _plan(cases, self.cache_dir, modality, label_values)
         _remove_abandoned(self.cache_dir)
         ready, todo = [], []
@@ -139,11 +140,6 @@ class _Job(NamedTuple):
     @property
     def volume(self) -> CachedVolume:
         return CachedVolume(folder=str(self.folder), id=self.case["id"], group=self.case["group"])
-
-
-def _complete(case: Mapping[str, Any]) -> Case:
-    name = case.get("id", stem(case["image"]))
-    return {"id": name, "group": name, "label": None, **case}
 
 
 def _make_folder(folder: Path) -> Path:

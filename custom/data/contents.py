@@ -79,12 +79,11 @@ def contents(root: str, files: Iterable[str]) -> Contents:
             found.no_volumes += names
     with_data = {_without_ending(name) for name in found.images if name.lower().endswith((".mhd", ".hdr", ".nhdr"))}
     found.no_images = [name for name in others if _without_ending(name) not in with_data]
-    if not found.images:  # the user means the labels then
-        for field_name in ("labels", "no_volumes"):
-            if getattr(found, field_name):
-                found.images = _folders_of(getattr(found, field_name), series)
-                setattr(found, field_name, [])
-                break
+    if not found.images and found.labels:  # the user means these then
+        found.images, found.labels = found.labels, []
+    elif not found.images:
+        folders = dict.fromkeys(map(os.path.dirname, found.no_volumes))
+        found.images, found.no_volumes = list(folders), []
     return found
 
 
@@ -99,12 +98,6 @@ def is_label(name: str) -> bool:
 def shown(names: Sequence[str]) -> str:
     """Return the first few names as text."""
     return ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)
-
-
-def _folders_of(names: Iterable[str], series: dict[str, list[str]]) -> list[str]:
-    """Replace DICOM files by the folder of their series."""
-    folder_of = {name: folder for folder, members in series.items() for name in members}
-    return list(dict.fromkeys(folder_of.get(name, name) for name in names))
 
 
 def _is_dicom(root: str, name: str) -> bool:

@@ -140,10 +140,13 @@ class PredictionRecord:
 
     @contextlib.contextmanager
     def _locked_record(self) -> Iterator[dict[str, Any]]:
-        """Context with the record under a lock; it is written afterwards if it was changed."""
+        """Context with the record under a lock, where the file system has locks; it is written if it was changed."""
         folder = self.saver.output_dir
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
             record = self._read()
             before = json.dumps(record)
             yield record
@@ -152,6 +155,8 @@ class PredictionRecord:
             text = json.dumps(record, indent=1, default=repr)
             if json.dumps(record, default=repr) != before:
                 write_whole(folder / RECORD, lambda file: file.write_text(text + "\n", encoding="utf-8"))
+        finally:
+            os.close(handle)
 
 
 def _remove(path: Path, *, keep: bool) -> None:
@@ -162,15 +167,3 @@ def _remove(path: Path, *, keep: bool) -> None:
     aside = path.with_name(f"{path.name}.replaced_{time.strftime('%Y%m%d_%H%M%S')}")
     os.replace(path, aside)
     logger.warning("%s: found a file that is not an unmodified prediction of this package; renamed to %s", path, aside)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder for this process, where the file system supports it; released when the process dies."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

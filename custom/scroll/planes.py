@@ -1,7 +1,6 @@
 """Reads a part of a scroll plane by plane, fetching each chunk once and in advance."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 
 import numpy as np
 
@@ -33,9 +32,7 @@ class Planes:
         self._prefetch()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.reader.shutdown(cancel_futures=True)
 
     def __call__(self, start: int, stop: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """A task of a prediction, executed by a Dask worker."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -72,17 +71,15 @@ _loading, _load = threading.Lock(), lru_cache(maxsize=1)(Predictor)
 class Result:
     """Statistics of a task.
 
-    ``voxels`` and ``shards`` are those written; ``memory`` is the process's peak in bytes, ``largest`` the largest grey
+    ``voxels`` are those written; ``memory`` is the process's peak in bytes, ``largest`` the largest grey
     value, ``missing`` the keys of chunks that were requested and do not exist.
     """
 
     voxels: int = 0
-    shards: int = 0
     windows: int = 0
     predicted: int = 0
     fetched: int = 0
     bytes: int = 0
-    seconds: float = 0.0
     memory: int = 0
     largest: int = 0
     missing: frozenset[str] = frozenset()
@@ -93,7 +90,6 @@ def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], Non
 
     ``progress`` is called every few planes with the number of predicted voxels.
     """
-    started = time.perf_counter()
     result, output = Result(), job.open_output()
     done = output.done(0)
     missing = [position for position in output.positions(box) if position not in done]
@@ -110,10 +106,8 @@ def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], Non
             result.windows += run.part.count
             result.predicted += sum(network.counts)
             result.largest = max(result.largest, run.largest)
-        result.shards = len(missing)
         result.fetched, result.bytes = image.store.fetched, image.store.bytes
         result.missing = frozenset(image.store.missing)
-    result.seconds = time.perf_counter() - started
     result.memory = peak_bytes()
     return result
 
