@@ -146,9 +146,8 @@ def _make_folder(folder: Path) -> Path:
     try:
         (folder / ".locks").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError.of(
-            folder, f"a folder that cannot be made ({error.strerror})", "a cache_dir to write to"
-        ) from None
+        found = f"a folder that cannot be made ({error.strerror})"
+        raise DataError.of(folder, found, "a cache_dir to write to") from None
     return folder
 
 

@@ -140,25 +140,18 @@ def reading(file: Path, found: str) -> Iterator[None]:
 
 
 def real_values(frames: Sequence[Frame]) -> np.ndarray:
-    """Return the slices with their slopes and intercepts applied, in the narrowest type for all possible values.
-
-    Returns:
-        (slices, rows, columns); integers if slopes and intercepts are.
+    """Return the rescaled slices (slices, rows, columns), in the narrowest type for all possible values.
 
     Raises:
         DataError: the pixels are truncated, damaged or in an unsupported encoding.
     """
     values = np.empty((len(frames), *frames[0].shape), _type_for(frames))
+    number = np.float64 if values.dtype.kind == "f" else np.int64
     file, stored = None, np.empty(0)
     for k, frame in enumerate(frames):
         if frame.file != file:
             file, stored = frame.file, _stored_values(frame)
-        if values.dtype.kind == "f":
-            values[k] = stored[frame.index] * np.float64(frame.slope) + frame.intercept
-            continue
-        values[k] = stored[frame.index]  # intermediate overflow wraps around; the result fits
-        values[k] *= np.int64(frame.slope).astype(values.dtype)
-        values[k] += np.int64(frame.intercept).astype(values.dtype)
+        values[k] = stored[frame.index] * number(frame.slope) + number(frame.intercept)
     return values
 
 

@@ -1,9 +1,6 @@
 """Loaders of training batches as an endless stream, and of validation volumes, that report errors instead of hanging.
 
-Workers are started by ``forkserver`` or ``spawn``, since processes with threads (of CUDA, gcsfs, zarr) cannot be forked
-safely. Too little shared memory, or a worker that was killed or hangs, raises an error that says what to change.
-``num_workers=0`` works everywhere: a thread then prepares batches, for which NumPy and torch release the interpreter
-lock.
+Processes with threads (of CUDA, gcsfs, zarr) cannot be forked safely, so that workers are started in other ways.
 """
 
 import atexit
@@ -55,11 +52,9 @@ class StreamLoader:
     trainer: it then starts at the trainer's iteration, so that a resumed run gets exactly the batches of an
     uninterrupted one. Iterating again continues the stream.
 
-    Work is divided by cost: workers make the items, and ``transform`` finishes the batch: in the worker too, or on the
-    training's GPU, one step ahead of training (:mod:`custom.data.gpu_batches`).
-
-    A process uses no more workers than cores beside its own, and each worker, or the thread, one thread of torch; a
-    trainer whose torch has more threads than cores is given as many as cores, within a container's limit.
+    Workers make the items, and ``transform`` finishes the batch: in the worker too, or on the training's GPU, one step
+    ahead of training (:mod:`custom.data.gpu_batches`). A process uses no more workers than cores beside its own, and
+    no more than shared memory allows; each, or the thread without workers, has one thread of torch.
 
     Example: ``{"_target_": "custom.data.StreamLoader", "dataset": "@train#dataset", "batch_size": 8, "num_workers":
     4}``
@@ -312,7 +307,12 @@ def _from_workers(loader: DataLoader, timeout_s: float) -> Iterator[dict[str, An
     batches = iter(loader)
     try:
         while True:
-            batch = _next_from_workers(batches, loader.num_workers, timeout_s)
+            try:
+                batch = next(batches)
+            except (RuntimeError, OSError, EOFError) as error:
+                if str(error).startswith("Caught "):  # an error of the dataset, with the worker's traceback
+                    raise
+                raise LoaderError(_no_batch(loader.num_workers, timeout_s, error)) from error
             if isinstance(batch, DataError):
                 raise batch
             yield batch
@@ -322,20 +322,15 @@ def _from_workers(loader: DataLoader, timeout_s: float) -> Iterator[dict[str, An
         batches._shutdown_workers()  # ty: ignore[missing-attribute]
 
 
-def _next_from_workers(batches: Iterator[Any], num_workers: int, timeout_s: float) -> Any:
-    try:
-        return next(batches)
-    except (RuntimeError, OSError, EOFError) as error:
-        if str(error).startswith("Caught "):  # an error of the dataset, with the worker's traceback
-            raise
-        free = shared_memory_free()
-        shared = "" if free is None else f" {SHARED_MEMORY} has {free / 2**20:.0f} MiB free."
-        raise LoaderError(
-            f"no batch from {num_workers} worker processes (timeout_s={timeout_s:g}): {error}.{shared}"
-            " Set num_workers=0, which makes batches in a thread, or fewer workers if memory is short; raise timeout_s"
-            " if a batch can take that long. A script of your own has to start the training under"
-            " `if __name__ == '__main__':`."
-        ) from error
+def _no_batch(num_workers: int, timeout_s: float, error: Exception) -> str:
+    free = shared_memory_free()
+    shared = "" if free is None else f" {SHARED_MEMORY} has {free / 2**20:.0f} MiB free."
+    return (
+        f"no batch from {num_workers} worker processes (timeout_s={timeout_s:g}): {error}.{shared}"
+        " Set num_workers=0, which makes batches in a thread, or fewer workers if memory is short; raise timeout_s"
+        " if a batch can take that long. A script of your own has to start the training under"
+        " `if __name__ == '__main__':`."
+    )
 
 
 def _prefetch(batches: Iterable[Any], depth: int, timeout_s: float) -> Iterator[dict[str, Any]]:
