@@ -1,6 +1,6 @@
 """A zarr array as a volume with axes z, y, x, and the keys of its chunks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -82,30 +82,18 @@ class Volume:
 
     def _raise_for_broken_chunk(self, selection: Sequence[Any], cause: Exception) -> None:
         """Find the chunk at which a read failed, by reading them one by one; none fails if the error was transient."""
-        for position, part in self._parts(selection):
+        stored = self.array.shards or self.array.chunks
+        places = []
+        for part, length, step in zip(selection, self.array.shape, stored, strict=True):
+            start, stop, _ = part.indices(length) if isinstance(part, slice) else (part, part + 1, 1)
+            places.append(range(start // step, -(-stop // step)))
+        for position in product(*places):
             try:
-                self.array[part]
+                self.array[tuple(slice(at * step, (at + 1) * step) for at, step in zip(position, stored, strict=True))]
             except Exception as error:
                 reason = f"a chunk that cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
                 expected = f"what the metadata of the array say: {self._encoding()}"
                 raise DataError.of(f"{self.url.rstrip('/')}/{self.key(position)}", reason, expected) from cause
-
-    def _parts(self, selection: Sequence[Any]) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """Yield stored chunks that a selection touches, and the part of it in each."""
-        stored = self.array.shards or self.array.chunks
-        spans = []
-        for part, length in zip(selection, self.array.shape, strict=True):
-            start, stop, _ = part.indices(length) if isinstance(part, slice) else (part, part + 1, 1)
-            spans.append((start, stop))
-        ranges = [range(start // step, -(-stop // step)) for (start, stop), step in zip(spans, stored, strict=True)]
-        for position in product(*ranges):
-            yield (
-                position,
-                tuple(
-                    slice(max(at * step, start), min((at + 1) * step, stop))
-                    for at, step, (start, stop) in zip(position, stored, spans, strict=True)
-                ),
-            )
 
     def _encoding(self) -> str:
         compressors = [getattr(codec, "codec_name", type(codec).__name__) for codec in self.array.compressors]
