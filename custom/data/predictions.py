@@ -111,7 +111,7 @@ class PredictionRecord:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _why_outdated(self, path: Path, record: dict[str, Any], made_from: dict[str, Any]) -> str | None:
-        """Return why a file is not up to date; empty if it is, None if there is no file."""
+        """Why a file is not up to date; empty if it is, None if there is no file."""
         if not os.path.lexists(path):
             return None
         entry = record["predictions"].get(path.name)

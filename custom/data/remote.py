@@ -105,11 +105,8 @@ def fetch(url: str, folder: str | os.PathLike, identity: dict[str, Any]) -> Path
 
     Args:
         url: an fsspec URL.
-        folder: where to store it; only one process at a time may use it.
+        folder: where to store it, named like the source; only one process at a time may use it.
         identity: of the URL, from :func:`identities`.
-
-    Returns:
-        the complete file, named like the source.
 
     Raises:
         DataError: the source cannot be reached, does not exist, or does not match the server's MD5.

@@ -155,12 +155,7 @@ def write_image(url: str, array: np.ndarray, *, chunk: int = CHUNK, mask: bool =
 class Output(Pyramid):
     """A prediction being written: arrays of all levels, and which of their shards are finished.
 
-    Args:
-        url: of the group.
-        shape: (D, H, W) of level 0.
-        chunk: edge of the chunks of every level, in voxels.
-        shard: edge of the shards of level 0; ``chunk`` times a power of two.
-        mask: whether voxels are 0 and 1 rather than probabilities.
+    Voxels of a ``mask`` are 0 and 1 rather than probabilities; for the other arguments see :class:`.pyramid.Pyramid`.
     """
 
     def __init__(self, url: str, *, shape: Sequence[int], chunk: int, shard: int, mask: bool) -> None:
