@@ -33,9 +33,8 @@ def read_tiff_shape(path: str | os.PathLike) -> tuple[tuple[int, int, int], np.d
     """
     with _stack(path) as (pages, planes):
         first = pages[0]
-        return (planes, first.imagelength, first.imagewidth), np.dtype(
-            np.uint8 if first.bitspersample == 1 else first.dtype
-        )
+        dtype = np.dtype(np.uint8 if first.bitspersample == 1 else first.dtype)
+        return (planes, first.imagelength, first.imagewidth), dtype
 
 
 def read_tiff(path: str | os.PathLike) -> np.ndarray:
