@@ -81,7 +81,6 @@ def predict_scroll(
     """
     try:
         from custom.scroll.costs import Layout
-        from custom.scroll.engine import Workers
         from custom.scroll.engine import predict_scroll as predict
         from custom.scroll.model import Bundle
     except ModuleNotFoundError as error:
@@ -102,10 +101,9 @@ def predict_scroll(
         if plan:
             summary = _plan(input, shape, workers, memory_gb, voxels_per_second=voxels_per_second, **options)
         else:
-            who = Workers(scheduler, workers, threads, batch_size)
-            places = {"input": str(input), "output": str(output)}
-            keep = {"overwrite": overwrite, "same_input": same_input}
-            summary = predict(**places, threshold=threshold, workers=who, **keep, **options)
+            options |= {"scheduler": scheduler, "workers": workers, "threads": threads, "batch_size": batch_size}
+            options |= {"threshold": threshold, "overwrite": overwrite, "same_input": same_input}
+            summary = predict(input=str(input), output=str(output), **options)
     except (DataError, ValueError) as error:
         sys.exit(f"error: {error}")
     text = json_format.dumps(summary, indent=2)

@@ -18,7 +18,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ from ..configuration import without_effect
 from ..errors import DataError
 from ..system.identity import sha256
 from ..system.processes import end_with_parent
-from .cached_volume import FORMAT, MODALITIES, CachedVolume, Source, build_volume, why_outdated
+from .cached_volume import MODALITIES, CachedVolume, build_volume, why_outdated
 from .cases import Case
 from .plausibility import check_values, warn_of_identity
 from .remote import fetch, identities, is_url
@@ -97,19 +97,21 @@ class VolumeCache(Sequence[CachedVolume]):
             raise ValueError(f"modality is one of {MODALITIES}, got {modality!r}")
         self.cache_dir = _make_folder(Path(cache_dir).expanduser().absolute())
         self.progress = progress
-        cases = [_complete(case) for case in cases]
+        names = [case.get("id", stem(case["image"])) for case in cases]
+        cases = [{"id": name, "group": name, "label": None, **case} for name, case in zip(names, cases, strict=True)]
         jobs = _plan(cases, self.cache_dir, modality, label_values)
         _remove_abandoned(self.cache_dir)
-        todo = [job for job in jobs if not _is_ready(job)]
-        ready = {job.folder for job in jobs} - {job.folder for job in todo}
-        check = functools.partial(_check_plausibility, grey_values=grey_values, trust_values=trust_values)
+        ready, todo = [], []
         for job in jobs:
-            if job.folder in ready:
-                check(job)
+            (ready if _is_ready(job) else todo).append(job)
+        check = functools.partial(_check_plausibility, grey_values=grey_values, trust_values=trust_values)
+        for job in ready:
+            check(job)
         if todo:
             estimate = sum(_estimate(job) for job in todo)
             downloads = max(_download_bytes(job) for job in todo) * max(num_workers, 1)
-            _check_space(self.cache_dir, len(todo), estimate, downloads, sum(map(_bytes_in, ready)), max_size_gb)
+            present = sum(job.volume.bytes for job in ready)
+            _check_space(self.cache_dir, len(todo), estimate, downloads, present, max_size_gb)
             _build(todo, num_workers if estimate >= _ONE_PROCESS_BYTES else 0, progress, check)
         logger.info("%s: %d volumes ready, %d of them built now", self.cache_dir, len(jobs), len(todo))
         volumes = [job.volume for job in jobs]
@@ -137,21 +139,15 @@ class _Job(NamedTuple):
 
     @property
     def volume(self) -> CachedVolume:
-        return CachedVolume(folder=self.folder, id=self.case["id"], group=self.case["group"])
-
-
-def _complete(case: Mapping[str, Any]) -> Case:
-    name = case.get("id", stem(case["image"]))
-    return {"id": name, "group": name, "label": None, **case}
+        return CachedVolume(folder=str(self.folder), id=self.case["id"], group=self.case["group"])
 
 
 def _make_folder(folder: Path) -> Path:
     try:
         (folder / ".locks").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError.of(
-            folder, f"a folder that cannot be made ({error.strerror})", "a cache_dir to write to"
-        ) from None
+        found = f"a folder that cannot be made ({error.strerror})"
+        raise DataError.of(folder, found, "a cache_dir to write to") from None
     return folder
 
 
@@ -170,7 +166,7 @@ def _plan(cases: Sequence[Case], cache_dir: Path, modality: str, label_values: S
 def _is_ready(job: _Job) -> bool:
     if not job.folder.is_dir():
         return False
-    reason = why_outdated(job.folder, {"format": FORMAT, "sources": job.sources})
+    reason = why_outdated(job.folder, job.sources)
     if reason is not None:
         logger.warning("%s: the cached volume %s; it is rebuilt", job.folder, reason)
     return reason is None
@@ -185,10 +181,6 @@ def _check_plausibility(job: _Job, *, grey_values: Sequence[float] | None, trust
     check_values(volume.image_path, volume.values, grey_values=None if is_ct else grey_values)
     if is_ct:
         warn_of_identity(volume.image_path, volume.original_affine, volume.original_shape)
-
-
-def _bytes_in(folder: Path) -> int:
-    return CachedVolume(folder=folder, id="", group="").bytes
 
 
 def _estimate(job: _Job) -> int:
@@ -262,18 +254,16 @@ def _build_one(job: _Job, wait: bool) -> list[str] | None:
     with _lock(job.folder, wait=wait, without_locks=True) as mine:
         if not mine:
             return None
-        if job.folder.is_dir() and why_outdated(job.folder, {"format": FORMAT, "sources": job.sources}) is None:
+        if job.folder.is_dir() and why_outdated(job.folder, job.sources) is None:
             return []  # built by another process in the meantime
         downloads = job.folder.parent / ".downloads" / job.folder.name
         try:
-            sources = {kind: _local_source(identity, downloads / kind) for kind, identity in job.sources.items()}
-            notes = build_volume(
-                job.folder,
-                sources["image"],
-                sources.get("label"),
-                modality=job.modality,
-                label_values=job.label_values,
-            )
+            paths = {kind: source["path"] for kind, source in job.sources.items()}
+            for kind, path in paths.items():
+                if is_url(path):
+                    paths[kind] = str(fetch(path, downloads / kind, job.sources[kind]))
+            settings = {"modality": job.modality, "label_values": job.label_values}
+            notes = build_volume(job.folder, job.sources, paths, **settings)
         except OSError as error:
             if error.errno not in _FULL_DISK:
                 raise
@@ -282,11 +272,6 @@ def _build_one(job: _Job, wait: bool) -> list[str] | None:
             raise DataError.of(job.folder.parent, found, "room; set cache_dir to a larger disk") from None
         shutil.rmtree(downloads, ignore_errors=True)
         return notes
-
-
-def _local_source(identity: dict[str, Any], folder: Path) -> Source:
-    name = identity["path"]
-    return Source(name, str(fetch(name, folder, identity)) if is_url(name) else name, identity)
 
 
 @contextlib.contextmanager

@@ -5,15 +5,16 @@ written under a name with ``.partial`` and renamed when complete.
 """
 
 import hashlib
+import io
 import json
 import os
-import re
 import shutil
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,9 @@ from ..system.identity import sha256
 from .labels import as_labels
 from .plausibility import Values
 from .volumes import (
-    CANONICAL,
     TIFF_SUFFIXES,
     Volume,
     align_label,
-    from_canonical,
     label_histogram,
     read_volume,
     spacing,
@@ -45,14 +44,7 @@ _SAMPLES = 10_000
 """Voxel coordinates stored per class, from which patch centres are drawn."""
 
 
-class Source(NamedTuple):
-    """A file to read: ``name`` as the user gave it, ``path`` of the local file (a copy if remote)."""
-
-    name: str
-    path: str
-    identity: dict[str, Any]
-
-
+@dataclass(eq=False, kw_only=True)
 class CachedVolume:
     """A volume of the cache: memory-mapped arrays and the metadata of its manifest.
 
@@ -60,20 +52,15 @@ class CachedVolume:
     memory does not grow with the number of volumes it has used, and instances are cheap to pickle.
     """
 
-    def __init__(self, *, folder: str | os.PathLike, id: str, group: str) -> None:
-        self.folder = str(folder)
-        self.id = id
-        self.group = group
-
-    def __repr__(self) -> str:
-        return f"CachedVolume(id={self.id!r}, group={self.group!r}, folder={self.folder!r})"
+    id: str
+    group: str
+    folder: str
 
     def __getstate__(self) -> dict[str, str]:
         return {"folder": self.folder, "id": self.id, "group": self.group}
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """The content of ``manifest.json``, the histogram as an array."""
         manifest = read_manifest(self.folder)
         manifest["label_histogram"] = np.asarray(manifest["label_histogram"], np.int64)  # saves nine tenths of memory
         return manifest
@@ -98,7 +85,6 @@ class CachedVolume:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(D, H, W)."""
         return tuple(self.manifest["arrays"]["image"]["shape"])
 
     @property
@@ -135,12 +121,10 @@ class CachedVolume:
 
     @property
     def image_path(self) -> str:
-        """Path or URL of the source image."""
         return self.manifest["sources"]["image"]["path"]
 
     @property
     def label_path(self) -> str | None:
-        """Path or URL of the source label."""
         return self.manifest["sources"].get("label", {}).get("path")
 
     @property
@@ -160,11 +144,6 @@ class CachedVolume:
         """Shape of the source image in its own axis order."""
         return tuple(self.manifest["original"]["shape"])
 
-    def to_original(self, array: np.ndarray) -> np.ndarray:
-        """Reorient an array (D, H, W), such as a prediction, to the axis order of the source image."""
-        orientation = self.manifest["orientation"]
-        return array if orientation is None else from_canonical(array, self.original_affine, orientation)
-
     def files(self) -> dict[str, dict[str, Any]]:
         """Return the array files by path, each with ``bytes`` and ``sha256`` from the manifest."""
         return {os.path.join(self.folder, entry["file"]): entry for entry in self.manifest["arrays"].values()}
@@ -177,18 +156,14 @@ class CachedVolume:
     def _mapped(self, name: str) -> np.memmap:
         entry = self.manifest["arrays"][name]
         path = os.path.join(self.folder, entry["file"])
-        if _size(path) != entry["bytes"]:  # reading beyond the end of a mapped file kills the process (SIGBUS)
-            expected = f"{entry['bytes']} bytes; start again to rebuild it"
-            raise DataError.of(path, f"{_size(path)} bytes", expected)
+        size = _size(path)
+        if size != entry["bytes"]:  # reading beyond the end of a mapped file kills the process (SIGBUS)
+            raise DataError.of(path, f"{size} bytes", f"{entry['bytes']} bytes; start again to rebuild it")
         return np.memmap(path, entry["dtype"], "r", entry["offset"], tuple(entry["shape"]))
 
 
 def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
-    """Return the manifest of a cached volume.
-
-    Raises:
-        DataError: it is missing or not valid JSON.
-    """
+    """Return the manifest of a cached volume; raises a :class:`DataError` if it is missing or not valid JSON."""
     path = Path(folder, "manifest.json")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -196,35 +171,36 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
         raise DataError.of(path, f"no readable manifest ({error})", "a cached volume") from None
 
 
-def why_outdated(folder: str | os.PathLike, expected: dict[str, Any]) -> str | None:
-    """Return why a cached volume cannot be used (one phrase), or None if it can.
-
-    Args:
-        folder: folder of the cached volume.
-        expected: the required ``format`` and ``sources`` of its manifest.
-    """
+def why_outdated(folder: str | os.PathLike, sources: dict[str, dict[str, Any]]) -> str | None:
+    """Return why a cached volume of these sources cannot be used (one phrase), or None if it can."""
     try:
         manifest = read_manifest(folder)
-        if manifest["format"] != expected["format"]:
-            return f"has format version {manifest['format']}, this program writes {expected['format']}"
-        if manifest["sources"] != expected["sources"]:
+        if manifest["format"] != FORMAT:
+            return f"has format version {manifest['format']}, this program writes {FORMAT}"
+        if manifest["sources"] != sources:
             return "was made from another version of its source"
-        files = CachedVolume(folder=folder, id="", group="").files()
-        wrong = [(path, entry["bytes"]) for path, entry in files.items() if _size(path) != entry["bytes"]]
-        return f"{wrong[0][0]}: {_size(wrong[0][0])} bytes instead of {wrong[0][1]}" if wrong else None
+        for path, entry in CachedVolume(folder=str(folder), id="", group="").files().items():
+            if _size(path) != entry["bytes"]:
+                return f"{path}: {_size(path)} bytes instead of {entry['bytes']}"
     except (DataError, KeyError, TypeError) as error:
         return f"has a damaged manifest ({error})"
+    return None
 
 
 def build_volume(
-    folder: Path, image: Source, label: Source | None, *, modality: str, label_values: Sequence[int]
+    folder: Path,
+    sources: dict[str, dict[str, Any]],
+    paths: dict[str, str],
+    *,
+    modality: str,
+    label_values: Sequence[int],
 ) -> list[str]:
-    """Read one case and create its folder atomically.
+    """Read one case and create its folder atomically, in place of an existing one.
 
     Args:
-        folder: its final name. An existing folder is replaced.
-        image: source of the image.
-        label: source of the label, or None.
+        folder: its final name.
+        sources: identities of ``image`` and, if there is one, ``label``, with the ``path`` that the user gave.
+        paths: local files of these: the same, or copies of remote ones.
         modality: "scroll" keeps uint8 and uint16; "ct" is int16 HU if that is exact. Both otherwise use the narrowest
             floating-point type that is lossless.
         label_values: the allowed label values.
@@ -236,41 +212,49 @@ def build_volume(
         DataError: the case cannot be used, or the disk is full.
     """
     notes: list[str] = []
-    volume, target, original = _read_case(image, label, notes.append)
-    if label:
-        target = as_labels(target, label_values, label.name)
-    histogram = label_histogram(target, label_values, label.name) if label else np.empty((len(volume.array), 0))
+    volume, target = _read(sources["image"], paths["image"]), None
+    original = {"shape": list(volume.array.shape), "affine": volume.affine.tolist()}
+    if "label" in sources:
+        name = sources["label"]["path"]
+        aligned = align_label(volume, _read(sources["label"], paths["label"]), name, warn=notes.append)
+        target = as_labels(aligned, label_values, name)
+    if suffix(paths["image"]) not in TIFF_SUFFIXES:
+        target = None if target is None else to_canonical(Volume(target, volume.affine)).array
+        volume = to_canonical(volume)
     stored = as_stored(volume.array, modality)
     if stored.dtype.kind == "f":
-        notes.append(
-            f"{image.name}: stored as {stored.dtype}, the narrowest type that keeps {volume.array.dtype} exact"
-        )
+        name, kind = sources["image"]["path"], volume.array.dtype
+        notes.append(f"{name}: stored as {stored.dtype}, the narrowest type that keeps {kind} exact")
     partial = folder.with_name(f"{folder.name}.partial-{socket.gethostname()}-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         arrays = {"image": _write_array(partial / "image.npy", stored)}
-        if label:
+        histogram, foreground = np.empty((len(volume.array), 0)), {}
+        if target is not None:
             arrays["label"] = _write_array(partial / "label.npy", target)
-        foreground = sample_foreground(target, histogram) if label else {}
+            histogram = label_histogram(target, label_values, sources["label"]["path"])
+            foreground = sample_foreground(target, histogram)
         if foreground:
             arrays["foreground"] = _write_array(partial / "foreground.npy", np.concatenate(list(foreground.values())))
         manifest = {
             "format": FORMAT,
-            "modality": modality,
-            "label_values": list(label_values),
-            "sources": {"image": image.identity, **({"label": label.identity} if label else {})},
-            **original,  # orientation and original
+            "sources": sources,
+            "original": original,
             "affine": volume.affine.tolist(),
-            "spacing": spacing(volume.affine).tolist(),
             "values": Values.of(volume.array)._asdict(),
             "arrays": arrays,
             "foreground": {str(value): len(indices) for value, indices in foreground.items()},
             "notes": notes,
             "label_histogram": histogram.tolist(),
         }
-        _write_bytes(partial / "manifest.json", _readable_json(manifest).encode())
-        _rename_to_final(partial, folder, manifest)
+        _write_whole(partial / "manifest.json", json.dumps(manifest).encode())
+        if folder.exists() and why_outdated(folder, sources) is not None:
+            shutil.rmtree(folder)
+        if folder.exists():  # built by another process, on a file system without locks
+            shutil.rmtree(partial)
+        else:
+            os.rename(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -292,12 +276,12 @@ def as_stored(array: np.ndarray, modality: str) -> np.ndarray:
 
 
 def sample_foreground(label: np.ndarray, histogram: np.ndarray, samples: int = _SAMPLES) -> dict[int, np.ndarray]:
-    """Draw voxels of each class uniformly, slice by slice to save memory.
+    """Draw at most ``samples`` voxels of each class uniformly, slice by slice to save memory.
 
     Args:
         label: (D, H, W) class indices.
         histogram: (D, classes) from :func:`custom.data.volumes.label_histogram`.
-        samples: maximum number per class; a class with fewer voxels is returned completely.
+        samples: a class with fewer voxels is returned completely.
 
     Returns:
         (N, 3) int32 indices by class, for classes above 0 that occur, in array order.
@@ -322,44 +306,19 @@ def sample_foreground(label: np.ndarray, histogram: np.ndarray, samples: int = _
     return drawn
 
 
-def _read_case(
-    image: Source, label: Source | None, note: Callable[[str], None]
-) -> tuple[Volume, np.ndarray | None, dict[str, Any]]:
-    """Read image and label as they will be stored, and the manifest's entries on the original."""
-    volume = _read(image)
-    target = align_label(volume, _read(label), label.name, warn=note) if label else None
-    original = {
-        "orientation": None if suffix(image.path) in TIFF_SUFFIXES else CANONICAL,
-        "original": {
-            "shape": list(volume.array.shape),
-            "affine": volume.affine.tolist(),
-            "dtype": str(volume.array.dtype),
-        },
-    }
-    if original["orientation"] is None:
-        return volume, target, original
-    if target is not None:
-        target = to_canonical(Volume(target, volume.affine)).array
-    return to_canonical(volume), target, original
-
-
-def _read(source: Source) -> Volume:
+def _read(source: dict[str, Any], path: str) -> Volume:
     try:
-        return read_volume(source.path)
-    except DataError as error:
-        if source.path == source.name:
-            raise
-        raise DataError(str(error).replace(source.path, source.name)) from None  # name the URL, not the copy
+        return read_volume(path)
+    except DataError as error:  # name the URL, not the copy
+        raise DataError(str(error).replace(path, source["path"])) from None
 
 
 def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
     """Write a .npy file without a memory map, which would crash on a full disk."""
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        offset = file.tell()
-        file.write(memoryview(array).cast("B"))
-        file.flush()
-        os.fsync(file.fileno())
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    offset = header.tell()
+    _write_whole(path, header.getvalue(), memoryview(array).cast("B"))
     return {
         "file": path.name,
         "dtype": array.dtype.str,
@@ -370,34 +329,11 @@ def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
+def _write_whole(path: Path, *parts: bytes | memoryview) -> None:
     with path.open("wb") as file:
-        file.write(content)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _rename_to_final(partial: Path, folder: Path, manifest: dict[str, Any]) -> None:
-    """Rename a complete folder to its final name, replacing an outdated one; an equal one is kept."""
-    try:
-        os.rename(partial, folder)
-        return
-    except OSError:  # the folder exists
-        if not folder.is_dir():
-            raise
-    if why_outdated(folder, manifest) is None:
-        shutil.rmtree(partial)
-        return
-    old = partial.with_name(f"{folder.name}.partial-old-{partial.name.rsplit('.partial-', 1)[1]}")
-    os.rename(folder, old)
-    os.rename(partial, folder)
-    shutil.rmtree(old)
-
-
-def _readable_json(manifest: dict[str, Any]) -> str:
-    """Indented JSON with every list of scalars on one line."""
-    text = json.dumps(manifest, indent=1)
-    return re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"
 
 
 def _size(path: str | os.PathLike) -> int:

@@ -24,11 +24,9 @@ from .volumes import stem, suffix
 
 Case = dict[str, Any]
 
-LAYOUTS = (
-    "train_images/ and train_labels/ (Kaggle Vesuvius)",
-    "volume-N.nii[.gz] and segmentation-N.nii[.gz] (LiTS, AIO2025)",
-    "dataset.json (MSD)",
-    "a JSON data list",
+_LAYOUTS = (
+    "one of: train_images/ and train_labels/ (Kaggle Vesuvius); "
+    "volume-N.nii[.gz] and segmentation-N.nii[.gz] (LiTS, AIO2025); dataset.json (MSD); a JSON data list"
 )
 
 _KEYS = ("id", "image", "label", "group")
@@ -39,22 +37,21 @@ logger = logging.getLogger(__name__)
 
 
 @without_effect("dataset_dir")
-def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exclude: Iterable[str] = ()) -> list[Case]:
+def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training") -> list[Case]:
     """List the cases of a dataset, whose layout is recognised by its file names.
 
     Args:
-        dataset_dir: a folder or fsspec URL in one of :data:`LAYOUTS`, or a JSON data list: ``[{"image": ..., "label":
-            ...}, ...]`` with optional ``id`` and ``group``, used for every section, or such lists under ``"training"``
-            and ``"test"``; paths in it are relative to the file.
+        dataset_dir: a folder or fsspec URL in the layout of Kaggle, LiTS or MSD, or a JSON data list: ``[{"image": ...,
+            "label": ...}, ...]`` with optional ``id`` and ``group``, used for every section, or such lists under
+            ``"training"`` and ``"test"``; paths in it are relative to the file.
         section: "training" (every image has a label) or "test" (labels are optional).
-        exclude: ids to leave out, for instance of cases that have been withdrawn.
 
     Returns:
         cases in natural order of their ids ("2" before "10"), at least one.
 
     Raises:
         DataError: the folder is missing, empty, unreadable or of unknown layout; an image without its label; a listed
-            file that does not exist; a misspelt key; a duplicate id; an excluded id that does not occur.
+            file that does not exist; a misspelt key; a duplicate id.
     """
     if section not in ("training", "test"):
         raise ValueError(f"section is 'training' or 'test', got {section!r}")
@@ -64,16 +61,15 @@ def find_cases(dataset_dir: str | os.PathLike, *, section: str = "training", exc
     else:
         files = sorted(list_files(root))
         if not files:
-            raise DataError.of(root, "an empty folder", _any_layout())
+            raise DataError.of(root, "an empty folder", _LAYOUTS)
         finder = _layout_of(files)
         if finder is None:
             shown = ", ".join(files[:3])
-            raise DataError.of(root, f"{len(files)} files of no known layout ({shown}, ...)", _any_layout())
+            raise DataError.of(root, f"{len(files)} files of no known layout ({shown}, ...)", _LAYOUTS)
         cases = finder(root, files, section)
         _note_unused(root, files, cases, section)
-    cases = _without(cases, exclude, root)
     if not cases:
-        raise DataError.of(root, f"no {section} cases", _any_layout())
+        raise DataError.of(root, f"no {section} cases", _LAYOUTS)
     _check_unique(cases, root)
     if section == "training":
         _check_labelled(cases)
@@ -106,7 +102,7 @@ def find_images(
     if os.path.isfile(root) or (suffix(root) and not os.path.isdir(root)):
         if not exists(root):
             raise DataError.of(root, "no such file", "an image")
-        return _unlabelled([_case(root)])
+        return _unlabelled([_case("", root)])
     files = _outside(root, sorted(list_files(root)), output_dir)
     sections = _layout_of(files) in (_kaggle_cases, _msd_cases)
     cases = find_cases(root, section="test") if sections else _images_below(root, files)
@@ -149,10 +145,6 @@ def natural(text: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
 
 
-def _any_layout() -> str:
-    return "one of: " + "; ".join(LAYOUTS)
-
-
 def _layout_of(files: list[str]) -> Callable[[str, list[str], str], list[Case]] | None:
     folders = {name.split("/")[0] for name in files if "/" in name}
     if folders & {"train_images", "test_images"}:
@@ -181,7 +173,7 @@ def _images_below(root: str, files: list[str]) -> list[Case]:
         re.sub(r"[/.]", "_", name) if name and times[key] > 1 else key for name, key in zip(images, ids, strict=True)
     ]
     return [
-        {"id": key, "image": join(root, name) if name else root, "label": None, "group": key}
+        _case(root, name, name=key) if name else _case("", root, name=key)
         for name, key in zip(images, ids, strict=True)
     ]
 
@@ -236,10 +228,7 @@ def _kaggle_cases(root: str, files: list[str], section: str) -> list[Case]:
     if missing:
         words = "%s: %d ids of %s.csv have no image and are left out: %s"
         logger.warning(words, root, len(missing), part, shown(missing))
-    cases = []
-    for name in images:
-        cases.append(_case(join(root, name), _below(root, labels.get(stem(name))), groups.get(stem(name))))
-    return cases
+    return [_case(root, name, labels.get(stem(name)), groups.get(stem(name))) for name in images]
 
 
 def _scroll_of_each(root: str, name: str) -> dict[str, str]:
@@ -253,9 +242,7 @@ def _lits_cases(root: str, files: list[str], section: str) -> list[Case]:
     images, labels = [], {}
     for name in files:
         match = _LITS.search(name)
-        if not match:
-            continue
-        if _is_test(name) != (section == "test"):
+        if not match or _is_test(name) != (section == "test"):
             continue
         if match["kind"] == "volume":
             images.append((match["number"], name))
@@ -264,7 +251,7 @@ def _lits_cases(root: str, files: list[str], section: str) -> list[Case]:
             raise DataError.of(root, found, "one of each number")
         else:
             labels[match["number"]] = name
-    return [_case(join(root, name), _below(root, labels.get(number))) for number, name in images]
+    return [_case(root, name, labels.get(number)) for number, name in images]
 
 
 def _msd_cases(root: str, files: list[str], section: str) -> list[Case]:
@@ -301,13 +288,11 @@ def _listed(entry: Any, folder: str, path: str) -> Case:
     entry = {"image": entry} if isinstance(entry, str) else entry
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
         raise DataError.of(path, f"the entry {json.dumps(entry)[:80]}", 'entries like {"image": ..., "label": ...}')
-    image = join(folder, entry["image"])
-    label = entry.get("label") and join(folder, entry["label"])
-    for file in (image, label):
+    case = _case(folder, entry["image"], entry.get("label") or None, entry.get("group"), entry.get("id"))
+    for file in (case["image"], case["label"]):
         if file and not is_url(file) and not exists(file):
             raise DataError.of(path, f"the entry {file}, which does not exist", "entries of existing files")
-    case = _case(image, label or None, entry.get("group"))
-    return {**case, "id": str(entry["id"]), "group": str(entry.get("group") or entry["id"])} if "id" in entry else case
+    return case
 
 
 def _check_keys(entries: Iterable[Any], path: str) -> None:
@@ -321,25 +306,15 @@ def _check_keys(entries: Iterable[Any], path: str) -> None:
         logger.warning("%s: nothing reads %s of its entries", path, ", ".join(map(repr, sorted(unused))))
 
 
-def _case(image: str, label: str | None = None, group: str | None = None) -> Case:
-    name = stem(image)
-    return {"id": name, "image": image, "label": label, "group": str(group or name)}
+def _case(folder: str, image: str, label: str | None = None, group: Any = None, name: Any = None) -> Case:
+    """A case whose files are relative to a folder, unless they are absolute."""
+    name = stem(image) if name is None else str(name)
+    label = None if label is None else join(folder, label)
+    return {"id": name, "image": join(folder, image), "label": label, "group": str(group or name)}
 
 
 def _unlabelled(cases: Iterable[Case]) -> list[Case]:
     return [{key: value for key, value in case.items() if key != "label"} for case in cases]
-
-
-def _below(root: str, name: str | None) -> str | None:
-    return None if name is None else join(root, name)
-
-
-def _without(cases: list[Case], exclude: Iterable[str], root: str) -> list[Case]:
-    unwanted = {str(name) for name in exclude}
-    unknown = unwanted - {case["id"] for case in cases}
-    if unknown:
-        raise DataError.of(root, f"no case {', '.join(sorted(unknown, key=natural))}", "every excluded id to occur")
-    return [case for case in cases if case["id"] not in unwanted]
 
 
 def _check_unique(cases: list[Case], root: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .dicom import DICOM_SUFFIXES, is_dicom, volumes_among
+from .dicom import DICOM_SUFFIXES, holds_volume, is_dicom
 from .remote import is_url, join
 from .volumes import suffix
 
@@ -55,11 +55,9 @@ class Contents:
 
 
 def contents(root: str, files: Iterable[str]) -> Contents:
-    """Classify the files of a folder.
+    """Classify the files of a folder or URL, by their names from :func:`custom.data.remote.list_files`.
 
-    Args:
-        root: a folder or URL. DICOM files without a known suffix are recognised by content, in local folders only.
-        files: relative paths, from :func:`custom.data.remote.list_files`.
+    DICOM files without a known suffix are recognised by content, in local folders only.
     """
     found = Contents()
     series: dict[str, list[str]] = {}
@@ -72,15 +70,20 @@ def contents(root: str, files: Iterable[str]) -> Contents:
             (found.labels if is_label(name) else found.images).append(name)
         else:
             others.append(name)
-    _add_series(found, root, series)
+    for folder, names in series.items():
+        if folder and is_label(f"{folder}/"):
+            found.labels.append(folder)
+        elif is_url(root) or holds_volume([Path(root, name) for name in names]):
+            found.images.append(folder)
+        else:
+            found.no_volumes += names
     with_data = {_without_ending(name) for name in found.images if name.lower().endswith((".mhd", ".hdr", ".nhdr"))}
     found.no_images = [name for name in others if _without_ending(name) not in with_data]
-    if not found.images:  # the user means the labels then
-        for field_name in ("labels", "no_volumes"):
-            if getattr(found, field_name):
-                found.images = _folders_of(getattr(found, field_name), series)
-                setattr(found, field_name, [])
-                break
+    if not found.images and found.labels:  # the user means these then
+        found.images, found.labels = found.labels, []
+    elif not found.images:
+        folders = dict.fromkeys(map(os.path.dirname, found.no_volumes))
+        found.images, found.no_volumes = list(folders), []
     return found
 
 
@@ -95,27 +98,6 @@ def is_label(name: str) -> bool:
 def shown(names: Sequence[str]) -> str:
     """Return the first few names as text."""
     return ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)
-
-
-def _add_series(found: Contents, root: str, series: dict[str, list[str]]) -> None:
-    for folder, names in series.items():
-        if folder and is_label(f"{folder}/"):
-            found.labels.append(folder)
-            continue
-        volumes: list[str] | None = [folder]
-        if not is_url(root):
-            paths = {Path(root, name): name for name in names}
-            whole = volumes_among(list(paths))
-            volumes = [folder] if whole is None else [paths[path] for path in whole]
-        found.images += volumes
-        if not volumes:
-            found.no_volumes += names
-
-
-def _folders_of(names: Iterable[str], series: dict[str, list[str]]) -> list[str]:
-    """Replace DICOM files by the folder of their series."""
-    folder_of = {name: folder for folder, members in series.items() for name in members}
-    return list(dict.fromkeys(folder_of.get(name, name) for name in names))
 
 
 def _is_dicom(root: str, name: str) -> bool:

@@ -23,30 +23,25 @@ from .cached_volume import CachedVolume
 
 logger = logging.getLogger(__name__)
 
+NEAR_MM = 50.0
+"""Distance along the first axis up to which a slice is near the organ."""
 FAR_WEIGHT = 0.25
 """Weight of a slice far from the organ in the share ``any``, relative to one near it."""
 
-
 Volumes = Sequence[CachedVolume]
+Data = Sequence[Mapping[str, Any]] | Volumes
 MakeCache = Callable[..., Volumes]
 """Called as ``cache(cases=...)``, such as a partial of :class:`custom.data.VolumeCache`."""
 
 
-def _cached(data: Sequence[Mapping[str, Any]] | Volumes, cache: MakeCache | None) -> Volumes:
-    """Return the volumes for the arguments ``data`` and ``cache`` of a dataset."""
+def _cached(data: Data, cache: MakeCache | None) -> Volumes:
     return cast(Volumes, data) if cache is None else cache(cases=data)
 
 
 class _RandomItems(Dataset, ABC):
     """Items drawn from labelled volumes by (seed, k); subclasses define ``_draw``."""
 
-    def __init__(
-        self,
-        data: Sequence[Mapping[str, Any]] | Volumes,
-        cache: MakeCache | None,
-        seed: int,
-        transform: Callable | None,
-    ) -> None:
+    def __init__(self, data: Data, cache: MakeCache | None, seed: int, transform: Callable | None) -> None:
         volumes = _cached(data, cache)
         if len(volumes) == 0:
             raise ValueError("no volumes to draw from")
@@ -92,11 +87,8 @@ class PatchDataset(_RandomItems):
     modality="scroll"), patch_size=(72, 136, 136), seed=0)``
 
     Args:
-        data: labelled cases, as from :func:`custom.data.find_cases`, or volumes if there is no ``cache``.
-        cache: creates volumes from cases: a :class:`custom.data.VolumeCache` with all arguments but ``cases`` bound.
+        data, cache, seed, transform: see :class:`SliceDataset`.
         patch_size: (D, H, W) in voxels.
-        seed: the run's seed, 0 to 2**64 - 1.
-        transform: a MONAI transform; if random, it is seeded for each item by its ``set_random_state``.
         foreground_share: probability of a patch near foreground.
         classes: label values of foreground; one of those present in the volume is chosen at random.
         label_padding: label value outside of a volume smaller than the patch, such as the ignored label.
@@ -108,7 +100,7 @@ class PatchDataset(_RandomItems):
     def __init__(
         self,
         *,
-        data: Sequence[Mapping[str, Any]] | Volumes,
+        data: Data,
         cache: MakeCache | None = None,
         patch_size: Sequence[int],
         seed: int,
@@ -162,7 +154,7 @@ class SliceDataset(_RandomItems):
 
     - ``tumor``: slices with label 2;
     - ``liver``: slices with any label but 0;
-    - ``any``: all slices of the volume, those further than ``near_mm`` from the nearest labelled slice with a quarter
+    - ``any``: all slices of the volume, those further than 50 mm from the nearest labelled slice with a quarter
       of the weight, so that most negatives are close to the organ.
 
     The probability of a share without any slice (no tumour in binary labels) goes to the others, with a warning.
@@ -186,7 +178,6 @@ class SliceDataset(_RandomItems):
         n_context: number of neighbouring slices on either side.
         context_mm: their distance in mm; None: adjacent slices (see :mod:`custom.ops.slice_context`).
         shares: relative probability of each kind of slice.
-        near_mm: distance along the first axis up to which a slice is near the organ.
 
     Raises:
         DataError: a volume has no label.
@@ -196,7 +187,7 @@ class SliceDataset(_RandomItems):
     def __init__(
         self,
         *,
-        data: Sequence[Mapping[str, Any]] | Volumes,
+        data: Data,
         cache: MakeCache | None = None,
         seed: int,
         transform: Callable | None = None,
@@ -205,7 +196,6 @@ class SliceDataset(_RandomItems):
         n_context: int = 0,
         context_mm: float | None = None,
         shares: Mapping[str, float] | None = None,
-        near_mm: float = 50.0,
     ) -> None:
         super().__init__(data, cache, seed, transform)
         shares = {"tumor": 1 / 3, "liver": 1 / 3, "any": 1 / 3} if shares is None else dict(shares)
@@ -217,7 +207,7 @@ class SliceDataset(_RandomItems):
         # For each share: (index of the volume, its slices, cumulative weights).
         self._choices: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {}
         for share in shares:
-            weights = [_slice_weights(share, volume, near_mm) for volume in self.volumes]
+            weights = [_slice_weights(share, volume) for volume in self.volumes]
             self._choices[share] = [
                 (i, np.flatnonzero(w), np.cumsum(w[w > 0])) for i, w in enumerate(weights) if w.any()
             ]
@@ -246,12 +236,7 @@ class SliceDataset(_RandomItems):
             image, label = (
                 _centred(array, self.slice_size, value) for array, value in ((image, self.image_padding), (label, 0))
             )
-        return {
-            "image": _tensor(image),
-            "label": _tensor(label),
-            "id": volume.id,
-            "slice": index,
-        }
+        return {"image": _tensor(image), "label": _tensor(label), "id": volume.id, "slice": index}
 
 
 class VolumeDataset(Dataset):
@@ -263,18 +248,11 @@ class VolumeDataset(Dataset):
     Example: ``VolumeDataset(data=cases, cache=partial(VolumeCache, cache_dir="cache", modality="ct"))``
 
     Args:
-        data: cases, or volumes if there is no ``cache``.
-        cache: creates volumes from cases: a :class:`custom.data.VolumeCache` with all arguments but ``cases`` bound.
+        data, cache: see :class:`SliceDataset`; labels are optional.
         transform: a MONAI transform.
     """
 
-    def __init__(
-        self,
-        *,
-        data: Sequence[Mapping[str, Any]] | Volumes,
-        cache: MakeCache | None = None,
-        transform: Callable | None = None,
-    ) -> None:
+    def __init__(self, *, data: Data, cache: MakeCache | None = None, transform: Callable | None = None) -> None:
         self.data = data
         self.volumes = _cached(data, cache)
         self.transform = transform
@@ -284,15 +262,11 @@ class VolumeDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         volume = self.volumes[index]
-        arrays = {"image": volume.image, "label": volume.label}
         item: dict[str, Any] = {"id": volume.id}
-        for key, array in arrays.items():
+        for key, array in {"image": volume.image, "label": volume.label}.items():
             if array is not None:
-                meta = {
-                    "id": volume.id,
-                    "filename_or_obj": volume.image_path,
-                    "original_affine": torch.tensor(volume.original_affine),
-                }
+                affine = torch.tensor(volume.original_affine)
+                meta = {"id": volume.id, "filename_or_obj": volume.image_path, "original_affine": affine}
                 item[key] = MetaTensor(_tensor(array.copy())[None], affine=torch.tensor(volume.affine), meta=meta)
         return item if self.transform is None else self.transform(item)
 
@@ -330,7 +304,7 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.asarray(array, np.int32 if array.dtype == np.uint16 else None))
 
 
-def _slice_weights(share: str, volume: CachedVolume, near_mm: float) -> np.ndarray:
+def _slice_weights(share: str, volume: CachedVolume) -> np.ndarray:
     """Relative probability (D,) of each slice of the volume within a share."""
     counts = np.asarray(volume.label_histogram)
     labelled = counts[:, LIVER:].any(1)
@@ -342,4 +316,4 @@ def _slice_weights(share: str, volume: CachedVolume, near_mm: float) -> np.ndarr
     if len(places) == 0:
         return np.ones(len(counts))
     distance = np.abs(np.arange(len(counts))[:, None] - places).min(1) * float(volume.spacing[0])
-    return np.where(distance <= near_mm, 1.0, FAR_WEIGHT)
+    return np.where(distance <= NEAR_MM, 1.0, FAR_WEIGHT)

@@ -12,9 +12,8 @@ import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,34 +33,29 @@ _SHOWN = 3
 logger = logging.getLogger(__name__)
 
 
-class DicomVolume(NamedTuple):
-    """``array`` (column, row, slice) of rescaled values such as HU; ``affine`` (4, 4) from index to RAS millimetres."""
-
-    array: np.ndarray
-    affine: np.ndarray
-
-
-def read_dicom(path: str | os.PathLike) -> DicomVolume:
+def read_dicom(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Read one DICOM file (a slice, or a multi-frame volume) or the files of one series in a folder.
 
     In a folder, files without an image, localizers, and pictures without a position (screenshots, dose reports) beside
-    a positioned series are ignored with a warning that names them. A series without any position and orientation is
-    read in the order of its instance numbers, with a warning.
+    a positioned series are ignored with a warning that names them.
+
+    Returns:
+        the rescaled values (column, row, slice), such as HU, and the affine (4, 4) from an index to RAS millimetres.
 
     Raises:
         DataError: no image, several series, or slices of different size, orientation, spacing or unit, two at one
-            position, or one missing; a file that is truncated, in colour or in an unsupported encoding. The file is
-            named.
+            position, or one missing; a file that is truncated, in colour or in an unsupported encoding, or without
+            position, orientation or spacing. The file is named.
     """
     path = Path(path)
     headers = [read_header(file) for file in (dicom_files(path) if path.is_dir() else [path])]
     if not headers:
         raise DataError.of(path, "no DICOM file", "a folder of one DICOM series")
-    series = _only_series(path, headers)
-    files = _files_module(path)
-    frames = [frame for header in series for frame in files.frames_of(header.file, header.dataset)]
+    from . import dicom_file as files
+
+    frames = [frame for header in _only_series(path, headers) for frame in files.frames_of(header.file, header.dataset)]
     frames, affine = _order_slices(path, frames)
-    return DicomVolume(files.real_values(frames).T, affine)
+    return files.real_values(frames).T, affine
 
 
 def is_dicom(path: str | os.PathLike) -> bool:
@@ -109,7 +103,6 @@ class Header:
     """The tags, without the pixels."""
     series: str
     """SeriesInstanceUID, or an empty string; files without one form a series."""
-    n_frames: int
     no_slice: str | None
     """Why the file cannot be part of a volume; None if it can."""
     is_picture: bool
@@ -124,16 +117,11 @@ def read_header(file: Path) -> Header:
     Raises:
         DataError: the file is not DICOM, or damaged.
     """
-    files = _files_module(file)
+    from . import dicom_file as files
+
     dataset = files.load(file, pixels=False)
-    try:
-        with files.quiet():
-            return _header(file, dataset, files.class_name(dataset))
-    except DataError:
-        raise
-    except Exception as error:  # pydicom parses values on access
-        found = " ".join(f"a tag that cannot be read ({error})".split())
-        raise DataError.of(file, found, "an undamaged DICOM file") from None
+    with files.reading(file, "a tag that cannot be read"):
+        return _header(file, dataset, files.class_name(dataset))
 
 
 def _header(file: Path, dataset: Any, kind: str) -> Header:
@@ -152,52 +140,28 @@ def _header(file: Path, dataset: Any, kind: str) -> Header:
         file=file,
         dataset=dataset,
         series=str(dataset.get("SeriesInstanceUID") or ""),
-        n_frames=int(dataset.get("NumberOfFrames") or 1),
         no_slice=no_slice,
         is_picture=captured and not has_place,
         words=f"{about}, {file.name}",
     )
 
 
-def volumes_among(files: Sequence[Path]) -> list[Path] | None:
-    """Find the volumes among the DICOM files of one folder by their headers; the first image decides.
-
-    Returns:
-        None if the folder is to be read as one series; the files that are volumes by themselves (enhanced multi-frame);
-        an empty list if no file can be a slice.
-    """
+def holds_volume(files: Sequence[Path]) -> bool:
+    """Whether one of the DICOM files of a folder may be a slice, by its header; reading will explain a damaged one."""
     for file in files:
         try:
             header = read_header(file)
         except DataError:
-            return None  # reading it will raise the error
+            return True
         if header.no_slice is None and not header.is_picture:
-            return _multi_frame(files) if header.n_frames > 1 and len(files) > 1 else None
-    return []
-
-
-def _multi_frame(files: Sequence[Path]) -> list[Path] | None:
-    try:
-        images = [header for header in map(read_header, files) if header.no_slice is None]
-    except DataError:
-        return list(files)
-    return [header.file for header in images] if len(images) > 1 else None
-
-
-def _files_module(path: Path) -> Any:
-    try:
-        from . import dicom_file
-    except ImportError as error:
-        raise DataError.of(path, f"a DICOM file, but {error}", "pip install 'pydicom>=3' imagecodecs") from None
-    return dicom_file
+            return True
+    return False
 
 
 def _only_series(path: Path, headers: Sequence[Header]) -> list[Header]:
     """Return the files of the one series; ignored files are named in a warning, a second series is an error."""
     reasons = {header.file.name: header.no_slice for header in headers}
-    images = [header for header in headers if not reasons[header.file.name]]
-    if not images and "localizer" in reasons.values():  # only localizers: read them
-        images = [header for header in headers if reasons[header.file.name] == "localizer"]
+    images = [header for header in headers if not header.no_slice]
     if not images:
         name, reason = next(iter(reasons.items()))
         raise DataError.of(path, f"{len(headers)} DICOM files and no image ({name}: {reason})", "a DICOM image")
@@ -224,7 +188,7 @@ def _only_series(path: Path, headers: Sequence[Header]) -> list[Header]:
 
 
 def _order_slices(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarray]:
-    """Return the slices in order, and the affine."""
+    """Sort the slices along their normal; return them and the affine, with the step from the positions."""
     if len({frame.file for frame in frames}) > 1:
         for frame in frames:
             if frame.of > 1:
@@ -232,34 +196,20 @@ def _order_slices(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.
     _check_alike(frames, "size", lambda frame: frame.shape)
     _check_alike(frames, "modality", lambda frame: frame.modality)
     _check_alike([frame for frame in frames if frame.unit], "RescaleType", lambda frame: frame.unit)
-    _check_alike(frames, "ImagePositionPatient", lambda frame: "absent" if frame.position is None else "present")
-    _check_alike(frames, "ImageOrientationPatient", lambda frame: "absent" if frame.orientation is None else "present")
-    _check_alike(frames, "PixelSpacing", lambda frame: "absent" if frame.spacing is None else "present")
-    if frames[0].spacing is not None:
-        _check_close(frames, "PixelSpacing", lambda frame: frame.spacing, _SAME_SPACING * frames[0].spacing.max())
-    if (frames[0].position is None) != (frames[0].orientation is None):
-        found = f"{'ImagePositionPatient' if frames[0].orientation is None else 'ImageOrientationPatient'} alone"
-        raise DataError.of(frames[0].name, found, "position and orientation, or neither")
-    if frames[0].position is None:
-        return _order_by_number(path, frames)
-    if frames[0].spacing is None:
-        logger.warning("%s: no PixelSpacing: millimetres are not known, assuming pixels of 1 mm", path)
+    _check_close(frames, "PixelSpacing", lambda frame: frame.spacing, _SAME_SPACING * frames[0].spacing.max())
     _check_close(frames, "ImageOrientationPatient", lambda frame: frame.orientation, _SAME_COSINE)
-    return _order_by_position(path, frames)
-
-
-def _order_by_position(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarray]:
-    """Sort along the normal, and derive the slice step from the positions."""
-    normal = np.cross(frames[0].orientation[:3], frames[0].orientation[3:])
+    across, down = frames[0].orientation[:3], frames[0].orientation[3:]
+    normal = np.cross(across, down)
     frames = sorted(frames, key=lambda frame: float(frame.position @ normal))
-    affine = _in_plane(frames[0])
+    rows, columns = frames[0].spacing  # from row to row, from column to column
     if len(frames) == 1:
         step = normal * frames[0].thickness
     else:
         positions = np.array([frame.position for frame in frames])
         step = (positions[-1] - positions[0]) / (len(frames) - 1)
-        _check_line(frames, positions, step, normal, float(np.linalg.norm(affine[:3, :2], axis=0).max()))
-    affine[:3, 2], affine[:3, 3] = step, frames[0].position
+        _check_line(frames, positions, step, normal, max(rows, columns))
+    affine = np.eye(4)
+    affine[:3] = np.stack([across * columns, down * rows, step, frames[0].position], axis=1)
     return frames, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
@@ -287,37 +237,6 @@ def _check_line(
     k = int(np.abs(gaps - usual).argmax())
     found = f"{gaps[k]:.4g} mm from {frames[k].short_name} to this slice (from {along[k]:.6g} to {along[k + 1]:.6g} mm)"
     raise DataError.of(frames[k + 1].name, found, f"evenly spaced slices, as most that are {usual:.4g} mm apart")
-
-
-def _order_by_number(path: Path, frames: list["Frame"]) -> tuple[list["Frame"], np.ndarray]:
-    if len({frame.file for frame in frames}) > 1:
-        numbers = Counter(frame.number for frame in frames)
-        for frame in frames:
-            if frame.number is None or numbers[frame.number] > 1:
-                found = f"no position and orientation, and InstanceNumber {frame.number}"
-                raise DataError.of(frame.name, found, "a position, or a number of its own, to put the slices in order")
-        frames = sorted(frames, key=lambda frame: frame.number)
-        for before, frame in pairwise(frames):
-            if frame.number != before.number + 1:
-                found = f"InstanceNumber {frame.number} after {before.number}, and no position and orientation"
-                raise DataError.of(frame.name, found, "no number to be missing")
-    logger.warning(
-        "%s: no ImagePositionPatient and ImageOrientationPatient: millimetres and the patient's sides are not known; "
-        "taken as axial slices in the order of their numbers from the feet upwards, %g mm apart",
-        *(path, frames[0].thickness),
-    )
-    affine = _in_plane(frames[0])
-    affine[2, 2] = frames[0].thickness
-    return frames, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-
-
-def _in_plane(frame: "Frame") -> np.ndarray:
-    """LPS affine with the two columns of the directions within the slice."""
-    rows, columns = (1.0, 1.0) if frame.spacing is None else frame.spacing  # mm from row to row, column to column
-    orientation = np.array([1.0, 0, 0, 0, 1, 0]) if frame.orientation is None else frame.orientation
-    affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1] = orientation[:3] * columns, orientation[3:] * rows
-    return affine
 
 
 def _check_alike(frames: Sequence["Frame"], what: str, of: Callable[["Frame"], Hashable]) -> None:

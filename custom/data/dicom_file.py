@@ -8,7 +8,6 @@ import contextlib
 import logging
 import math
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +31,7 @@ _CODECS = {
 }
 _END = b"\xff\xd9"
 """End marker of every kind of JPEG."""
-_PLAIN = (
-    *(uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian),
-    *(uid.DeflatedExplicitVRLittleEndian, uid.RLELossless),
-)
+_PLAIN = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.RLELossless)
 _MACROS = (
     *("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"),
     "PixelValueTransformationSequence",
@@ -43,7 +39,7 @@ _MACROS = (
 _KINDS = {
     **dict.fromkeys(("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"), "DS"),
     **dict.fromkeys(("SpacingBetweenSlices", "SliceThickness", "RescaleSlope", "RescaleIntercept"), "DS"),
-    **dict.fromkeys(("InstanceNumber", "NumberOfFrames"), "IS"),
+    "NumberOfFrames": "IS",
     **dict.fromkeys(("Rows", "Columns", "SamplesPerPixel", "PixelRepresentation"), "US"),
     **dict.fromkeys(("BitsAllocated", "BitsStored", "HighBit"), "US"),
 }
@@ -53,7 +49,7 @@ _ORTHOGONAL = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One slice. Positions and spacings are in mm, LPS; None if the file has none."""
+    """One slice. Positions and spacings are in mm, LPS."""
 
     file: Path
     index: int
@@ -61,17 +57,16 @@ class Frame:
     """Number of frames in the file."""
     shape: tuple[int, int]
     """Rows, columns."""
-    position: np.ndarray | None
+    position: np.ndarray
     """(3,) centre of the first pixel."""
-    orientation: np.ndarray | None
+    orientation: np.ndarray
     """(6,) direction of increasing column index, then of increasing row index."""
-    spacing: np.ndarray | None
+    spacing: np.ndarray
     """(2,) between rows, between columns."""
     thickness: float
-    """Slice spacing, used if there are no positions."""
+    """Slice spacing, used for a single slice."""
     slope: float
     intercept: float
-    number: int | None
     modality: str
     unit: str
     bits: int
@@ -101,11 +96,8 @@ def load(file: Path, *, pixels: bool) -> Any:
     Raises:
         DataError: the file is not DICOM, or damaged.
     """
-    try:
-        with quiet():
-            dataset = pydicom.dcmread(file, force=True, stop_before_pixels=not pixels)
-    except Exception as error:  # damaged files raise any type
-        raise DataError.of(file, f"an unreadable file ({_reason(error)})", "a complete DICOM file") from None
+    with reading(file, "an unreadable file"):
+        dataset = pydicom.dcmread(file, force=True, stop_before_pixels=not pixels)
     if len(dataset) == 0:
         raise DataError.of(file, "no DICOM data", "a complete DICOM file")
     return dataset
@@ -122,48 +114,44 @@ def frames_of(file: Path, dataset: Any) -> list[Frame]:
     Raises:
         DataError: a tag is missing or invalid, or the pixels are not grey values.
     """
-    try:
-        with quiet():
-            return _frames(file, dataset)
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError.of(file, f"a tag that cannot be read ({_reason(error)})", "an undamaged DICOM file") from None
+    with reading(file, "a tag that cannot be read"):
+        return _frames(file, dataset)
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Context without pydicom's warnings about values that violate the standard; relevant ones are checked here."""
+def reading(file: Path, found: str) -> Iterator[None]:
+    """Context in which every error becomes a :class:`DataError`, since damaged files raise any type.
+
+    pydicom's warnings about values that violate the standard are not shown; relevant ones are checked here.
+    """
     logger = logging.getLogger("pydicom")
     disabled, logger.disabled = logger.disabled, True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except DataError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError.of(file, f"{found} ({reason})", "a complete DICOM file") from None
     finally:
         logger.disabled = disabled
 
 
 def real_values(frames: Sequence[Frame]) -> np.ndarray:
-    """Return the slices with their slopes and intercepts applied, in the narrowest type for all possible values.
-
-    Returns:
-        (slices, rows, columns); integers if slopes and intercepts are.
+    """Return the rescaled slices (slices, rows, columns), in the narrowest type for all possible values.
 
     Raises:
         DataError: the pixels are truncated, damaged or in an unsupported encoding.
     """
     values = np.empty((len(frames), *frames[0].shape), _type_for(frames))
+    number = np.float64 if values.dtype.kind == "f" else np.int64
     file, stored = None, np.empty(0)
     for k, frame in enumerate(frames):
         if frame.file != file:
             file, stored = frame.file, _stored_values(frame)
-        if values.dtype.kind == "f":
-            values[k] = stored[frame.index] * np.float64(frame.slope) + frame.intercept
-            continue
-        values[k] = stored[frame.index]  # intermediate overflow wraps around; the result fits
-        values[k] *= np.int64(frame.slope).astype(values.dtype)
-        values[k] += np.int64(frame.intercept).astype(values.dtype)
+        values[k] = stored[frame.index] * number(frame.slope) + number(frame.intercept)
     return values
 
 
@@ -208,20 +196,31 @@ def _frame(file: Path, dataset: Any, index: int, count: int) -> Frame:
     slope = _number(file, scopes, "RescaleSlope", 1.0)
     if slope == 0:
         raise DataError.of(file, "RescaleSlope 0", "another slope")
-    number = dataset.get("InstanceNumber")
+    # A position shared by all frames of a file is not that of each frame.
+    places = {
+        "ImagePositionPatient": _numbers(file, scopes if count == 1 else own, "ImagePositionPatient", 3),
+        "ImageOrientationPatient": _numbers(file, scopes, "ImageOrientationPatient", 6),
+        "PixelSpacing": _numbers(file, scopes, "PixelSpacing", 2),
+    }
+    for tag, value in places.items():
+        if value is None:
+            name = file if count == 1 else f"{file}, frame {index + 1}"
+            raise DataError.of(name, f"{tag} absent", "a slice with position, orientation and spacing")
+    position, orientation, spacing = places.values()
+    _check_orientation(file, orientation)
+    if spacing.min() <= 0:
+        raise DataError.of(file, f"PixelSpacing {spacing[0]:g} {spacing[1]:g}", "two lengths above 0")
     return Frame(
         file=file,
         index=index,
         of=count,
         shape=(int(dataset.Rows), int(dataset.Columns)),
-        # A position shared by all frames of a file is not that of each frame.
-        position=_numbers(file, scopes if count == 1 else own, "ImagePositionPatient", 3),
-        orientation=_orientation(file, scopes),
-        spacing=_spacing(file, scopes),
+        position=position,
+        orientation=orientation,
+        spacing=spacing,
         thickness=_thickness(file, scopes),
         slope=slope,
         intercept=_number(file, scopes, "RescaleIntercept", 0.0),
-        number=None if number is None else int(number),
         modality=str(dataset.get("Modality") or ""),
         unit=str(_value(scopes, "RescaleType") or ""),
         bits=int(dataset.BitsStored),
@@ -258,21 +257,11 @@ def _number(file: Path, scopes: Sequence[Any], tag: str, default: float) -> floa
     return default if numbers is None else float(numbers[0])
 
 
-def _orientation(file: Path, scopes: Sequence[Any]) -> np.ndarray | None:
-    cosines = _numbers(file, scopes, "ImageOrientationPatient", 6)
-    if cosines is not None:
-        products = np.array([cosines[:3] @ cosines[:3], cosines[3:] @ cosines[3:], cosines[:3] @ cosines[3:]])
-        if np.abs(products - [1, 1, 0]).max() > 2 * _ORTHOGONAL:
-            found = f"ImageOrientationPatient {' '.join(f'{value:g}' for value in cosines)}"
-            raise DataError.of(file, found, "two directions of length 1 at a right angle")
-    return cosines
-
-
-def _spacing(file: Path, scopes: Sequence[Any]) -> np.ndarray | None:
-    spacing = _numbers(file, scopes, "PixelSpacing", 2)
-    if spacing is not None and spacing.min() <= 0:
-        raise DataError.of(file, f"PixelSpacing {spacing[0]:g} {spacing[1]:g}", "two lengths above 0")
-    return spacing
+def _check_orientation(file: Path, cosines: np.ndarray) -> None:
+    products = np.array([cosines[:3] @ cosines[:3], cosines[3:] @ cosines[3:], cosines[:3] @ cosines[3:]])
+    if np.abs(products - [1, 1, 0]).max() > 2 * _ORTHOGONAL:
+        found = f"ImageOrientationPatient {' '.join(f'{value:g}' for value in cosines)}"
+        raise DataError.of(file, found, "two directions of length 1 at a right angle")
 
 
 def _thickness(file: Path, scopes: Sequence[Any]) -> float:
@@ -293,13 +282,8 @@ def _type_for(frames: Sequence[Frame]) -> type[np.generic]:
 def _stored_values(frame: Frame) -> np.ndarray:
     """Return (frames, rows, columns) as stored, without unused bits."""
     dataset = load(frame.file, pixels=True)
-    try:
-        with quiet():
-            return _decoded(dataset, frame)
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError.of(frame.file, f"damaged pixels ({_reason(error)})", "a complete DICOM file") from None
+    with reading(frame.file, "damaged pixels"):
+        return _decoded(dataset, frame)
 
 
 def _decoded(dataset: Any, frame: Frame) -> np.ndarray:
@@ -317,13 +301,10 @@ def _decoded(dataset: Any, frame: Frame) -> np.ndarray:
             _check_length(dataset, shape, frame)
         values = get_decoder(syntax).as_array(dataset, raw=True, allow_excess_frames=False)[0]
     elif syntax in _CODECS:
-        coded = list(
-            generate_frames(
-                dataset.PixelData,
-                number_of_frames=frame.of,
-                extended_offsets=_extended_offsets(dataset),
-            )
-        )
+        offsets = None
+        if "ExtendedOffsetTable" in dataset:
+            offsets = dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
+        coded = list(generate_frames(dataset.PixelData, number_of_frames=frame.of, extended_offsets=offsets))
         if not all(code.rstrip(b"\0").endswith(_END) for code in coded):  # decoders fill missing data with grey
             raise DataError.of(frame.file, f"{syntax.name} pixels that end early", "a complete DICOM file")
         values = np.stack([_CODECS[syntax](code) for code in coded])
@@ -341,28 +322,10 @@ def _check_length(dataset: Any, shape: tuple[int, ...], frame: Frame) -> None:
     if len(element.value) not in (expected, expected + expected % 2):
         found = f"{len(element.value)} bytes of pixel data"
         raise DataError.of(frame.file, found, f"{expected} for {shape} and {dataset.BitsAllocated} bits: a whole file")
-    rest = _trailing_bytes(dataset, element, frame.file)
-    if rest.strip(b"\0"):
-        raise DataError.of(frame.file, f"{len(rest)} bytes after its pixel data", "an undamaged DICOM file")
-
-
-def _trailing_bytes(dataset: Any, element: Any, file: Path) -> bytes:
-    """Return the bytes after the last element (none, or padding zeros); empty if the given element is not the last."""
-    if element.tag != max(dataset.keys()):
-        return b""
-    content, more = file.read_bytes(), b""
-    if dataset.file_meta.TransferSyntaxUID == uid.DeflatedExplicitVRLittleEndian:
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        # 128 bytes, "DICM", and the group length, which counts what follows it (PS3.10, 7.1)
-        content = inflate.decompress(content[144 + dataset.file_meta.FileMetaInformationGroupLength :])
-        more = inflate.unused_data
-    return content[element.value_tell + element.length :] + more
-
-
-def _extended_offsets(dataset: Any) -> tuple[bytes, bytes] | None:
-    if "ExtendedOffsetTable" not in dataset:
-        return None
-    return dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
+    if element.tag == max(dataset.keys()):
+        rest = frame.file.read_bytes()[element.value_tell + element.length :]
+        if rest.strip(b"\0"):
+            raise DataError.of(frame.file, f"{len(rest)} bytes after its pixel data", "an undamaged DICOM file")
 
 
 def _stored_bits(values: np.ndarray, frame: Frame) -> np.ndarray:
@@ -373,7 +336,3 @@ def _stored_bits(values: np.ndarray, frame: Frame) -> np.ndarray:
         raise DataError.of(frame.file, f"pixels of {width} bits", f"{frame.bits} by its tags")
     unused = kind.type(width - frame.bits)
     return (values.astype(values.dtype.newbyteorder("="), copy=False).view(kind) << unused) >> unused
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -15,11 +15,7 @@ def finished_ahead(
 
     Copies come from pinned memory and, like the transform, go to a stream of their own: neither the host nor the
     training waits for them unless the GPU is late. Tensors of up to two dimensions (seeds, positions) stay on the host.
-
-    Args:
-        batches: on the CPU.
-        transform: of a batch on the device; it must not wait for results (:mod:`custom.transforms.batch`).
-        device: a CUDA device.
+    ``transform`` must not wait for results (:mod:`custom.transforms.batch`).
     """
     stream = torch.cuda.Stream(device)
     ahead = None

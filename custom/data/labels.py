@@ -15,12 +15,7 @@ TOLERANCE = 1.001e-3
 
 
 def whole_numbers(array: np.ndarray, path: object, expected: str = "whole numbers") -> np.ndarray:
-    """Round labels or a mask to integers; the type stays, except that bool becomes uint8.
-
-    Args:
-        array: any real type and shape.
-        path: the file to name in the error.
-        expected: the error's text on what is expected.
+    """Round labels or a mask of any real type to integers; the type stays, except that bool becomes uint8.
 
     Raises:
         DataError: a value is further from an integer than :data:`TOLERANCE`; the message shows such values.
@@ -37,12 +32,7 @@ def whole_numbers(array: np.ndarray, path: object, expected: str = "whole number
 
 
 def as_labels(array: np.ndarray, values: Sequence[int], path: object) -> np.ndarray:
-    """Convert labels to uint8, and check that all are allowed.
-
-    Args:
-        array: any real type and shape, not empty.
-        values: the allowed label values, from 0 to 255.
-        path: the file to name in the error.
+    """Convert labels of any real type to uint8, and check that all are among ``values``, from 0 to 255.
 
     Raises:
         DataError: another value occurs; the message shows the values found.

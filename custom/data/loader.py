@@ -1,9 +1,6 @@
 """Loaders of training batches as an endless stream, and of validation volumes, that report errors instead of hanging.
 
-Workers are started by ``forkserver`` or ``spawn``, since processes with threads (of CUDA, gcsfs, zarr) cannot be forked
-safely. Too little shared memory, or a worker that was killed or hangs, raises an error that says what to change.
-``num_workers=0`` works everywhere: a thread then prepares batches, for which NumPy and torch release the interpreter
-lock.
+Processes with threads (of CUDA, gcsfs, zarr) cannot be forked safely, so that workers are started in other ways.
 """
 
 import atexit
@@ -43,7 +40,7 @@ class LoaderError(RuntimeError):
     """No batch arrived, since workers hang or were killed. The message says what to change."""
 
 
-@without_effect("num_workers", "prefetch_factor", "multiprocessing_context", "timeout_s", "device")
+@without_effect("num_workers", "prefetch_factor", "timeout_s", "device")
 class StreamLoader:
     """Training batches as an endless stream: batch s holds the dataset's items from ``s * batch_size`` on.
 
@@ -55,11 +52,9 @@ class StreamLoader:
     trainer: it then starts at the trainer's iteration, so that a resumed run gets exactly the batches of an
     uninterrupted one. Iterating again continues the stream.
 
-    Work is divided by cost: workers make the items, and ``transform`` finishes the batch: in the worker too, or on the
-    training's GPU, one step ahead of training (:mod:`custom.data.gpu_batches`).
-
-    A process uses no more workers than cores beside its own, and each worker, or the thread, one thread of torch; a
-    trainer whose torch has more threads than cores is given as many as cores, within a container's limit.
+    Workers make the items, and ``transform`` finishes the batch: in the worker too, or on the training's GPU, one step
+    ahead of training (:mod:`custom.data.gpu_batches`). A process uses no more workers than cores beside its own, and
+    no more than shared memory allows; each, or the thread without workers, has one thread of torch.
 
     Example: ``{"_target_": "custom.data.StreamLoader", "dataset": "@train#dataset", "batch_size": 8, "num_workers":
     4}``
@@ -69,9 +64,7 @@ class StreamLoader:
         batch_size: items per batch of each rank.
         num_workers: number of worker processes; with 0 a thread of this process prepares batches.
         prefetch_factor: number of batches that each worker prepares in advance.
-        multiprocessing_context: ``"forkserver"`` (default where available) or ``"spawn"``.
         timeout_s: seconds to wait for a batch before raising an error.
-        start_step: index of the first batch.
         rank, world_size: of this process in distributed training; by default torch.distributed's.
         transform: of a whole batch, such as a :class:`custom.transforms.BatchCompose`.
         device: the training's; only a CUDA device makes a difference.
@@ -89,9 +82,7 @@ class StreamLoader:
         batch_size: int,
         num_workers: int = 0,
         prefetch_factor: int = 2,
-        multiprocessing_context: str | None = None,
         timeout_s: float = 300.0,
-        start_step: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
         transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
@@ -100,21 +91,18 @@ class StreamLoader:
         rank, world_size = _rank_and_world_size(rank, world_size)
         if batch_size < 1:
             raise DataError.of("batch_size", str(batch_size), "1 or more")
-        if multiprocessing_context == "fork":
-            raise ValueError("multiprocessing_context 'fork' can hang for ever; use 'forkserver' or 'spawn'")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank}: expected 0 to {world_size - 1}")
         self.dataset = dataset
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.prefetch_factor = prefetch_factor
-        self.multiprocessing_context = multiprocessing_context
         self.timeout_s = timeout_s
         self.rank, self.world_size = rank, world_size
         self.transform = transform
         _refuse_twice(getattr(dataset, "transform", None), transform)
         self.device = torch.device(device)
-        self.step = start_step
+        self.step = 0
         """Index of the next batch."""
 
     def __len__(self) -> int:
@@ -130,11 +118,11 @@ class StreamLoader:
         loader = DataLoader(
             made,
             batch_size=None,
-            sampler=_StepIndices(first, self.batch_size, self.rank, self.world_size),
+            sampler=_step_indices(first, self.batch_size, self.rank, self.world_size),
             collate_fn=_unchanged,
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
-            multiprocessing_context=start_method(self.multiprocessing_context) if workers else None,
+            multiprocessing_context=start_method() if workers else None,
             worker_init_fn=_ignore_interrupts if workers else None,
             timeout=self.timeout_s if workers else 0,
             pin_memory=on_gpu,
@@ -178,7 +166,6 @@ class StreamLoader:
 
 
 @without_effect("timeout_s")
-@without_effect("timeout_s")
 class VolumeLoader:
     """Items of a dataset in order, one per batch; a thread prepares the next one in advance.
 
@@ -217,13 +204,13 @@ class VolumeLoader:
         yield from _prefetch((batches[[index]] for index in self.indices), 1, self.timeout_s)
 
 
-def start_method(name: str | None = None) -> multiprocessing.context.BaseContext:
-    """Return the multiprocessing context ``name``; by default ``forkserver``, or ``spawn`` where there is none."""
-    if name is None:
-        name = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(name)
-    if name == "forkserver":  # the server imports torch and MONAI once for all workers
-        context.set_forkserver_preload([__name__, f"{__name__.split('.')[0]}.transforms"])
+def start_method() -> multiprocessing.context.BaseContext:
+    """Return the multiprocessing context ``forkserver``, or ``spawn`` where there is none."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # The server imports torch and MONAI once for all workers.
+    context.set_forkserver_preload([__name__, f"{__name__.split('.')[0]}.transforms"])
     return context
 
 
@@ -248,7 +235,7 @@ def shared_memory_free() -> int | None:
 
 
 def tensor_bytes(item: Any) -> int:
-    """Return the total bytes of all tensors in nested dictionaries and sequences."""
+    """Return the bytes of all tensors in nested dictionaries and sequences."""
     if isinstance(item, torch.Tensor):
         return item.nbytes
     if isinstance(item, Mapping):
@@ -258,16 +245,11 @@ def tensor_bytes(item: Any) -> int:
     return 0
 
 
-class _StepIndices:
-    """Endless iterator over the item indices of each step of one rank."""
-
-    def __init__(self, first: int, batch_size: int, rank: int, world_size: int) -> None:
-        self.first, self.batch_size, self.rank, self.world_size = first, batch_size, rank, world_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in count(self.first):
-            start = (step * self.world_size + self.rank) * self.batch_size
-            yield list(range(start, start + self.batch_size))
+def _step_indices(first: int, batch_size: int, rank: int, world_size: int) -> Iterator[list[int]]:
+    """Item indices of each step of one rank, without end."""
+    for step in count(first):
+        start = (step * world_size + rank) * batch_size
+        yield list(range(start, start + batch_size))
 
 
 class _Batches(Dataset):
@@ -292,7 +274,6 @@ class _Batches(Dataset):
 
 
 def _rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Rank and world size, torch.distributed's if they are not given."""
     if rank is None and world_size is None:
         return distributed.rank(), distributed.world_size()
     if rank is None or world_size is None:
@@ -326,7 +307,12 @@ def _from_workers(loader: DataLoader, timeout_s: float) -> Iterator[dict[str, An
     batches = iter(loader)
     try:
         while True:
-            batch = _next_from_workers(batches, loader.num_workers, timeout_s)
+            try:
+                batch = next(batches)
+            except (RuntimeError, OSError, EOFError) as error:
+                if str(error).startswith("Caught "):  # an error of the dataset, with the worker's traceback
+                    raise
+                raise LoaderError(_no_batch(loader.num_workers, timeout_s, error)) from error
             if isinstance(batch, DataError):
                 raise batch
             yield batch
@@ -336,20 +322,15 @@ def _from_workers(loader: DataLoader, timeout_s: float) -> Iterator[dict[str, An
         batches._shutdown_workers()  # ty: ignore[missing-attribute]
 
 
-def _next_from_workers(batches: Iterator[Any], num_workers: int, timeout_s: float) -> Any:
-    try:
-        return next(batches)
-    except (RuntimeError, OSError, EOFError) as error:
-        if str(error).startswith("Caught "):  # an error of the dataset, with the worker's traceback
-            raise
-        free = shared_memory_free()
-        shared = "" if free is None else f" {SHARED_MEMORY} has {free / 2**20:.0f} MiB free."
-        raise LoaderError(
-            f"no batch from {num_workers} worker processes (timeout_s={timeout_s:g}): {error}.{shared}"
-            " Set num_workers=0, which makes batches in a thread, or fewer workers if memory is short; raise timeout_s"
-            " if a batch can take that long. A script of your own has to start the training under"
-            " `if __name__ == '__main__':`."
-        ) from error
+def _no_batch(num_workers: int, timeout_s: float, error: Exception) -> str:
+    free = shared_memory_free()
+    shared = "" if free is None else f" {SHARED_MEMORY} has {free / 2**20:.0f} MiB free."
+    return (
+        f"no batch from {num_workers} worker processes (timeout_s={timeout_s:g}): {error}.{shared}"
+        " Set num_workers=0, which makes batches in a thread, or fewer workers if memory is short; raise timeout_s"
+        " if a batch can take that long. A script of your own has to start the training under"
+        " `if __name__ == '__main__':`."
+    )
 
 
 def _prefetch(batches: Iterable[Any], depth: int, timeout_s: float) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Header of MetaImage files (.mha, .mhd): shape, type, location of the voxels, and geometry.
+"""Reads MetaImage files (.mha, .mhd).
 
 Format: https://itk.org/Wiki/ITK/MetaIO/Documentation. Millimetres are LPS; the rows of TransformMatrix are the axes.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, nearest
-from .stored_voxels import VoxelData, data_files, numbers, ras_affine
+from .stored_voxels import numbers, ras_affine, read_voxels
 
 _TYPES = {
     **{"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4"},
@@ -38,14 +38,14 @@ _UNCHANGED = (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunc
 """Intensity scaling, which must be the identity; ITK silently ignores it."""
 
 
-def parse_metaimage(path: Path) -> tuple[VoxelData, np.ndarray]:
-    """Return what a header says about its voxels, and the (4, 4) affine from an index to RAS millimetres.
+def read_metaimage(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the voxels, and the (4, 4) affine from an index to RAS millimetres.
 
     Raises:
-        DataError: the header is damaged, or does not describe one grey value per voxel.
+        DataError: the file is damaged, or does not hold one grey value per voxel; voxels as text or in several files.
     """
     with path.open("rb") as file:
-        fields, offset, rest = _fields(file.read(_LONGEST), path)
+        fields, offset = _fields(file.read(_LONGEST), path)
     _check_meaning(fields, path)
     (dimensions,) = numbers(fields, "NDims", 1, path)
     if not 2 <= dimensions <= 4:
@@ -57,18 +57,18 @@ def parse_metaimage(path: Path) -> tuple[VoxelData, np.ndarray]:
     if kind not in _TYPES:
         raise DataError.of(path, f"ElementType = {kind}", f"one of {', '.join(_TYPES)}")
     order = ">" if _flag(fields, "BinaryDataByteOrderMSB", path) else "<"
-    here = fields["ElementDataFile"].upper() == "LOCAL"
+    data_file = fields["ElementDataFile"]
     (skip,) = numbers(fields, "HeaderSize", 1, path, "0")
-    data = VoxelData(
+    voxels = read_voxels(
         path,
         shape,
         np.dtype(order + _TYPES[kind]),
-        encoding=_encoding(fields, path),
+        compressed=_flag(fields, "CompressedData", path),
         offset=offset if skip <= 0 else 0,  # HeaderSize counts from the beginning of the file
-        files=None if here else data_files(fields["ElementDataFile"], rest, path.parent),
+        file=None if data_file.upper() == "LOCAL" else data_file,
         skip=skip,
     )
-    return data, _affine(fields, dimensions, path)
+    return voxels, _affine(fields, dimensions, path)
 
 
 def _check_meaning(fields: dict[str, str], path: Path) -> None:
@@ -83,12 +83,8 @@ def _check_meaning(fields: dict[str, str], path: Path) -> None:
             raise DataError.of(path, f"{key} = {fields[key]}", f"{value:g}")
     if fields.get("DistanceUnits", "mm") not in ("mm", "?"):
         raise DataError.of(path, f"DistanceUnits = {fields['DistanceUnits']}", "mm")
-
-
-def _encoding(fields: dict[str, str], path: Path) -> str:
     if not _flag(fields, "BinaryData", path, "True"):
-        return "ascii"
-    return "zlib" if _flag(fields, "CompressedData", path) else "raw"
+        raise DataError.of(path, f"BinaryData = {fields['BinaryData']}", "True")
 
 
 def _affine(fields: dict[str, str], dimensions: int, path: Path) -> np.ndarray:
@@ -101,8 +97,8 @@ def _affine(fields: dict[str, str], dimensions: int, path: Path) -> np.ndarray:
     return ras_affine(matrix.reshape(dimensions, dimensions).T * steps, origin)
 
 
-def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int, list[str]]:
-    """Return the fields up to ElementDataFile, the offset of the next line, and the lines from there on."""
+def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int]:
+    """Return the fields up to ElementDataFile, and the offset of the next line."""
     fields: dict[str, str] = {}
     at = 0
     for raw in content.splitlines(keepends=True):
@@ -119,7 +115,7 @@ def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int, list[str]]
             raise DataError.of(path, found, "a MetaImage header")
         fields[key] = match[2]
         if key == "ElementDataFile":
-            return fields, at, content[at:].decode("latin-1").splitlines() if match[2].startswith("LIST") else []
+            return fields, at
     raise DataError.of(path, "a header that is cut off: no ElementDataFile", "a complete MetaImage file")
 
 

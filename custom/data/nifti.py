@@ -7,7 +7,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -27,15 +27,8 @@ _LAST_CODE = 5
 _CHUNK = 1 << 20
 
 
-class NiftiVolume(NamedTuple):
-    """``array`` as stored, with slope and intercept applied; ``affine`` (4, 4) from its index to RAS millimetres."""
-
-    array: np.ndarray
-    affine: np.ndarray
-
-
-def read_nifti(path: Path) -> NiftiVolume:
-    """Read voxels and affine.
+def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the voxels as stored, with slope and intercept applied, and the affine (4, 4) to RAS millimetres.
 
     Raises:
         DataError: the file is not NIfTI, truncated, damaged or longer than its header says, or has an unknown unit.
@@ -50,7 +43,7 @@ def read_nifti(path: Path) -> NiftiVolume:
         raise DataError.of(path, f"voxels of shape {image.shape}, for which there is no memory", _COMPLETE) from None
     except (OSError, EOFError, ValueError, OverflowError, zlib.error, HeaderDataError):
         raise DataError.of(path, "a damaged or cut-off file", _COMPLETE) from None
-    return NiftiVolume(array, nifti_affine(image))
+    return array, nifti_affine(image)
 
 
 def open_nifti(path: Path) -> Any:

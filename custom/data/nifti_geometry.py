@@ -59,6 +59,11 @@ def header_for(affine: np.ndarray, shape: Sequence[int], like: str | os.PathLike
     return header
 
 
-def _in_same_place(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> bool:
+def largest_shift(grid: np.ndarray, shape: Sequence[int]) -> float:
+    """Return the largest displacement of a corner of a volume by a map (4, 4) of indices, in voxels along one axis."""
     corners = np.stack(np.meshgrid(*[(0, length - 1) for length in shape], [1], indexing="ij")).reshape(4, -1)
-    return bool(np.abs((np.linalg.inv(other) @ one - np.eye(4)) @ corners).max() < _SAME_PLACE)
+    return float(np.abs((grid - np.eye(4)) @ corners).max())
+
+
+def _in_same_place(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> bool:
+    return largest_shift(np.linalg.inv(other) @ one, shape) < _SAME_PLACE

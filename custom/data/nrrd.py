@@ -1,4 +1,4 @@
-"""Header of NRRD files (.nrrd): shape, type, location of the voxels, and geometry.
+"""Reads NRRD files (.nrrd).
 
 Format: https://teem.sourceforge.net/nrrd/format.html
 """
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .stored_voxels import VoxelData, data_files, numbers, ras_affine
+from .stored_voxels import numbers, ras_affine, read_voxels
 
 _TYPES = {
     name: code
@@ -28,10 +28,7 @@ _TYPES = {
     }.items()
     for name in names.split(",")
 }
-_ENCODINGS = {
-    **{"raw": "raw", "gzip": "zlib", "gz": "zlib", "bzip2": "bzip2", "bz2": "bzip2", "hex": "hex"},
-    **dict.fromkeys(("ascii", "txt", "text"), "ascii"),
-}
+_COMPRESSED = {"raw": False, "gzip": True, "gz": True}
 _TO_RAS = {
     **dict.fromkeys(("", "left-posterior-superior", "lps"), (-1, -1, 1)),  # LPS without a space, as in ITK
     **dict.fromkeys(("left-anterior-superior", "las"), (-1, 1, 1)),
@@ -49,35 +46,38 @@ _LONGEST = 1 << 20
 """Largest size of a header in bytes."""
 
 
-def parse_nrrd(path: Path) -> tuple[VoxelData, np.ndarray]:
-    """Return what a header says about its voxels, and the (4, 4) affine from an index to RAS millimetres.
+def read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the voxels, and the (4, 4) affine from an index to RAS millimetres.
 
     Raises:
-        DataError: the header is damaged, or does not describe one grey value per voxel.
+        DataError: the file is damaged, or does not hold one grey value per voxel; voxels in several files, or in
+            another encoding than raw and gzip.
     """
     with path.open("rb") as file:
-        fields, offset, rest = _fields(file.read(_LONGEST), path)
+        fields, offset = _fields(file.read(_LONGEST), path)
     (dimension,) = numbers(fields, "dimension", 1, path)
     sizes = numbers(fields, "sizes", dimension, path)
     if min(sizes, default=0) < 1:
         raise DataError.of(path, f"sizes: {fields['sizes']}", "at least one voxel")
     axes, affine = _geometry(fields, sizes, path)
     kind = _known(fields, "type", _TYPES, path)
-    encoding = _known(fields, "encoding", _ENCODINGS, path)
+    compressed = _known(fields, "encoding", _COMPRESSED, path)
     order = {"": "=", "little": "<", "big": ">"}.get(fields.get("endian", "").lower())
-    if order is None or (order == "=" and kind[1] != "1" and encoding != "ascii"):
+    if order is None or (order == "=" and kind[1] != "1"):
         raise DataError.of(path, f"endian: {fields.get('endian')}", "endian: little or big")
-    data = VoxelData(
+    if numbers(fields, "lineskip", 1, path, "0") != (0,):
+        raise DataError.of(path, f"lineskip: {fields['lineskip']}", "0")
+    (skip,) = numbers(fields, "byteskip", 1, path, "0")
+    voxels = read_voxels(
         path,
         tuple(sizes[axis] for axis in axes),
         np.dtype(order + kind),
-        encoding,
-        offset,
-        files=data_files(fields["datafile"], rest, path.parent) if "datafile" in fields else None,
-        skip=numbers(fields, "byteskip", 1, path, "0")[0],
-        lines=numbers(fields, "lineskip", 1, path, "0")[0],
+        compressed=compressed,
+        offset=offset,
+        file=fields.get("datafile"),
+        skip=skip,
     )
-    return data, affine
+    return voxels, affine
 
 
 def _geometry(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> tuple[list[int], np.ndarray]:
@@ -130,8 +130,8 @@ def _vectors(fields: dict[str, str], key: str, path: Path) -> list[list[float] |
         raise DataError.of(path, f"{key}: {fields[key]}", "vectors as (1,0,0)") from None
 
 
-def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int, list[str]]:
-    """Return the fields, the offset of the voxels, and the lines after the name of the data file."""
+def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int]:
+    """Return the fields, and the offset of the voxels."""
     if not re.match(rb"NRRD(000[1-6]|00\.01)\r?\n", content):
         raise DataError.of(path, f"a file that begins with {content[:8]!r}", "NRRD0001 to NRRD0006")
     fields: dict[str, str] = {}
@@ -141,7 +141,7 @@ def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int, list[str]]
         line = content[at:end].decode("latin-1").strip("\r\n")
         at = end
         if not line:
-            return fields, at, []
+            return fields, at
         if line.startswith("#") or ":=" in line.split(": ")[0]:  # a comment, a key/value pair
             continue
         name, colon, value = line.partition(": ")
@@ -149,11 +149,9 @@ def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int, list[str]]
         if not colon or key not in _FIELDS or key in fields:
             raise DataError.of(path, f"a header with the line {line[:40]!r}", "fields of NRRD, each once")
         fields[key] = value.strip()
-        if key == "datafile" and value.startswith("LIST"):
-            return fields, at, content[at:].decode("latin-1").splitlines()
     if "datafile" not in fields:
         raise DataError.of(path, "a header that is cut off: no empty line", "a complete NRRD file")
-    return fields, at, []
+    return fields, at
 
 
 def _known(fields: dict[str, str], key: str, known: dict[str, Any], path: Path) -> Any:

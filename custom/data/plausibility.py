@@ -64,7 +64,7 @@ def check_values(path: object, values: Values, *, grey_values: Sequence[float] |
 
     Args:
         path: the file, for the message.
-        values: statistics of the whole file, as stored on disk.
+        values: of the whole file, as stored on disk.
         grey_values: the two ends of the intensity range that is scaled; None for CT, which is in HU.
 
     Raises:
@@ -87,13 +87,7 @@ def check_values(path: object, values: Values, *, grey_values: Sequence[float] |
 
 
 def warn_of_identity(path: object, affine: np.ndarray, shape: Sequence[int]) -> None:
-    """Warn of a CT without geometry, whose orientation and spacing had to be assumed (LiTS volumes 28 to 47).
-
-    Args:
-        path: the file, for the message.
-        affine: (4, 4), of the file.
-        shape: shape of its array.
-    """
+    """Warn of a CT without geometry, whose orientation and spacing had to be assumed (LiTS volumes 28 to 47)."""
     if known_spacing(affine, shape) is None:
         axes = "".join(nibabel.aff2axcodes(affine))
         logger.warning(

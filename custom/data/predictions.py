@@ -61,7 +61,7 @@ class PredictionRecord:
 
         Args:
             image: a file or a DICOM folder.
-            name: name of its case; by default that of the file.
+            name: of its case; by default that of the file.
             overwrite: whether to repeat the prediction in any case.
 
         Returns:
@@ -85,12 +85,7 @@ class PredictionRecord:
         return next(filter(None, whys), "")
 
     def complete(self, image: str, name: str | None = None, **more: Any) -> None:
-        """Record that the prediction of an image has been written.
-
-        Args:
-            image, name: as for :meth:`prepare`.
-            more: additional entries, such as a number of views.
-        """
+        """Record that the prediction of an image has been written, with more entries, such as a number of views."""
         with self._locked_record() as record:
             for path in self.saver.paths(image, name):
                 entry = record["predictions"].get(path.name)
@@ -116,7 +111,7 @@ class PredictionRecord:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _why_outdated(self, path: Path, record: dict[str, Any], made_from: dict[str, Any]) -> str | None:
-        """Return why a file is not up to date; empty if it is, None if there is no file."""
+        """Why a file is not up to date; empty if it is, None if there is no file."""
         if not os.path.lexists(path):
             return None
         entry = record["predictions"].get(path.name)
@@ -145,10 +140,13 @@ class PredictionRecord:
 
     @contextlib.contextmanager
     def _locked_record(self) -> Iterator[dict[str, Any]]:
-        """Context with the record under a lock; it is written afterwards if it was changed."""
+        """Context with the record under a lock, where the file system has locks; it is written if it was changed."""
         folder = self.saver.output_dir
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
             record = self._read()
             before = json.dumps(record)
             yield record
@@ -157,6 +155,8 @@ class PredictionRecord:
             text = json.dumps(record, indent=1, default=repr)
             if json.dumps(record, default=repr) != before:
                 write_whole(folder / RECORD, lambda file: file.write_text(text + "\n", encoding="utf-8"))
+        finally:
+            os.close(handle)
 
 
 def _remove(path: Path, *, keep: bool) -> None:
@@ -167,15 +167,3 @@ def _remove(path: Path, *, keep: bool) -> None:
     aside = path.with_name(f"{path.name}.replaced_{time.strftime('%Y%m%d_%H%M%S')}")
     os.replace(path, aside)
     logger.warning("%s: found a file that is not an unmodified prediction of this package; renamed to %s", path, aside)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder for this process, where the file system supports it; released when the process dies."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

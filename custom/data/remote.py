@@ -105,11 +105,8 @@ def fetch(url: str, folder: str | os.PathLike, identity: dict[str, Any]) -> Path
 
     Args:
         url: an fsspec URL.
-        folder: where to store it; only one process at a time may use it.
+        folder: where to store it, named like the source; only one process at a time may use it.
         identity: of the URL, from :func:`identities`.
-
-    Returns:
-        the complete file, named like the source.
 
     Raises:
         DataError: the source cannot be reached, does not exist, or does not match the server's MD5.
@@ -159,7 +156,7 @@ def _list_local(root: Path) -> list[str]:
         relative = Path(parent).relative_to(root)
         arrays = [name for name in folders if name.lower().endswith(".zarr")]
         names += [(relative / name).as_posix() for name in [*files, *arrays]]
-        above = _with_parents(root, relative)
+        above = {os.path.realpath(root / place) for place in (relative, *relative.parents)}
         folders[:] = [
             name
             for name in folders
@@ -168,18 +165,12 @@ def _list_local(root: Path) -> list[str]:
     return names
 
 
-def _with_parents(root: Path, relative: Path) -> set[str]:
-    """Real paths of a folder and its parents, up to the root."""
-    return {os.path.realpath(root / parent) for parent in (relative, *relative.parents)}
-
-
 def _list_url(folder: str) -> list[str]:
     system = filesystem(folder)
     root = system._strip_protocol(folder).rstrip("/")
     system.invalidate_cache()  # an earlier listing may be outdated
     found = retry(lambda: system.find(root), folder)
-    names = [name[len(root) :].lstrip("/") for name in found]
-    names = [name for name in names if name]
+    names = [name for name in (path[len(root) :].lstrip("/") for path in found) if name]
     if not names:
         raise DataError.of(folder, "nothing", "a folder with files")
     return names

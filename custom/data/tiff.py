@@ -10,15 +10,13 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tifffile import COMPRESSION, TiffFile, TiffPage
 
 from ..errors import DataError
-from .tiff_layout import page_order
+from .tiff_layout import count_slices
 from .tiff_page import NotOneStackError, check_data, check_grey, check_tags, inverted, name_of
 
 _HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -27,21 +25,16 @@ _HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LOG = logging.getLogger("tifffile")
 
 
-class TiffShape(NamedTuple):
-    """Shape (pages, rows, columns) and voxel type according to the page directories."""
-
-    shape: tuple[int, int, int]
-    dtype: np.dtype
-
-
-def read_tiff_shape(path: str | os.PathLike) -> TiffShape:
+def read_tiff_shape(path: str | os.PathLike) -> tuple[tuple[int, int, int], np.dtype]:
     """Return shape and type of the stack, without decoding it.
 
     Raises:
         DataError: as :func:`read_tiff`, except for damage that only decoding reveals.
     """
-    with _stack(path) as stack:
-        return TiffShape(stack.shape, np.dtype(np.uint8) if stack.dtype == bool else stack.dtype)
+    with _stack(path) as (pages, planes):
+        first = pages[0]
+        dtype = np.dtype(np.uint8 if first.bitspersample == 1 else first.dtype)
+        return (planes, first.imagelength, first.imagewidth), dtype
 
 
 def read_tiff(path: str | os.PathLike) -> np.ndarray:
@@ -54,39 +47,31 @@ def read_tiff(path: str | os.PathLike) -> np.ndarray:
         DataError: the file is not a TIFF or is damaged, or its pages are not one stack of equal grey images: colours, a
             palette, channels, time frames, several stacks, an Orientation other than 1.
     """
-    with _stack(path) as stack:
-        array = np.empty(stack.shape, stack.dtype)
-        if stack.data_offset is not None:
-            order = stack.file.byteorder
-            stack.file.filehandle.read_array(stack.dtype.newbyteorder(order), array.size, stack.data_offset, out=array)
-            pages = [(stack.pages[0], array)]
-        else:
-            depth = stack.pages[0].imagedepth
-            pages = [(page, array[k * depth : (k + 1) * depth]) for k, page in enumerate(stack.pages)]
-            for page, part in pages:
+    with _stack(path) as (pages, planes):
+        first = pages[0]
+        array = np.empty((planes, *first.shape), first.dtype)
+        if len(pages) == planes:
+            parts = list(array)
+            for page, part in zip(pages, parts, strict=True):
                 _decode(page, part)
-        for page, part in pages:
+        else:
+            parts = [array]
+            dtype = array.dtype.newbyteorder(first.parent.byteorder)
+            first.parent.filehandle.read_array(dtype, array.size, first.dataoffsets[0], out=array)
+        for page, part in zip(pages, parts, strict=True):
             if inverted(page):
                 part = part.view(np.uint8)
                 np.subtract(np.uint8(2**page.bitspersample - 1), part, out=part)
         return array.view(np.uint8) if array.dtype == bool else array
 
 
-@dataclass
-class _Stack:
-    file: TiffFile
-    pages: list[TiffPage]  # in slice order; a single one if all slices follow it without directories
-    shape: tuple[int, int, int]
-    data_offset: int | None  # of slices that follow a single page directory
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(self.pages[0].dtype)
-
-
 @contextmanager
-def _stack(path: str | os.PathLike) -> Iterator[_Stack]:
-    """Context with the open, checked file; errors, also those in the body, become a :class:`DataError`."""
+def _stack(path: str | os.PathLike) -> Iterator[tuple[list[TiffPage], int]]:
+    """Context with the pages of the open, checked file, and the number of slices.
+
+    If there are more slices than pages, they follow the single page directory. Errors, also those in the body, become a
+    :class:`DataError`.
+    """
     path = Path(path)
     _LOG.addFilter(_silent)
     try:
@@ -111,7 +96,7 @@ def _silent(record: logging.LogRecord) -> bool:
     return False
 
 
-def _checked(file: TiffFile) -> _Stack:
+def _checked(file: TiffFile) -> tuple[list[TiffPage], int]:
     size = file.filehandle.size
     pages = [page for page in _directories(file) if not page.is_reduced]  # no thumbnails or pyramid levels
     if not pages:
@@ -119,24 +104,17 @@ def _checked(file: TiffFile) -> _Stack:
     for number, page in enumerate(pages, 1):
         check_grey(page)
         check_data(page, number, size)
-    kinds = {
-        (page.imagelength, page.imagewidth, page.imagedepth, page.bitspersample, str(page.dtype)) for page in pages
-    }
+    kinds = {(page.imagelength, page.imagewidth, page.bitspersample, str(page.dtype)) for page in pages}
     if len(kinds) > 1:
-        found = f"pages of different (rows, columns, depth, bits, type): {sorted(kinds)[:3]}"
-        raise NotOneStackError(found, "equal pages")
-    order, planes = page_order(file, pages)
-    first = pages[0]
-    shape = (planes, first.imagelength, first.imagewidth)
-    if planes == len(pages) * first.imagedepth:
-        return _Stack(file, [pages[k] for k in order], shape, None)
-    end = first.dataoffsets[0] + planes * first.nbytes
-    if end > size:
+        raise NotOneStackError(f"pages of different (rows, columns, bits, type): {sorted(kinds)[:3]}", "equal pages")
+    planes = count_slices(file, pages)
+    end = pages[0].dataoffsets[0] + planes * pages[0].nbytes
+    if planes > len(pages) and end > size:
         raise NotOneStackError(
             f"a file of {size} bytes that ends before its pages do (slice {planes} ends at byte {end})",
             "a complete TIFF stack",
         )
-    return _Stack(file, pages, shape, first.dataoffsets[0])
+    return pages, planes
 
 
 def _directories(file: TiffFile) -> list[TiffPage]:

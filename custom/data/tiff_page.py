@@ -8,33 +8,12 @@ from enum import IntEnum
 from tifffile import COMPRESSION, PHOTOMETRIC, SAMPLEFORMAT, TIFF, TiffPage
 
 _TAGS = {
-    254: "NewSubfileType",
-    255: "SubfileType",
-    256: "ImageWidth",
-    257: "ImageLength",
-    258: "BitsPerSample",
-    259: "Compression",
-    262: "PhotometricInterpretation",
-    266: "FillOrder",
-    270: "ImageDescription",
-    273: "StripOffsets",
-    274: "Orientation",
-    277: "SamplesPerPixel",
-    278: "RowsPerStrip",
-    279: "StripByteCounts",
-    284: "PlanarConfiguration",
-    317: "Predictor",
-    322: "TileWidth",
-    323: "TileLength",
-    324: "TileOffsets",
-    325: "TileByteCounts",
-    339: "SampleFormat",
-    32997: "ImageDepth",
-    32998: "TileDepth",
+    *(254, 255, 256, 257, 258, 259, 262, 266, 270, 273, 274, 277, 278, 279, 284, 317),
+    *(322, 323, 324, 325, 339, 32997, 32998),
 }
 """Tags that determine size, type, location and order of the pixels."""
 
-_SINGLE = _TAGS.keys() - {258, 270, 273, 279, 324, 325, 339}
+_SINGLE = _TAGS - {258, 270, 273, 279, 324, 325, 339}
 """Those with a single value."""
 
 _GREY = {0: "MinIsWhite", 1: "MinIsBlack"}
@@ -70,27 +49,21 @@ class NotOneStackError(Exception):
 
 
 def check_tags(page: TiffPage, codes: list[int], number: int) -> None:
-    """Raise if a relevant tag of a directory is unreadable, missing or duplicate.
-
-    Args:
-        page: as parsed by tifffile.
-        codes: the tags in the file.
-        number: number of the page, from 1.
-    """
-    for code in _TAGS.keys() & set(codes):
+    """Raise if a relevant tag is unreadable, missing or duplicate; ``codes`` are the tags in the page's directory."""
+    for code in _TAGS & set(codes):
         if code not in page.tags:
-            raise NotOneStackError(f"an unreadable tag {_TAGS[code]} in page {number}", "an undamaged TIFF stack")
+            raise NotOneStackError(f"an unreadable tag {TIFF.TAGS[code]} in page {number}", "an undamaged TIFF stack")
         if codes.count(code) > 1 and code != 270:  # tifffile adds a second description to the user's
-            raise NotOneStackError(f"the tag {_TAGS[code]} twice in page {number}", "an undamaged TIFF stack")
+            raise NotOneStackError(f"the tag {TIFF.TAGS[code]} twice in page {number}", "an undamaged TIFF stack")
         if page.tags[code].dtype not in (_TEXT if code == 270 else _UNSIGNED[page.parent.is_bigtiff]):
-            found = f"the tag {_TAGS[code]} of type {page.tags[code].dtype:d} in page {number}"
+            found = f"the tag {TIFF.TAGS[code]} of type {page.tags[code].dtype:d} in page {number}"
             raise NotOneStackError(found, "text" if code == 270 else "unsigned integers")
         if code in _SINGLE and page.tags[code].count != 1:
-            found = f"{page.tags[code].count} values of the tag {_TAGS[code]} in page {number}"
+            found = f"{page.tags[code].count} values of the tag {TIFF.TAGS[code]} in page {number}"
             raise NotOneStackError(found, "an undamaged TIFF stack")
     for code in (256, 257, 325 if 324 in codes else 279):
         if code not in codes:
-            raise NotOneStackError(f"no tag {_TAGS[code]} in page {number}", "an undamaged TIFF stack")
+            raise NotOneStackError(f"no tag {TIFF.TAGS[code]} in page {number}", "an undamaged TIFF stack")
 
 
 def check_grey(page: TiffPage) -> None:
@@ -152,6 +125,8 @@ def _check_type(page: TiffPage) -> None:
         raise NotOneStackError(f"pixels of {bits} bits (SampleFormat {kind})", "integers or floating-point numbers")
     if 0 in page.shape or min(page.shape) < 0:
         raise NotOneStackError(f"pages of the shape {page.shape}", "at least one pixel")
+    if len(page.shape) != 2:
+        raise NotOneStackError(f"pages of depth {page.imagedepth}", "a page for each slice")
     name = name_of(COMPRESSION, page.compression)
     if page.compression not in _NOTICE_DAMAGE:
         found = f"the compression {name}, which is not read, as its damage would pass unnoticed"
@@ -176,9 +151,8 @@ def _check_jpeg(page: TiffPage, number: int) -> None:
 
 def _count_segments(page: TiffPage) -> int:
     if page.is_tiled:
-        across, along = math.ceil(page.imagewidth / page.tilewidth), math.ceil(page.imagelength / page.tilelength)
-        return across * along * math.ceil(page.imagedepth / page.tiledepth)
-    return math.ceil(page.imagelength / page.rowsperstrip) * page.imagedepth
+        return math.ceil(page.imagewidth / page.tilewidth) * math.ceil(page.imagelength / page.tilelength)
+    return math.ceil(page.imagelength / page.rowsperstrip)
 
 
 def _segment_sizes(page: TiffPage) -> Iterator[tuple[int, int]]:
@@ -189,10 +163,8 @@ def _segment_sizes(page: TiffPage) -> Iterator[tuple[int, int]]:
         yield from itertools.repeat((size, size), _count_segments(page))
         return
     row = math.ceil(page.imagewidth * bits / 8)
-    for _ in range(page.imagedepth):
-        for start in range(0, page.imagelength, page.rowsperstrip):
-            rows = min(page.rowsperstrip, page.imagelength - start)
-            yield row * rows, row * page.rowsperstrip
+    for start in range(0, page.imagelength, page.rowsperstrip):
+        yield row * min(page.rowsperstrip, page.imagelength - start), row * page.rowsperstrip
 
 
 def name_of(names: type[IntEnum], value: object) -> str:

@@ -14,20 +14,26 @@ from typing import Any
 
 import numpy as np
 from monai.data import ImageReader
+from monai.utils import ensure_tuple
 from nibabel import orientations
 
 from ..errors import DataError
 from .dicom import DICOM_SUFFIXES, is_dicom, read_dicom
 from .labels import as_labels
-from .metaimage import parse_metaimage
+from .metaimage import read_metaimage
 from .nifti import open_nifti, read_nifti
-from .nrrd import parse_nrrd
+from .nifti_geometry import largest_shift
+from .nrrd import read_nrrd
 from .tiff import read_tiff, read_tiff_shape
+from .writing import NIFTI_SUFFIXES, TIFF_SUFFIXES
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-TIFF_SUFFIXES = (".tif", ".tiff")
-HEADER_PARSERS = {".nrrd": parse_nrrd, ".mha": parse_metaimage, ".mhd": parse_metaimage}
-SUFFIXES = (*NIFTI_SUFFIXES, *TIFF_SUFFIXES, *HEADER_PARSERS, *DICOM_SUFFIXES)
+_READERS = {
+    **dict.fromkeys(NIFTI_SUFFIXES, read_nifti),
+    **dict.fromkeys(TIFF_SUFFIXES, lambda path: (read_tiff(path), np.eye(4))),
+    **{".nrrd": read_nrrd, ".mha": read_metaimage, ".mhd": read_metaimage},
+    **dict.fromkeys(DICOM_SUFFIXES, read_dicom),
+}
+SUFFIXES = tuple(_READERS)
 
 CANONICAL = "SPL"
 """Axis 0 from inferior to superior (slices), axis 1 to posterior, axis 2 to the patient's left.
@@ -66,21 +72,12 @@ def read_volume(path: str | os.PathLike) -> Volume:
         raise DataError.of(path, "no such file", "a volume")
     if path.is_file() and path.stat().st_size == 0:
         raise DataError.of(path, "an empty file", "a volume")
-    kind = suffix(path)
-    if path.is_dir():
-        volume = Volume(*read_dicom(path))
-    elif kind in NIFTI_SUFFIXES:
-        volume = Volume(*read_nifti(path))
-    elif kind in TIFF_SUFFIXES:
-        volume = Volume(read_tiff(path), np.eye(4))
-    elif kind in HEADER_PARSERS:
-        data, affine = HEADER_PARSERS[kind](path)
-        volume = Volume(data.read(), affine)
-    elif kind in DICOM_SUFFIXES or is_dicom(path):
-        volume = Volume(*read_dicom(path))
-    else:
+    read = _READERS.get(suffix(path))
+    if path.is_dir() or (read is None and is_dicom(path)):
+        read = read_dicom
+    if read is None:
         raise DataError.of(path, f"file name ending in {path.suffix or 'nothing'!r}", f"one of {', '.join(SUFFIXES)}")
-    return _checked(volume, path)
+    return _checked(*read(path), path)
 
 
 def suffix(path: str | os.PathLike) -> str:
@@ -108,28 +105,11 @@ def read_shape(path: str | os.PathLike) -> tuple[tuple[int, ...], np.dtype] | No
 
 
 def to_canonical(volume: Volume, orientation: str = CANONICAL) -> Volume:
-    """Permute and flip the axes (no interpolation) to an orientation; the affine changes accordingly.
-
-    :func:`from_canonical` is the inverse.
-    """
+    """Permute and flip the axes (no interpolation) to an orientation; the affine changes accordingly."""
     change = orientations.ornt_transform(
         orientations.io_orientation(volume.affine), orientations.axcodes2ornt(tuple(orientation))
     )
     return _reoriented(volume, change)
-
-
-def from_canonical(array: np.ndarray, original_affine: np.ndarray, orientation: str = CANONICAL) -> np.ndarray:
-    """Reorient an array in canonical orientation to the axis order of its original file.
-
-    Args:
-        array: (D, H, W), for instance a prediction for a volume from :func:`to_canonical`.
-        original_affine: the (4, 4) affine of the file.
-        orientation: orientation of the array.
-    """
-    change = orientations.ornt_transform(
-        orientations.axcodes2ornt(tuple(orientation)), orientations.io_orientation(original_affine)
-    )
-    return np.ascontiguousarray(orientations.apply_orientation(array, change))
 
 
 def align_label(image: Volume, label: Volume, path: object, warn: Callable[[str], None] = logger.warning) -> np.ndarray:
@@ -142,55 +122,23 @@ def align_label(image: Volume, label: Volume, path: object, warn: Callable[[str]
         DataError: the shapes differ.
     """
     to_image = np.linalg.inv(image.affine)
-    shift = _largest_shift(to_image @ label.affine, label.array.shape)
+    shift = largest_shift(to_image @ label.affine, label.array.shape)
     if shift >= _SAME_GRID:
         turned = _reoriented(label, orientations.io_orientation(to_image @ label.affine))
-        if _largest_shift(to_image @ turned.affine, turned.array.shape) < _SAME_GRID:
+        if largest_shift(to_image @ turned.affine, turned.array.shape) < _SAME_GRID:
             label = turned
         elif label.array.shape == image.array.shape:
             warn(f"{path}: its affine differs from the image's by up to {shift:.1f} voxels; array order is kept")
-    check_same_shape(image.array, label.array, path)
+    if image.array.shape != label.array.shape:
+        raise DataError.of(path, f"shape {label.array.shape}", f"the image's shape {image.array.shape}")
     return label.array
 
 
-def check_same_shape(image: np.ndarray, label: np.ndarray, path: object) -> None:
-    """Raise a :class:`DataError` for the label at ``path`` unless it has the shape of its image."""
-    if image.shape != label.shape:
-        raise DataError.of(path, f"shape {label.shape}", f"the image's shape {image.shape}")
-
-
-def check_affine(affine: np.ndarray, path: object) -> None:
-    """Raise a :class:`DataError` unless the affine is finite and invertible."""
-    if not np.isfinite(affine).all():
-        raise DataError.of(path, "an affine with NaN or infinite entries", "a finite affine")
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    volume = abs(np.linalg.det(affine[:3, :3]))
-    if (lengths == 0).any() or volume < 1e-3 * lengths.prod():  # relative, since voxels may be micrometres in size
-        raise DataError.of(path, f"a singular affine {affine[:3, :3].tolist()}", "an invertible affine")
-
-
-def check_finite(array: np.ndarray, path: object) -> None:
-    """Raise a :class:`DataError` if a floating-point array holds NaN or infinite values."""
-    if array.dtype.kind != "f":
-        return
-    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
-    if bad:
-        raise DataError.of(path, f"{bad} NaN or infinite voxels", "finite values only")
-
-
 def label_histogram(label: np.ndarray, values: Sequence[int], path: object) -> np.ndarray:
-    """Count the classes in each slice, and raise for an unknown value.
-
-    Args:
-        label: (D, H, W) of any numeric type.
-        values: the allowed label values, from 0 to 255.
-        path: the file to name in the error.
-
-    Returns:
-        (D, max(values) + 1) int64 counts.
+    """Return the counts (D, max(values) + 1) of each label in each slice (D, H, W).
 
     Raises:
-        DataError: another value occurs (:func:`custom.data.labels.as_labels`); the message lists the values found.
+        DataError: a value occurs that is not among ``values`` (:func:`custom.data.labels.as_labels`).
     """
     planes = as_labels(label, values, path)
     return np.stack([np.bincount(plane.ravel(), minlength=max(values) + 1) for plane in planes])
@@ -213,7 +161,7 @@ class VolumeReader(ImageReader):
     """
 
     def verify_suffix(self, filename: Sequence[str] | str) -> bool:
-        names = [filename] if isinstance(filename, (str, os.PathLike)) else list(filename)
+        names = ensure_tuple(filename)
         return len(names) == 1 and (Path(names[0]).is_dir() or bool(suffix(names[0])))
 
     def read(self, data: Sequence[str] | str, **kwargs: Any) -> Path:
@@ -222,7 +170,7 @@ class VolumeReader(ImageReader):
         MONAI's loader tries other readers when this method fails, and one of them might accept what :func:`read_volume`
         rejects; errors of :meth:`get_data` reach the user.
         """
-        names = [data] if isinstance(data, (str, os.PathLike)) else list(data)
+        names = ensure_tuple(data)
         if len(names) != 1:
             raise ValueError(f"one file per image, got {names}")
         return Path(names[0])
@@ -240,8 +188,7 @@ class VolumeReader(ImageReader):
         return volume.array, meta
 
 
-def _checked(volume: Volume, path: Path) -> Volume:
-    array = volume.array
+def _checked(array: np.ndarray, affine: np.ndarray, path: Path) -> Volume:
     if array.dtype.kind not in "uifb":
         raise DataError.of(path, f"voxels of type {array.dtype}", "one real number per voxel")
     if any(length == 0 for length in array.shape):
@@ -252,18 +199,22 @@ def _checked(volume: Volume, path: Path) -> Volume:
         array = array[..., 0]
     while array.ndim < 3:
         array = array[..., None]
-    check_affine(volume.affine, path)
-    check_finite(array, path)
-    return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), volume.affine)
+    _check_affine(affine, path)
+    bad = array.size - int(np.count_nonzero(np.isfinite(array))) if array.dtype.kind == "f" else 0
+    if bad:
+        raise DataError.of(path, f"{bad} NaN or infinite voxels", "finite values only")
+    return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), affine)
+
+
+def _check_affine(affine: np.ndarray, path: Path) -> None:
+    if not np.isfinite(affine).all():
+        raise DataError.of(path, "an affine with NaN or infinite entries", "a finite affine")
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    volume = abs(np.linalg.det(affine[:3, :3]))
+    if (lengths == 0).any() or volume < 1e-3 * lengths.prod():  # relative, since voxels may be micrometres in size
+        raise DataError.of(path, f"a singular affine {affine[:3, :3].tolist()}", "an invertible affine")
 
 
 def _reoriented(volume: Volume, change: np.ndarray) -> Volume:
     array = np.ascontiguousarray(orientations.apply_orientation(volume.array, change))
     return Volume(array, volume.affine @ orientations.inv_ornt_aff(change, volume.array.shape))
-
-
-def _largest_shift(grid: np.ndarray, shape: Sequence[int]) -> float:
-    """Largest displacement of a corner of the volume by an index-to-index map, in voxels along one axis."""
-    corners = np.array(np.meshgrid(*[(0, length - 1) for length in shape], indexing="ij")).reshape(3, -1)
-    corners = np.vstack([corners, np.ones(corners.shape[1])])
-    return float(np.abs((grid - np.eye(4)) @ corners).max())

@@ -50,18 +50,10 @@ def _write_tiff(file: Path, array: np.ndarray) -> None:
         array,
         byteorder="<",  # Pillow misreads floating-point pixels in the other order
         photometric="minisblack",
-        compression="lzw" if _has_imagecodecs() else "zlib",
+        compression="lzw",
         bigtiff=array.nbytes > _CLASSIC_TIFF,
         metadata=None,  # no description, in which readers would look for axes
     )
-
-
-def _has_imagecodecs() -> bool:
-    try:
-        import imagecodecs  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _write_nifti(file: Path, array: np.ndarray, affine: np.ndarray, like: str | Path | None) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -15,6 +15,8 @@ SHARD = 512
 """Largest edge of an output shard in voxels: the unit of writing, one object of a bucket."""
 MOST_READS = 1.35
 """Largest number of fetched voxels per predicted voxel, if blocks that achieve it can occupy all workers."""
+MEMORY_SHARE = 0.6
+"""Fraction of a worker's memory for the planes of a task; the rest is for the network."""
 LARGEST_BLOCK = (8, 4, 4)
 """(D, H, W) in shards. Depth needs no memory, since planes are streamed; it limits the duration of a task."""
 
@@ -24,21 +26,18 @@ class BlockPlan:
     """The tasks of a run.
 
     A task is a block of whole shards. It processes its block plane by plane, with the windows of the global grid, and
-    writes a layer of shards whenever one is complete.
-
-    Args:
-        grid: the windows of the whole volume.
-        region: the part of the volume that is predicted, in voxels; origin of blocks and shards.
-        input_chunk: (D, H, W) of the volume's chunks.
-        shard: edge of the output's shards, in voxels.
-        block: (D, H, W) of a task, in voxels; multiples of ``shard``.
+    writes a layer of shards whenever one is complete. Lengths are in voxels.
     """
 
     grid: WindowGrid
+    """The windows of the whole volume."""
     region: Box
+    """The part of the volume that is predicted; origin of blocks and shards."""
     input_chunk: Sequence[int]
     shard: int
+    """Edge of the output's shards."""
     block: Sequence[int]
+    """(D, H, W) of a task; multiples of the shard."""
 
     def __post_init__(self) -> None:
         if any(length < 1 or length % self.shard for length in self.block):
@@ -59,7 +58,6 @@ class BlockPlan:
 
     @property
     def count(self) -> int:
-        """Number of tasks."""
         return math.prod(map(len, self._spans()))
 
     @property
@@ -123,28 +121,25 @@ class BlockPlan:
             yield axis, [self.part(box) for box in boxes]
 
 
-def choose_block(
-    grid: WindowGrid, region: Box, input_chunk: Sequence[int], shard: int, *, workers: int, memory: float
-) -> tuple[int, ...]:
-    """Return the block size that minimises the total run time of ``workers``, each with ``memory`` bytes for a task.
+def fit(plan: BlockPlan, *, workers: int, memory: float) -> BlockPlan:
+    """Return the plan with the block size that minimises the total run time of workers of ``memory`` bytes each.
 
     Larger blocks repeat fewer windows and reads at their borders; smaller ones balance the load at the end. The
     prediction does not depend on the block size.
     """
-    shape = [stop - start for start, stop in region]
-    most = [min(-(-size // shard), limit) for size, limit in zip(shape, LARGEST_BLOCK, strict=True)]
+    most = [min(-(-size // plan.shard), limit) for size, limit in zip(plan.shape, LARGEST_BLOCK, strict=True)]
     plans = []
     for shards in product(*(range(1, count + 1) for count in most)):
-        plan = BlockPlan(grid, region, input_chunk, shard, tuple(count * shard for count in shards))
-        if plan.memory <= memory or shards[1:] == (1, 1):
-            plans.append(plan)
-    frugal = [plan for plan in plans if plan.reads <= MOST_READS and plan.count >= workers]
-    return tuple(min(frugal or plans, key=lambda plan: (plan.longest(workers), plan.reads)).block)
+        candidate = replace(plan, block=tuple(count * plan.shard for count in shards))
+        if candidate.memory <= MEMORY_SHARE * memory or shards[1:] == (1, 1):
+            plans.append(candidate)
+    frugal = [candidate for candidate in plans if candidate.reads <= MOST_READS and candidate.count >= workers]
+    return min(frugal or plans, key=lambda candidate: (candidate.longest(workers), candidate.reads))
 
 
-def choose_shard(shape: Sequence[int], chunk: int = CHUNK, largest: int = SHARD) -> int:
+def choose_shard(shape: Sequence[int], chunk: int = CHUNK) -> int:
     """Return the edge of the output's shards: the largest that leaves two along the longest axis."""
-    shard = largest
+    shard = SHARD
     while shard > chunk and 2 * shard > max(shape):
         shard //= 2
     return max(shard, chunk)

@@ -21,11 +21,7 @@ class CheckedBlosc(Blosc):
     """The codec for zarr format 2."""
 
     def decode(self, buf: Any, out: Any = None) -> Any:
-        """Decompress a chunk.
-
-        Raises:
-            ValueError: it is truncated.
-        """
+        """Decompress a chunk; raises a ValueError if it is truncated."""
         check_length(buf)
         return super().decode(buf, out)
 
@@ -39,11 +35,7 @@ class CheckedBloscCodec(BloscCodec):
 
 
 def check_length(chunk: Any) -> None:
-    """Compare the length of a compressed chunk with that in its header.
-
-    Raises:
-        ValueError: it is shorter.
-    """
+    """Raise a ValueError for a compressed chunk that is shorter than its header says."""
     content = memoryview(chunk).cast("B")
     stated = int.from_bytes(content[12:HEADER], "little")
     if len(content) < max(HEADER, stated):

@@ -1,17 +1,14 @@
 """Estimates what a prediction will read, compute, keep in memory and write."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from ..ops.windows import WindowGrid
-from .blocks import CHUNK, BlockPlan, choose_block, choose_shard, parse_region
+from .blocks import CHUNK, BlockPlan, choose_shard, fit, parse_region
 from .model import Bundle
 from .pyramid import Pyramid
-
-MEMORY_SHARE = 0.6
-"""Fraction of a worker's memory for the planes of a task; the rest is for the network."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +17,7 @@ class Layout:
 
     Args:
         region: ``z0:z1,y0:y1,x0:x1`` in voxels; windows are those of the whole volume.
-        block: (D, H, W) of a task in voxels, multiples of the shard; by default see :func:`fit`.
+        block: (D, H, W) of a task in voxels, multiples of the shard; by default see :func:`.blocks.fit`.
         chunk: edge of the output's chunks in voxels.
         shard: edge of the output's shards in voxels, the chunk times a power of two; by default at most 512.
     """
@@ -33,10 +30,6 @@ class Layout:
     def plan(self, grid: WindowGrid, input_chunk: Sequence[int]) -> BlockPlan:
         """Return the tasks, by default blocks of one shard.
 
-        Args:
-            grid: the windows of the whole volume.
-            input_chunk: (D, H, W) of the volume's chunks.
-
         Raises:
             ValueError: the layout does not fit the volume, or is inconsistent.
         """
@@ -45,14 +38,6 @@ class Layout:
         if shard % self.chunk or (shard // self.chunk).bit_count() != 1:
             raise ValueError(f"shard: found {shard}, expected the chunk, {self.chunk}, times a power of two")
         return BlockPlan(grid, box, tuple(input_chunk), shard, tuple(self.block or (shard,) * 3))
-
-
-def fit(plan: BlockPlan, *, workers: int, memory: float) -> BlockPlan:
-    """Return the plan with the block size that minimises run time for workers of ``memory`` bytes each."""
-    block = choose_block(
-        plan.grid, plan.region, plan.input_chunk, plan.shard, workers=workers, memory=MEMORY_SHARE * memory
-    )
-    return replace(plan, block=block)
 
 
 def plan_scroll(
@@ -74,11 +59,8 @@ def plan_scroll(
         workers: number of workers.
         memory: of each worker, in bytes.
         layout: region and sizes.
-        voxels_per_second: speed of one worker in a large block, in voxels of the volume; None if unknown.
-
-    Returns:
-        the numbers of :func:`cost`, ``workers``, and with a known speed the total ``worker_hours`` and an upper bound
-        of the run time, ``hours``.
+        voxels_per_second: speed of one worker in a large block, in voxels of the volume; adds ``worker_hours`` in total
+            and an upper bound of the run time, ``hours``.
 
     Raises:
         ValueError: the layout does not fit the volume, or is inconsistent.
@@ -97,16 +79,9 @@ def plan_scroll(
 def cost(plan: BlockPlan, *, chunk: int = CHUNK, views: int = 1) -> dict[str, Any]:
     """Return the cost of a plan, if nothing in the volume is empty. Bytes are those of uncompressed voxels.
 
-    Args:
-        plan: the tasks.
-        chunk: edge of the output's chunks in voxels.
-        views: number of views of test-time augmentation.
-
-    Returns:
-        ``voxels`` of the output; ``block`` and number of ``blocks``; ``windows``, counting shared ones once for each
-        block; ``network_voxels`` that pass through the network; ``requests`` and ``bytes_read`` of input chunks;
-        ``reads``, fetched voxels per output voxel; ``objects_written``, shards of all levels and markers;
-        ``bytes_written``; ``bytes_read_back`` for coarse levels; ``memory`` of a worker without the network.
+    Windows that several blocks need count for each; ``reads`` are fetched voxels per output voxel; ``objects_written``
+    are shards of all levels and markers; ``bytes_read_back`` serve coarse levels; ``memory`` is that of a worker
+    without the network.
     """
     pyramid = Pyramid(plan.shape, chunk, plan.shard)
     voxels = [prod(pyramid.level_shape(level)) for level in range(pyramid.levels)]

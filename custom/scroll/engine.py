@@ -7,9 +7,9 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import dask
 import torch
@@ -22,13 +22,13 @@ from ..data.remote import is_url
 from ..errors import DataError
 from ..inferers.common import ACTIVATIONS
 from ..ops.windows import Box
-from .costs import Layout, fit
+from .blocks import fit
+from .costs import Layout
 from .model import Bundle
 from .ome_zarr import Image, Output, open_image
-from .scan_mask import EMPTY
 from .stores import INCOMPLETE
 from .survey import Survey, survey, warn_of_missing
-from .worker import Job, Result, predict_block, write_coarse
+from .worker import EMPTY, Job, Result, predict_block, write_coarse
 
 CORES = 4
 """CPU cores per worker, which predict windows in parallel."""
@@ -38,28 +38,9 @@ CONNECT_SECONDS = 30
 RESTART_SECONDS = 600
 """Time for a lost worker to be replaced. Starting a process, which imports torch, takes a minute on a busy machine or a
 slow file system; Dask's default of 15 s leaves a run without workers, and waiting for ever."""
-SUMS = ("voxels", "windows", "predicted", "fetched", "bytes")
-"""Fields of the results that the summary adds up."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Workers:
-    """The Dask workers, and how much each of them does in parallel.
-
-    Args:
-        scheduler: address of a Dask scheduler; by default a cluster is started on this machine.
-        count: number of local workers; by default one per GPU, or else one per 4 cores.
-        threads: windows that a worker without a GPU predicts in parallel; by default its share of the cores.
-        batch_size: windows per call of the network on a GPU; by default the bundle's.
-    """
-
-    scheduler: str | None = None
-    count: int | None = None
-    threads: int | None = None
-    batch_size: int | None = None
 
 
 def predict_scroll(
@@ -68,7 +49,10 @@ def predict_scroll(
     output: str,
     bundle: Bundle,
     layout: Layout,
-    workers: Workers,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    batch_size: int | None = None,
     threshold: float | None = None,
     overwrite: bool = False,
     same_input: bool = False,
@@ -82,7 +66,10 @@ def predict_scroll(
         output: OME-Zarr to write, of the region's shape.
         bundle: network, windows and weights.
         layout: the region to predict, and blocks, shards and chunks.
-        workers: an existing cluster, or workers on this machine.
+        scheduler: address of a Dask scheduler; by default a cluster is started on this machine.
+        workers: number of local workers; by default one per GPU, or else one per 4 cores.
+        threads: windows that a worker without a GPU predicts in parallel; by default its share of the cores.
+        batch_size: windows per call of the network on a GPU; by default the bundle's.
         threshold: writes a mask of 0 and 1; None: the probability from 0 to 255.
         overwrite: whether to replace an existing prediction instead of continuing it.
         same_input: whether to continue a prediction although the input's identity has changed.
@@ -96,53 +83,29 @@ def predict_scroll(
     """
     started = time.perf_counter()
     image = open_image(input)
-    job = _job(image, _absolute(input), _absolute(output), bundle, threshold, layout, workers)
-    surveyed = survey(image, job.plan.part(tuple((0, length) for length in job.plan.shape)).read)
-    with _client(workers) as client:
-        written = _open_output(job, image, surveyed, overwrite=overwrite, same_input=same_input)
-        resources = _resources(client, started_here=workers.scheduler is None)
+    bundle.intensity()  # raises before any work
+    source, place = _absolute(input), _absolute(output)
+    if f"{source}/".startswith(f"{place.rstrip('/')}/"):
+        raise DataError.of(place, "the place of the input", "another place")
+    plan = layout.plan(bundle.windows().grid(image.array.shape), image.array.chunks)
+    job = Job(source, place, bundle, plan, layout.chunk, threshold, threads or 1, batch_size)
+    surveyed = survey(image, plan.part(tuple((0, length) for length in plan.shape)).read)
+    with _client(scheduler, workers) as client:
+        written = job.open_output()
+        settings = _settings(job) | {"input": surveyed.identity}
+        offset = [start for start, _ in plan.region]
+        written.create(settings, image.space, offset, source=source, overwrite=overwrite, same_input=same_input)
+        count, cores, memory = _resources(client)
         if layout.block is None:
-            job = replace(job, plan=fit(job.plan, workers=resources.workers, memory=resources.memory))
-        job = replace(job, threads=workers.threads or resources.threads)
-        tasks = _Tasks(client, job, written, resources.spread)
-        results, failed = tasks.blocks()
-        failed = failed or tasks.coarse_levels()
+            job = replace(job, plan=fit(plan, workers=count, memory=memory))
+        job = replace(job, threads=threads or cores)
+        results, failed = _predict_blocks(client, job, written, by_number=scheduler is None)
+        failed = failed or _write_coarse_levels(client, job, written)
     if not failed and not is_url(output):
         for left in Path(output).rglob(f"*{INCOMPLETE}"):  # of killed writers
             left.unlink(missing_ok=True)
     _warn(image, surveyed, results)
     return _summary(job, results, failed, time.perf_counter() - started)
-
-
-def _job(
-    image: Image,
-    input: str,
-    output: str,
-    bundle: Bundle,
-    threshold: float | None,
-    layout: Layout,
-    workers: Workers,
-) -> Job:
-    windows = bundle.windows()
-    bundle.intensity()  # raises before any work
-    plan = layout.plan(windows.grid(image.array.shape), image.array.chunks)
-    if f"{input}/".startswith(f"{output.rstrip('/')}/"):
-        raise DataError.of(output, "the place of the input", "another place")
-    return Job(input, output, bundle, plan, layout.chunk, threshold, workers.threads or 1, workers.batch_size)
-
-
-def _open_output(job: Job, image: Image, surveyed: Survey, *, overwrite: bool, same_input: bool) -> Output:
-    """Open the output with its metadata, new or of the same prediction."""
-    written = job.open_output()
-    written.create(
-        _settings(job) | {"input": surveyed.identity},
-        image.space,
-        [start for start, _ in job.plan.region],
-        source=job.input,
-        overwrite=overwrite,
-        same_input=same_input,
-    )
-    return written
 
 
 def _warn(image: Image, surveyed: Survey, results: Sequence[Result]) -> None:
@@ -154,88 +117,75 @@ def _warn(image: Image, surveyed: Survey, results: Sequence[Result]) -> None:
         logger.warning("%s: no grey value above 1, expected 0 to 255; is it a mask?", image.array.url)
 
 
-class _Resources(NamedTuple):
-    """Resources of the workers."""
+def _predict_blocks(
+    client: Client, job: Job, output: Output, *, by_number: bool
+) -> tuple[list[Result], dict[str, str]]:
+    """Predict all blocks with missing shards; returns results, and errors by block.
 
-    workers: int
-    threads: int
-    memory: int
-    spread: bool
-    """Whether workers are assigned to this machine's GPUs by number; otherwise each uses its first visible GPU."""
+    Workers use this machine's GPUs by their number, or else each its first one.
+    """
+    plan, done, left = job.plan, output.done(0), {}
+    for box in plan.blocks():
+        missing = {position[0] for position in output.positions(box) if position not in done}
+        planes = sum(min((z + 1) * output.shard, box[0][1]) - z * output.shard for z in missing)
+        if planes:
+            left[box] = planes * (box[1][1] - box[1][0]) * (box[2][1] - box[2][0])
+    size = "x".join(map(str, plan.block))
+    logger.info("%d of %d blocks to do, of up to %s voxels", len(left), plan.count, size)
+    logger.info("Reads: %.2f times the voxels; memory: %.1f GB a worker", plan.reads, plan.memory / 1e9)
+    topic = f"scroll-{uuid.uuid4().hex}"
+    with tqdm(total=sum(left.values()), unit="voxel", unit_scale=True, desc="scroll", smoothing=0.05) as bar:
+        predicted = Counter()
 
-
-class _Tasks:
-    """Submits the tasks of a job to Dask."""
-
-    def __init__(self, client: Client, job: Job, output: Output, spread: bool) -> None:
-        self.client = client
-        self.job = job
-        self.output = output
-        self.spread = spread
-        self.topic = f"scroll-{uuid.uuid4().hex}"
-
-    def blocks(self) -> tuple[list[Result], dict[str, str]]:
-        """Predict all blocks with missing shards; returns results, and errors by block."""
-        done = self.output.done(0)
-        left = {}
-        for box in self.job.plan.blocks():
-            missing = {position[0] for position in self.output.positions(box) if position not in done}
-            planes = sum(min((z + 1) * self.output.shard, box[0][1]) - z * self.output.shard for z in missing)
-            if planes:
-                left[box] = planes * (box[1][1] - box[1][0]) * (box[2][1] - box[2][0])
-        plan = self.job.plan
-        size = "x".join(map(str, plan.block))
-        logger.info("%d of %d blocks to do, of up to %s voxels", len(left), plan.count, size)
-        logger.info("Reads: %.2f times the voxels; memory: %.1f GB a worker", plan.reads, plan.memory / 1e9)
-        with tqdm(total=sum(left.values()), unit="voxel", unit_scale=True, desc="scroll", smoothing=0.05) as bar:
-            predicted = Counter()
-
-            def show(event: tuple[float, tuple[int, int]]) -> None:
-                index, voxels = event[1]
-                predicted[index] = voxels  # a retried block counts anew
-                bar.update(sum(predicted.values()) - bar.n)
-
-            self.client.subscribe_topic(self.topic, show)
-            futures = [
-                self._submit(_predict, box, index, self.topic, self.spread, priority=-index)
-                for index, box in enumerate(left)
-            ]
-            results, failed = [], {}
-            bar.set_postfix_str(f"blocks 0/{len(futures)}")
-            for future in as_completed(futures):
-                index = futures.index(future)
-                if future.status == "finished":
-                    results.append(future.result())
-                    predicted[index] = results[-1].voxels
-                else:
-                    failed[_name(list(left)[index])] = _one_line(future.exception())
-                bar.set_postfix_str(f"blocks {len(results)}/{len(futures)}")
-            self.client.unsubscribe_topic(self.topic)
+        def show(event: tuple[float, tuple[int, int]]) -> None:
+            index, voxels = event[1]
+            predicted[index] = voxels  # a retried block counts anew
             bar.update(sum(predicted.values()) - bar.n)
-        return results, failed
 
-    def coarse_levels(self) -> dict[str, str]:
-        """Compute the pyramid levels that need several blocks; returns errors by shard."""
-        for level in range(self.output.inner_levels, self.output.levels):
-            done = self.output.done(level)
-            missing = [position for position in self.output.level_shards(level) if position not in done]
-            futures = [self._submit(write_coarse, level, position) for position in missing]
-            for _ in tqdm(as_completed(futures), total=len(futures), desc=f"level {level}", disable=not futures):
-                pass
-            failed = {
-                f"level {level}, shard {position}": _one_line(future.exception())
-                for position, future in zip(missing, futures, strict=True)
-                if future.status != "finished"
-            }
-            if failed:
-                return failed
-        return {}
+        client.subscribe_topic(topic, show)
+        futures = [
+            _submit(client, _predict, job, box, index, topic, by_number, priority=-index)
+            for index, box in enumerate(left)
+        ]
+        results, failed = [], {}
+        bar.set_postfix_str(f"blocks 0/{len(futures)}")
+        for future in as_completed(futures):
+            index = futures.index(future)
+            if future.status == "finished":
+                results.append(future.result())
+                predicted[index] = results[-1].voxels
+            else:
+                name = ",".join(f"{start}:{stop}" for start, stop in list(left)[index])
+                failed[name] = _one_line(future.exception())
+            bar.set_postfix_str(f"blocks {len(results)}/{len(futures)}")
+        client.unsubscribe_topic(topic)
+        bar.update(sum(predicted.values()) - bar.n)
+    return results, failed
 
-    def _submit(self, work: Callable, *args: Any, **options: Any) -> Future:
-        return self.client.submit(work, self.job, *args, pure=False, retries=RETRIES, **options)
+
+def _write_coarse_levels(client: Client, job: Job, output: Output) -> dict[str, str]:
+    """Compute the pyramid levels that need several blocks; returns errors by shard."""
+    for level in range(output.inner_levels, output.levels):
+        done = output.done(level)
+        missing = [position for position in output.level_shards(level) if position not in done]
+        futures = [_submit(client, write_coarse, job, level, position) for position in missing]
+        for _ in tqdm(as_completed(futures), total=len(futures), desc=f"level {level}", disable=not futures):
+            pass
+        failed = {
+            f"level {level}, shard {position}": _one_line(future.exception())
+            for position, future in zip(missing, futures, strict=True)
+            if future.status != "finished"
+        }
+        if failed:
+            return failed
+    return {}
 
 
-def _predict(job: Job, box: Box, index: int, topic: str, spread: bool) -> Result:
+def _submit(client: Client, work: Callable, *args: Any, **options: Any) -> Future:
+    return client.submit(work, *args, pure=False, retries=RETRIES, **options)
+
+
+def _predict(job: Job, box: Box, index: int, topic: str, by_number: bool) -> Result:
     """Run a task in a worker."""
     worker, reported = get_worker(), time.monotonic()
 
@@ -245,27 +195,25 @@ def _predict(job: Job, box: Box, index: int, topic: str, spread: bool) -> Result
             reported = time.monotonic()
             worker.log_event(topic, (index, voxels))
 
-    number = worker.name if spread and isinstance(worker.name, int) else 0
+    number = worker.name if by_number and isinstance(worker.name, int) else 0
     device = f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     return predict_block(job, box, device, progress)
 
 
 @contextmanager
-def _client(workers: Workers) -> Iterator[Client]:
+def _client(scheduler: str | None, workers: int | None) -> Iterator[Client]:
     """Context with a client of the existing cluster, or of a temporary local one."""
-    if workers.scheduler is not None:
+    if scheduler is not None:
         try:
-            client = Client(workers.scheduler, timeout=CONNECT_SECONDS)
+            client = Client(scheduler, timeout=CONNECT_SECONDS)
         except (OSError, ValueError) as error:
-            raise DataError.of(
-                workers.scheduler, f"no scheduler ({error})", "the address of a Dask scheduler"
-            ) from None
+            raise DataError.of(scheduler, f"no scheduler ({error})", "the address of a Dask scheduler") from None
         with client:
-            logger.info("Waiting for workers at %s", workers.scheduler)
+            logger.info("Waiting for workers at %s", scheduler)
             client.wait_for_workers(1)
             yield client
         return
-    count = workers.count or local_workers()
+    count = workers or local_workers()
     path = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     with (
         dask.config.set(
@@ -292,8 +240,8 @@ def local_workers() -> int:
     return torch.cuda.device_count() or max(1, CPU_COUNT // CORES)
 
 
-def _resources(client: Client, *, started_here: bool) -> _Resources:
-    """Query the workers, which also verifies that they can import this package."""
+def _resources(client: Client) -> tuple[int, int, int]:
+    """Number of workers, threads and bytes of memory for each; verifies that they can import this package."""
     logger.info("Dask dashboard: %s", client.dashboard_link)
     try:
         cores = client.run(_cores)
@@ -303,7 +251,7 @@ def _resources(client: Client, *, started_here: bool) -> _Resources:
     on_host = Counter(worker["host"] for worker in workers.values())
     shares = [count // on_host[workers[address]["host"]] for address, count in cores.items() if address in workers]
     memory = min(worker["memory_limit"] or MEMORY_LIMIT // len(workers) for worker in workers.values())
-    return _Resources(len(workers), max(1, min(shares)), memory, started_here)
+    return len(workers), max(1, min(shares)), memory
 
 
 def _cores() -> int:
@@ -342,7 +290,10 @@ def _settings(job: Job) -> dict[str, Any]:
 
 
 def _summary(job: Job, results: list[Result], failed: dict[str, str], seconds: float) -> dict[str, Any]:
-    total = {key: sum(getattr(result, key) for result in results) for key in SUMS}
+    voxels, windows, predicted, fetched, read = (
+        sum(getattr(result, key) for result in results)
+        for key in ("voxels", "windows", "predicted", "fetched", "bytes")
+    )
     plan = job.plan
     return {
         "output": job.output,
@@ -351,25 +302,21 @@ def _summary(job: Job, results: list[Result], failed: dict[str, str], seconds: f
         "blocks_done_now": len(results),
         "blocks_done_before": plan.count - len(results) - len(failed),
         "failed": failed,
-        "voxels": total["voxels"],
+        "voxels": voxels,
         "seconds": round(seconds, 3),
-        "voxels_per_second": round(total["voxels"] / seconds),
+        "voxels_per_second": round(voxels / seconds),
         "planned": {"reads": round(plan.reads, 4), "chunks": plan.chunks_read, "windows": plan.windows},
-        "windows": total["windows"],
-        "windows_predicted": total["predicted"],
-        "chunks_fetched": total["fetched"],
+        "windows": windows,
+        "windows_predicted": predicted,
+        "chunks_fetched": fetched,
         "chunks_missing": len(frozenset().union(*(result.missing for result in results))),
-        "bytes_fetched": total["bytes"],
+        "bytes_fetched": read,
         "peak_memory_of_a_worker": max((result.memory for result in results), default=0),
     }
 
 
 def _absolute(path: str) -> str:
     return path if is_url(path) else str(Path(path).resolve())
-
-
-def _name(box: Box) -> str:
-    return ",".join(f"{start}:{stop}" for start, stop in box)
 
 
 def _one_line(error: BaseException) -> str:

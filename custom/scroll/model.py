@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, ScaleIntensityRanged
 from torch import nn
 
@@ -30,16 +29,14 @@ FOREGROUND = -1
 class Bundle:
     """A bundle's complete ``inference.json``, so that workers need no file except the weights.
 
-    Attributes:
-        config: the merged configuration, as JSON text.
-        checkpoint: the weights files; the probabilities of several are averaged.
-        sha256: hashes of these files, separated by commas.
-        version: of the model, from ``metadata.json``.
+    The probabilities of several networks are averaged.
     """
 
     config: str
+    """The merged configuration, as JSON text."""
     checkpoint: tuple[str, ...]
     sha256: str
+    """Of the weights files, separated by commas."""
     version: str
 
     @classmethod
@@ -86,10 +83,6 @@ class Bundle:
             json.loads(metadata.read_text())["version"],
         )
 
-    def entry(self, key: str) -> Any:
-        """Return an entry of the configuration, unresolved."""
-        return json.loads(self.config)[key]
-
     def definition(self, key: str) -> dict[str, Any]:
         """Return an entry of the configuration with all entries that it refers to, by name."""
         config, found, left = json.loads(self.config), {}, [key]
@@ -110,20 +103,12 @@ class Bundle:
         if isinstance(inferer, NnunetInferer) and (set(inferer.spacing) != {1.0} or inferer.transpose != (0, 1, 2)):
             found = f"spacing {inferer.spacing} and transpose {inferer.transpose}"
             raise DataError.of("inferer", found, "a 3-D network that takes voxels as they are")
-        if isinstance(inferer, SlidingWindow):
-            inferer.channels = inferer.channels or [FOREGROUND]
-            if inferer.activation is ACTIVATIONS[None]:
-                inferer.activation = ACTIVATIONS["softmax"]
-            return inferer
-        if not isinstance(inferer, SlidingWindowInferer):
+        if not isinstance(inferer, SlidingWindow):
             raise DataError.of("inferer", type(inferer).__name__, "a SlidingWindow")
-        return SlidingWindow(
-            roi_size=inferer.roi_size,
-            overlap=inferer.overlap,
-            sw_batch_size=inferer.sw_batch_size,
-            activation="softmax",
-            channels=[FOREGROUND],
-        )
+        inferer.channels = inferer.channels or [FOREGROUND]
+        if inferer.activation is ACTIVATIONS[None]:
+            inferer.activation = ACTIVATIONS["softmax"]
+        return inferer
 
     def network(self) -> nn.Module:
         """Return the network with its weights, in evaluation mode, on the CPU.
@@ -176,11 +161,6 @@ class ScrollNetwork(nn.Module):
 
     Grey values are scaled here, so that windows are transferred as uint8. Batches are padded to full size, since
     libraries choose other algorithms, with other rounding, for smaller ones.
-
-    Args:
-        network: the bundle's network.
-        intensity: the bundle's scaling.
-        inferer: the inferer, for its batch size.
     """
 
     def __init__(self, network: nn.Module, intensity: ScaleIntensityRanged, inferer: SlidingWindow) -> None:

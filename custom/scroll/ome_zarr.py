@@ -38,13 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Image:
-    """The finest level of a volume.
-
-    Attributes:
-        array: uint8 ``(D, H, W)``.
-        store: the store of its chunks.
-        space: its coordinate system.
-    """
+    """The finest level of a uint8 volume, the store of its chunks, and its coordinate system."""
 
     array: Volume
     store: PatientStore
@@ -104,7 +98,7 @@ def _with_separator(volume: Volume, store: PatientStore) -> Volume:
 
     Zarr v2 defaults to a dot; nested folders without this entry would be read as missing chunks.
     """
-    metadata = volume.metadata
+    metadata = volume.array.metadata
     if metadata.zarr_format != 2:
         return volume
     try:
@@ -137,33 +131,14 @@ def read_prediction(url: str) -> tuple[Image, bool]:
     return image, mask
 
 
-def write_image(
-    url: str,
-    array: np.ndarray,
-    *,
-    chunk: int = CHUNK,
-    zarr_format: int = 3,
-    scale: float = 1.0,
-    unit: str | None = "micrometer",
-    mask: bool = False,
-) -> None:
-    """Write a uint8 volume ``(D, H, W)`` with its pyramid as OME-Zarr.
+def write_image(url: str, array: np.ndarray, *, chunk: int = CHUNK, mask: bool = False) -> None:
+    """Write a uint8 volume ``(D, H, W)`` with its pyramid as OME-Zarr 0.5, replacing existing data.
 
-    Args:
-        url: destination; existing data are replaced.
-        array: the volume.
-        chunk: edge of the chunks of every level, in voxels.
-        zarr_format: 3 writes OME-Zarr 0.5, 2 writes 0.4.
-        scale: edge of a voxel.
-        unit: of the scale; None if unknown.
-        mask: whether coarse voxels are the maximum instead of the mean.
+    Coarse voxels of a mask are the maximum instead of the mean.
     """
-    store = open_store(url, read_only=False)
-    group = zarr.create_group(store, zarr_format=zarr_format, overwrite=True)
-    encoding = {"name": "default", "separator": "/"} if zarr_format == 3 else {"name": "v2", "separator": "/"}
-    names = ["z", "y", "x"] if zarr_format == 3 else None
+    group = zarr.create_group(open_store(url, read_only=False), overwrite=True)
     levels = level_count(array.shape, chunk)
-    metadata = _metadata("scroll", levels, Space(scale=(scale,) * 3, units=(unit,) * 3), (0, 0, 0))
+    group.attrs["ome"] = {"version": VERSION, "multiscales": [_metadata("scroll", levels, Space(), (0, 0, 0))]}
     for number in range(levels):
         level = group.create_array(
             str(number),
@@ -171,26 +146,16 @@ def write_image(
             chunks=tuple(min(chunk, length) for length in array.shape),
             dtype=np.uint8,
             fill_value=0,
-            chunk_key_encoding=encoding,
-            dimension_names=names,
+            dimension_names=NAMES,
         )
         level[...] = array
         array = halve(array, mask=mask)
-    if zarr_format == 3:
-        group.attrs["ome"] = {"version": VERSION, "multiscales": [metadata]}
-    else:
-        group.attrs["multiscales"] = [metadata | {"version": "0.4"}]
 
 
 class Output(Pyramid):
     """A prediction being written: arrays of all levels, and which of their shards are finished.
 
-    Args:
-        url: of the group.
-        shape: (D, H, W) of level 0.
-        chunk: edge of the chunks of every level, in voxels.
-        shard: edge of the shards of level 0; ``chunk`` times a power of two.
-        mask: whether voxels are 0 and 1 rather than probabilities.
+    Voxels of a ``mask`` are 0 and 1 rather than probabilities; for the other arguments see :class:`.pyramid.Pyramid`.
     """
 
     def __init__(self, url: str, *, shape: Sequence[int], chunk: int, shard: int, mask: bool) -> None:
@@ -218,7 +183,7 @@ class Output(Pyramid):
             offset: position of the output in its input, in voxels.
             source: location of the input; only recorded.
             overwrite: whether to delete an existing prediction.
-            same_input: whether to replace the entry ``input`` in an existing prediction's settings.
+            same_input: whether to accept another entry ``input`` in an existing prediction's settings.
 
         Raises:
             DataError: the destination holds something else.
@@ -243,12 +208,7 @@ class Output(Pyramid):
         return {tuple(map(int, name.removesuffix(EMPTY_MARK).split("."))) for name in names}
 
     def write(self, position: Sequence[int], values: np.ndarray) -> None:
-        """Write one shard of level 0 with its coarser levels, and then the marker.
-
-        Args:
-            position: of the shard, counted in shards.
-            values: uint8, of the shard's shape; smaller at the far borders.
-        """
+        """Write one shard of level 0, uint8, with its coarser levels, and then the marker."""
         empty = not values.any()
         for level in range(self.inner_levels):
             self._write_shard(level, position, values)
@@ -264,7 +224,6 @@ class Output(Pyramid):
         self._mark(level, position, empty=not values.any())
 
     def array(self, level: int) -> zarr.Array:
-        """Return the array of one level."""
         if level not in self._arrays:
             self._arrays[level] = zarr.open_array(self.store, path=str(level), mode="r+")
         return self._arrays[level]
@@ -307,7 +266,7 @@ class Output(Pyramid):
             dtype=np.uint8,
             fill_value=0,
             compressors=ZstdCodec(level=3),
-            dimension_names=["z", "y", "x"],
+            dimension_names=NAMES,
         )
 
     def _is_begun(self, settings: dict[str, Any], *, overwrite: bool, same_input: bool) -> bool:

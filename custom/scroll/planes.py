@@ -1,7 +1,6 @@
 """Reads a part of a scroll plane by plane, fetching each chunk once and in advance."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 
 import numpy as np
 
@@ -14,12 +13,7 @@ class Planes:
     """Returns the planes of a part in ascending order, as :meth:`custom.inferers.SlidingWindow.planes` needs them.
 
     Keeps the rows of chunks that contain the current planes, and prefetches the next one in the background. Use as a
-    context manager.
-
-    Args:
-        array: uint8 ``(D, H, W)``.
-        part: the box to read, and its padding.
-        step: step of the windows along the first axis, in planes.
+    context manager. ``step`` is that of the windows along the first axis, in planes.
     """
 
     def __init__(self, array: Volume, part: Part, step: int) -> None:
@@ -38,9 +32,7 @@ class Planes:
         self._prefetch()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.reader.shutdown(cancel_futures=True)
 
     def __call__(self, start: int, stop: int) -> np.ndarray:

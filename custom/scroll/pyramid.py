@@ -30,7 +30,6 @@ class Pyramid:
 
     @property
     def levels(self) -> int:
-        """Number of levels."""
         return level_count(self.shape, self.chunk)
 
     @property

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..errors import DataError
 
 NAMES = ("z", "y", "x")
@@ -21,28 +23,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Space:
-    """The spatial axes of an array and its coordinates.
-
-    Attributes:
-        order: which axes of the array are z, y and x; all others have length 1.
-        scale: (D, H, W) size of a voxel.
-        origin: (D, H, W) centre of the first voxel.
-        units: (D, H, W) units of these, such as ``"micrometer"``; None if unknown.
-    """
+    """The spatial axes of an array, and its coordinates along z, y and x."""
 
     order: tuple[int, int, int] = (0, 1, 2)
+    """Which axes of the array are z, y and x; all others have length 1."""
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Size of a voxel."""
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Centre of the first voxel."""
     units: tuple[str | None, str | None, str | None] = (None, None, None)
+    """Units of these, such as ``"micrometer"``; None if unknown."""
 
 
 def find_image(attributes: Mapping[str, Any], url: str, members: Callable[[], Sequence[str]] = list) -> dict[str, Any]:
     """Return the entry of ``multiscales`` in a group's attributes, with ``version`` and ``path`` of its finest level.
 
-    Args:
-        attributes: of the group.
-        url: for messages.
-        members: returns the names in the group, for messages.
+    ``members`` returns the names in the group, for messages.
 
     Raises:
         DataError: there is none, or it does not conform to any version of the specification.
@@ -66,10 +62,10 @@ def find_image(attributes: Mapping[str, Any], url: str, members: Callable[[], Se
 
 
 def read_space(image: Mapping[str, Any], shape: Sequence[int], named: Sequence[str | None] | None, url: str) -> Space:
-    """Return the coordinate system of an image's finest level.
+    """Return the coordinate system of the finest level of an image from :func:`find_image`.
 
     Args:
-        image: from :func:`find_image`.
+        image: the entry of ``multiscales``.
         shape: of that level's array.
         named: the array's own dimension names, if any (zarr v3).
         url: for messages.
@@ -86,11 +82,13 @@ def read_space(image: Mapping[str, Any], shape: Sequence[int], named: Sequence[s
     order = find_order(names, shape, url)
     if named is not None and sorted(map(str, named)) == sorted(map(str, names)) and list(named) != names:
         raise DataError.of(url, f"axes {names} of an array with dimensions {list(named)}", "the same order in both")
-    scale, origin = [1.0] * len(shape), [0.0] * len(shape)
-    levels = [image["datasets"][0], image]  # the level's transformations are applied first
-    for step in (step for level in levels for step in _transforms(level, url)):
-        _apply(step, scale, origin, url)
-    _check_finest(image, scale, order, url)
+    finest, *coarser = image["datasets"]
+    scale, origin = _transformed([finest, image], len(shape), url)  # the level's transformations are applied first
+    first = _transformed([finest], len(shape), url)[0]
+    for level in coarser:  # else a coarser level than the finest would be predicted
+        other = _transformed([level], len(shape), url)[0]
+        if any(other[axis] < first[axis] for axis in order):
+            raise DataError.of(url, f"level {level.get('path')!r} finer than the first", "the finest level first")
     units = [axis.get("unit") if isinstance(axis, Mapping) else None for axis in axes]
     return Space(order, *(tuple(values[axis] for axis in order) for values in (scale, origin, units)))
 
@@ -134,50 +132,28 @@ def _axes_of_old(version: str | None, shape: Sequence[int], url: str) -> list[st
     return list(NAMES)
 
 
-def _transforms(holder: Mapping[str, Any], url: str) -> list[Mapping[str, Any]]:
-    found = holder.get("coordinateTransformations", [])
-    if not isinstance(found, list) or not all(isinstance(step, Mapping) for step in found):
-        raise DataError.of(url, f"coordinateTransformations {found!r}", "a list of transformations")
-    return found
-
-
-def _apply(step: Mapping[str, Any], scale: list[float], origin: list[float], url: str) -> None:
-    """Apply one transformation after the preceding ones."""
-    kind = step.get("type")
-    if kind == "identity":
-        return
-    values = step.get(kind) if kind in ("scale", "translation") else None
-    if not (
-        isinstance(values, list)
-        and len(values) == len(scale)
-        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
-        and (kind == "translation" or min(values) > 0)
-    ):
-        raise DataError.of(
-            url,
-            f"the coordinate transformation {dict(step)}",
-            f"a scale above 0 or a translation, {len(scale)} numbers",
-        )
-    for axis, value in enumerate(values):
-        if kind == "scale":
-            scale[axis] *= value
-            origin[axis] *= value
-        else:
-            origin[axis] += value
-
-
-def _check_finest(image: Mapping[str, Any], scale: Sequence[float], order: Sequence[int], url: str) -> None:
-    """Raise if the first level is not the finest, as the specification requires: a coarser one would be predicted."""
-    first = _level_scale(image["datasets"][0])
-    for level in image["datasets"][1:]:
-        other = _level_scale(level)
-        if first and other and len(first) == len(other) == len(scale) and any(other[a] < first[a] for a in order):
-            raise DataError.of(url, f"level {level.get('path')!r} finer than the first", "the finest level first")
-
-
-def _level_scale(level: Mapping[str, Any]) -> list[float] | None:
-    found = level.get("coordinateTransformations")
-    steps = [step for step in found if isinstance(step, Mapping)] if isinstance(found, list) else []
-    values = next((step.get("scale") for step in steps if step.get("type") == "scale"), None)
-    known = isinstance(values, list) and all(type(value) in (int, float) for value in values)
-    return values if known else None
+def _transformed(holders: Sequence[Mapping[str, Any]], count: int, url: str) -> tuple[list[float], list[float]]:
+    """Scale and origin along ``count`` axes after the transformations of each holder, one after another."""
+    scale, origin = np.ones(count), np.zeros(count)
+    for holder in holders:
+        steps = holder.get("coordinateTransformations", [])
+        if not isinstance(steps, list) or not all(isinstance(step, Mapping) for step in steps):
+            raise DataError.of(url, f"coordinateTransformations {steps!r}", "a list of transformations")
+        for step in steps:
+            kind = step.get("type")
+            if kind == "identity":
+                continue
+            values = step.get(kind) if kind in ("scale", "translation") else None
+            if not (
+                isinstance(values, list)
+                and len(values) == count
+                and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+                and (kind == "translation" or min(values) > 0)
+            ):
+                expected = f"a scale above 0 or a translation, {count} numbers"
+                raise DataError.of(url, f"the coordinate transformation {dict(step)}", expected)
+            if kind == "scale":
+                scale, origin = scale * values, origin * values
+            else:
+                origin = origin + values
+    return scale.tolist(), origin.tolist()

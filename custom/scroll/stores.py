@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 from stat import S_ISDIR
-from typing import TypeVar
 
 import zarr
 from zarr.abc.store import RangeByteRequest
@@ -26,17 +25,11 @@ METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 INCOMPLETE = ".partial"
 """End of the names under which zarr writes local files before it renames them; a killed process leaves such files."""
 
-Result = TypeVar("Result")
-
 logger = logging.getLogger(__name__)
 
 
 class PatientStore(WrapperStore):
-    """Retries requests that failed for a transient reason, and counts what was fetched.
-
-    Args:
-        store: the wrapped store.
-    """
+    """Retries requests that failed for a transient reason, and counts what was fetched."""
 
     def __init__(self, store: FsspecStore | LocalStore) -> None:
         super().__init__(store)
@@ -64,25 +57,13 @@ class PatientStore(WrapperStore):
                 self.bytes += len(value)
         return value
 
-    async def get_partial_values(self, prototype, key_ranges):
-        """Get parts of values, with retries."""
-        ranges = list(key_ranges)
-        values = await retry_async(lambda: self._store.get_partial_values(prototype, ranges), "several objects", TRIES)
-        found = [value for value in values if value is not None]
-        self.fetched += len(found)
-        self.bytes += sum(map(len, found))
-        return values
-
     async def set(self, key, value):
-        """Set a value, with retries."""
         await retry_async(lambda: self._store.set(key, value), key, TRIES)
 
     async def set_if_not_exists(self, key, value):
-        """Set a value unless it exists, with retries."""
         await retry_async(lambda: self._store.set_if_not_exists(key, value), key, TRIES)
 
     async def exists(self, key):
-        """Whether a key exists, with retries."""
         return await retry_async(lambda: self._store.exists(key), key, TRIES)
 
     def names(self, prefix: str) -> list[str]:
@@ -116,15 +97,12 @@ class PatientStore(WrapperStore):
         return b"" if value is None else value.to_bytes()
 
     def put(self, key: str, value: bytes) -> None:
-        """Write one small object."""
         sync(self.set(key, cpu.Buffer.from_bytes(value)))
 
     def remove(self, key: str) -> None:
-        """Remove one object."""
         sync(retry_async(lambda: self._store.delete(key), key, TRIES))
 
     def remove_all(self) -> None:
-        """Remove everything."""
         sync(retry_async(lambda: self._store.delete_dir(""), str(self), TRIES))
 
     def versions(self, keys: Iterable[str]) -> dict[str, str]:

@@ -18,28 +18,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Survey:
-    """Missing chunks (of a sharded array: shards) of a part of a scroll, and the identity of the whole.
-
-    Attributes:
-        missing: number of missing chunks among those looked for.
-        looked_for: number of chunks looked for; fewer than ``total`` in a large scroll.
-        total: number of chunks according to the metadata.
-        identity: SHA-256 of the metadata, of sizes and times (or etags) of a sample of all chunks, and of the first
-            bytes of some. It does not include the path.
-    """
+    """Missing chunks (of a sharded array: shards) of a part of a scroll, and the identity of the whole."""
 
     missing: int
+    """Among those looked for."""
     looked_for: int
+    """Fewer than ``total`` in a large scroll."""
     total: int
     identity: dict[str, str]
+    """SHA-256 of the metadata, of sizes and times (or etags) of a sample of all chunks, and of the first bytes of some.
+    It does not include the path."""
 
 
 def survey(image: Image, box: Box) -> Survey:
-    """Look for the chunks of a box; warns, in one line, of missing ones.
-
-    Args:
-        image: the scroll.
-        box: (D, H, W) in voxels.
+    """Look for the chunks of a box, in voxels; warns, in one line, of missing ones.
 
     Raises:
         DataError: no chunk of the scroll was found.
@@ -61,8 +53,9 @@ def survey(image: Image, box: Box) -> Survey:
         warn_of_missing(image, missing, f"{len(wanted)} chunks looked for, of {total} in all,")
     known = [(key, there[key]) for key in everywhere if key in there]
     heads = [key for key, _ in known[:: -(-len(known) // HEADS) or 1]]
+    described = [volume.array.metadata.to_dict(), astuple(image.space)]
     identity = {
-        "metadata": _digest([json.dumps([volume.metadata.to_dict(), astuple(image.space)], default=str).encode()]),
+        "metadata": _digest([json.dumps(described, default=str).encode()]),
         "chunks": _digest(repr(item).encode() for item in known),
         "content": _digest(image.store.head(key, HEAD_BYTES) for key in heads),
     }
@@ -70,7 +63,7 @@ def survey(image: Image, box: Box) -> Survey:
 
 
 def warn_of_missing(image: Image, missing: int, of: str) -> None:
-    """Log a warning about missing chunks."""
+    """Log in one line how many chunks are missing."""
     logger.warning(
         "%s: %d of %s are missing; they are read as %d", image.array.url, missing, of, image.array.fill_value
     )

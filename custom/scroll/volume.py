@@ -1,13 +1,12 @@
 """A zarr array as a volume with axes z, y, x, and the keys of its chunks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.core.metadata import ArrayMetadata
 
 from ..errors import DataError
 from ..ops.windows import Box
@@ -21,22 +20,11 @@ LOOKED_FOR = 4096
 
 @dataclass(frozen=True)
 class Volume:
-    """A uint8 volume ``(D, H, W)``, whatever the axis order of its array.
-
-    Args:
-        array: three spatial axes, and others of length 1.
-        order: which of its axes are z, y and x.
-        url: for messages.
-    """
+    """A uint8 volume ``(D, H, W)``: the axes z, y and x of an array, whose other axes have length 1."""
 
     array: zarr.Array
     order: tuple[int, int, int]
     url: str
-
-    @property
-    def metadata(self) -> ArrayMetadata:
-        """Metadata of the array."""
-        return self.array.metadata
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,7 +38,6 @@ class Volume:
 
     @property
     def fill_value(self) -> int:
-        """Value of missing chunks."""
         return int(self.array.fill_value or 0)
 
     def __getitem__(self, index: Any) -> np.ndarray:
@@ -76,14 +63,10 @@ class Volume:
 
     def key(self, position: Sequence[int]) -> str:
         """Return the key of the object that holds a chunk, by its position along the array's axes."""
-        return "/".join(filter(None, [self.array.store_path.path, self.metadata.encode_chunk_key(position)]))
+        return "/".join(filter(None, [self.array.store_path.path, self.array.metadata.encode_chunk_key(position)]))
 
     def sample(self, box: Box | None = None) -> tuple[list[str], int]:
-        """Return keys of the chunks in a box, evenly sampled if there are many, and their total number.
-
-        Args:
-            box: (D, H, W) in voxels; by default the whole volume.
-        """
+        """Return keys of the chunks in a box (by default all), evenly sampled if there are many, and their number."""
         stored = self.array.shards or self.array.chunks
         spans = [(0, 1)] * self.array.ndim
         for axis, (start, stop) in zip(self.order, box or [(0, length) for length in self.shape], strict=True):
@@ -99,30 +82,18 @@ class Volume:
 
     def _raise_for_broken_chunk(self, selection: Sequence[Any], cause: Exception) -> None:
         """Find the chunk at which a read failed, by reading them one by one; none fails if the error was transient."""
-        for position, part in self._parts(selection):
+        stored = self.array.shards or self.array.chunks
+        places = []
+        for part, length, step in zip(selection, self.array.shape, stored, strict=True):
+            start, stop, _ = part.indices(length) if isinstance(part, slice) else (part, part + 1, 1)
+            places.append(range(start // step, -(-stop // step)))
+        for position in product(*places):
             try:
-                self.array[part]
+                self.array[tuple(slice(at * step, (at + 1) * step) for at, step in zip(position, stored, strict=True))]
             except Exception as error:
                 reason = f"a chunk that cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
                 expected = f"what the metadata of the array say: {self._encoding()}"
                 raise DataError.of(f"{self.url.rstrip('/')}/{self.key(position)}", reason, expected) from cause
-
-    def _parts(self, selection: Sequence[Any]) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """Yield stored chunks that a selection touches, and the part of it in each."""
-        stored = self.array.shards or self.array.chunks
-        spans = []
-        for part, length in zip(selection, self.array.shape, strict=True):
-            start, stop, _ = part.indices(length) if isinstance(part, slice) else (part, part + 1, 1)
-            spans.append((start, stop))
-        ranges = [range(start // step, -(-stop // step)) for (start, stop), step in zip(spans, stored, strict=True)]
-        for position in product(*ranges):
-            yield (
-                position,
-                tuple(
-                    slice(max(at * step, start), min((at + 1) * step, stop))
-                    for at, step, (start, stop) in zip(position, stored, spans, strict=True)
-                ),
-            )
 
     def _encoding(self) -> str:
         compressors = [getattr(codec, "codec_name", type(codec).__name__) for codec in self.array.compressors]

@@ -1,13 +1,13 @@
 """A task of a prediction, executed by a Dask worker."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from ..inferers import SlidingWindow
 from ..ops.windows import Box
@@ -16,35 +16,31 @@ from .blocks import BlockPlan
 from .model import Bundle, ScrollNetwork
 from .ome_zarr import Image, Output, open_image
 from .planes import Planes
-from .scan_mask import EMPTY, scanned
+
+EMPTY = 0
+"""Grey value outside the scanned object."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a worker needs besides the box of its task.
-
-    Args:
-        input: OME-Zarr image, a path or a URL that workers can access.
-        output: destination of the prediction, likewise.
-        bundle: network, windows and preprocessing.
-        plan: all tasks.
-        chunk: edge of the output's chunks, in voxels.
-        threshold: probability above which a mask is 1; None: the output is the probability, 0 to 255.
-        threads: windows that a CPU predicts in parallel.
-        batch_size: windows per call of the network on a GPU; None: as in the bundle.
-    """
+    """Everything that a worker needs besides the box of its task."""
 
     input: str
+    """OME-Zarr image, a path or a URL that workers can access."""
     output: str
+    """Destination of the prediction, likewise."""
     bundle: Bundle
     plan: BlockPlan
     chunk: int
+    """Edge of the output's chunks, in voxels."""
     threshold: float | None
+    """Probability above which a mask is 1; None: the output is the probability, 0 to 255."""
     threads: int
+    """Windows that a CPU predicts in parallel."""
     batch_size: int | None = None
+    """Windows per call of the network on a GPU; None: as in the bundle."""
 
     def open_output(self) -> Output:
-        """Open the output for writing."""
         mask = self.threshold is not None
         return Output(self.output, shape=self.plan.shape, chunk=self.chunk, shard=self.plan.shard, mask=mask)
 
@@ -52,12 +48,7 @@ class Job:
 class Predictor:
     """A network with its sliding window on a device; created once per process.
 
-    Args:
-        bundle: the bundle.
-        device: the device.
-        threads: windows in parallel on a CPU. Each is computed by one thread, so that the result does not depend on the
-            number of cores.
-        batch_size: windows per call on a GPU; a CPU predicts single windows.
+    A window is computed by one thread on a CPU, so that the result does not depend on the number of cores.
     """
 
     def __init__(self, bundle: Bundle, device: torch.device, threads: int, batch_size: int | None) -> None:
@@ -73,42 +64,39 @@ class Predictor:
         self.intensity = bundle.intensity()
 
 
+_loading, _load = threading.Lock(), lru_cache(maxsize=1)(Predictor)
+
+
 @dataclass
 class Result:
     """Statistics of a task.
 
-    ``voxels`` and ``shards`` are those written; ``memory`` is the process's peak in bytes, ``largest`` the largest grey
+    ``voxels`` are those written; ``memory`` is the process's peak in bytes, ``largest`` the largest grey
     value, ``missing`` the keys of chunks that were requested and do not exist.
     """
 
     voxels: int = 0
-    shards: int = 0
     windows: int = 0
     predicted: int = 0
     fetched: int = 0
     bytes: int = 0
-    seconds: float = 0.0
     memory: int = 0
     largest: int = 0
     missing: frozenset[str] = frozenset()
 
 
 def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], None]) -> Result:
-    """Predict the missing shards of a block.
+    """Predict the missing shards of a block, in voxels of the output.
 
-    Args:
-        job: the prediction.
-        box: the block, in voxels of the output.
-        device: torch device.
-        progress: called every few planes with the number of predicted voxels of the block.
+    ``progress`` is called every few planes with the number of predicted voxels.
     """
-    started = time.perf_counter()
     result, output = Result(), job.open_output()
     done = output.done(0)
     missing = [position for position in output.positions(box) if position not in done]
     if missing:
         image = open_image(job.input)
-        predictor = _predictor(job.bundle, torch.device(device), job.threads, job.batch_size)
+        with _loading:
+            predictor = _load(job.bundle, torch.device(device), job.threads, job.batch_size)
         for span in _spans(missing, box, output.shard):
             run = _ShardLayers(job, image, output, (span, *box[1:]), missing)
             network = ScrollNetwork(predictor.network, predictor.intensity, predictor.inferer)
@@ -118,10 +106,8 @@ def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], Non
             result.windows += run.part.count
             result.predicted += sum(network.counts)
             result.largest = max(result.largest, run.largest)
-        result.shards = len(missing)
         result.fetched, result.bytes = image.store.fetched, image.store.bytes
         result.missing = frozenset(image.store.missing)
-    result.seconds = time.perf_counter() - started
     result.memory = peak_bytes()
     return result
 
@@ -175,7 +161,7 @@ class _ShardLayers:
         grey = np.concatenate([self.before, planes(at, at + count + 1)])
         self.before = grey[-2:-1]
         self.largest = max(self.largest, int(grey.max()))
-        return scanned(grey, [axis for axis, overlaps in enumerate(self.overlaps) if overlaps])
+        return ndimage.maximum_filter(grey, [3 if overlaps else 1 for overlaps in self.overlaps])[1:-1] != EMPTY
 
     def _as_bytes(self, probability: torch.Tensor) -> np.ndarray:
         if self.threshold is None:
@@ -206,20 +192,6 @@ class _ShardLayers:
 def write_coarse(job: Job, level: int, position: tuple[int, ...]) -> None:
     """Compute one shard of a coarse level."""
     job.open_output().write_coarse(level, position)
-
-
-_loading = threading.Lock()
-
-
-def _predictor(*settings) -> Predictor:
-    """Return the process's predictor, loaded once."""
-    with _loading:
-        return _load(*settings)
-
-
-@lru_cache(maxsize=1)
-def _load(*settings) -> Predictor:
-    return Predictor(*settings)
 
 
 def _spans(missing: list[tuple[int, ...]], box: Box, edge: int) -> list[tuple[int, int]]:

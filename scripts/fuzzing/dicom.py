@@ -65,12 +65,10 @@ def make(folder: Path, rng: np.random.Generator) -> list[Path]:
     series("explicit")
     series("implicit", lambda dataset, k: _encode(dataset, uid.ImplicitVRLittleEndian), ending="")
     series("big_endian", lambda dataset, k: _encode(dataset, uid.ExplicitVRBigEndian))
-    series("deflated", lambda dataset, k: _encode(dataset, uid.DeflatedExplicitVRLittleEndian))
     series("tilted", lambda dataset, k: dataset.update({"ImagePositionPatient": [-16, -20 + 1.1 * k, 3 * k]}))
     series("own_scales", lambda dataset, k: dataset.update({"RescaleSlope": k + 1, "RescaleIntercept": -100 * k}))
     series("fractions", lambda dataset, k: dataset.update({"RescaleSlope": "0.25"}))
     series("twelve_bits", lambda dataset, k: _twelve_bits(dataset, rng))
-    series("without_places", _without_place)
     series("oblique", _oblique)
     series("bytes", lambda dataset, k: _bytes(dataset))
     series("run_lengths", lambda dataset, k: dataset.compress(uid.RLELossless))
@@ -138,20 +136,15 @@ def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
         for each, plane in zip(tags, stored, strict=True)
     ]
     thickness = float(first.get("SpacingBetweenSlices") or first.get("SliceThickness") or 1)
-    rows, columns = map(float, first.get("PixelSpacing") or (1, 1))
+    rows, columns = map(float, first.PixelSpacing)
     affine = np.eye(4)
-    if all("ImagePositionPatient" in each and "ImageOrientationPatient" in each for each in tags):
-        orientation = np.array(first.ImageOrientationPatient, float)
-        normal = np.cross(orientation[:3], orientation[3:])
-        positions = np.array([each.ImagePositionPatient for each in tags], float)
-        order = np.argsort(positions @ normal, kind="stable")
-        step = (positions[order[-1]] - positions[order[0]]) / max(len(tags) - 1, 1)
-        step = step if len(tags) > 1 else normal * thickness
-        affine[:3, 3] = positions[order[0]]
-    else:
-        orientation = np.array([1.0, 0, 0, 0, 1, 0])
-        order = np.argsort([each.InstanceNumber for each in tags], kind="stable")
-        step = np.array([0, 0, thickness])
+    orientation = np.array(first.ImageOrientationPatient, float)
+    normal = np.cross(orientation[:3], orientation[3:])
+    positions = np.array([each.ImagePositionPatient for each in tags], float)
+    order = np.argsort(positions @ normal, kind="stable")
+    step = (positions[order[-1]] - positions[order[0]]) / max(len(tags) - 1, 1)
+    step = step if len(tags) > 1 else normal * thickness
+    affine[:3, 3] = positions[order[0]]
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = orientation[:3] * columns, orientation[3:] * rows, step
     volume = np.concatenate([values[k] for k in order])
     return volume.T, np.diag([-1.0, -1, 1, 1]) @ affine
@@ -292,10 +285,6 @@ def _jpeg(dataset: Dataset, syntax: uid.UID) -> None:
     if syntax == uid.JPEGLosslessSV1:
         dataset.BitsStored, dataset.HighBit = 16, 15
     _encode(dataset, syntax)
-
-
-def _without_place(dataset: Dataset, k: int) -> None:
-    del dataset.ImagePositionPatient, dataset.ImageOrientationPatient
 
 
 def _enhanced(volume: np.ndarray) -> Dataset:

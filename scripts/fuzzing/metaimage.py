@@ -56,21 +56,11 @@ def _make(folder: Path, rng: np.random.Generator) -> list[Path]:
     SimpleITK.WriteImage(image(rng, "i2", (9, 8)), str(paths[-1]))
     voxels = rng.integers(-100, 100, 504).astype(">i2").tobytes()
     text = "NDims = 3\r\nDimSize = 9 8 7\r\nElementType = MET_SHORT\r\nElementByteOrderMSB = True\r\n"
-    (folder / "ascii.mha").write_text(
-        f"NDims = 3\nDimSize = 3 2 2\nBinaryData = False\nElementType = MET_FLOAT\nElementDataFile = LOCAL\n"
-        f"{' '.join(map(str, rng.integers(-9, 9, 12) / 4))}\n"
-    )
-    paths.append(folder / "ascii.mha")
     stream = zlib.compress(voxels)
     compression = f"CompressedData = True\r\nCompressedDataSize = {len(stream)}\r\n"
     for name, more, data in (("plain", "", voxels), ("big_compressed", compression, stream)):
         paths.append(folder / f"{name}.mha")
         paths[-1].write_bytes((text + more + "ElementDataFile = LOCAL\r\n").encode() + data)
-    paths.append(folder / "pattern")
-    paths[-1].mkdir()
-    for k in range(7):
-        (paths[-1] / f"a{k:02d}.raw").write_bytes(voxels[k * 144 : (k + 1) * 144])
-    (paths[-1] / "a.mhd").write_bytes((text + "ElementDataFile = a%02d.raw 0 6 1\r\n").encode())
     return paths
 
 

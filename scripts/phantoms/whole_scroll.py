@@ -33,6 +33,6 @@ def write_zarr_scroll(
     check_scroll(**options, ignore=0.0)
     claim(output, {"phantoms": "zarr", **options, "chunk": chunk})
     image, label = scroll_phantom(**options, index=0, ignore=0.0)
-    write_image(str(output / IMAGE), image, chunk=chunk, unit=None)
-    write_image(str(output / LABEL), label, chunk=chunk, unit=None, mask=True)
+    write_image(str(output / IMAGE), image, chunk=chunk)
+    write_image(str(output / LABEL), label, chunk=chunk, mask=True)
     return output

@@ -267,9 +267,9 @@ def test_volumes_are_drawn_alike_whatever_their_number_of_slices():
 
 
 def test_slices_far_from_the_organ_count_less():
-    source = volume(shape=(90, 6, 5), label=organ(90, liver=(40, 50), tumor=(40, 40)), spacing=(2.0, 1.0, 1.0))
-    chosen = np.array([item["slice"] for item in drawn_slices([source], 3000, shares={"any": 1}, near_mm=40.0)])
-    near = (chosen >= 20) & (chosen < 70)  # 20 slices of 2 mm on either side of 40..49
+    source = volume(shape=(90, 6, 5), label=organ(90, liver=(40, 50), tumor=(40, 40)), spacing=(2.5, 1.0, 1.0))
+    chosen = np.array([item["slice"] for item in drawn_slices([source], 3000, shares={"any": 1})])
+    near = (chosen >= 20) & (chosen < 70)  # 20 slices of 2.5 mm on either side of 40..49
     expected = 50 / (50 + 40 * FAR_WEIGHT)
     assert abs(near.mean() - expected) < 0.03
 

@@ -117,16 +117,17 @@ def test_batches_follow_one_another_without_end():
 
 
 def test_iterating_again_goes_on():
-    loader = StreamLoader(dataset=Numbers(), batch_size=2, start_step=5)
+    loader = StreamLoader(dataset=Numbers(), batch_size=2)
+    loader.step = 5
     assert numbers(loader, 2) == [[10, 11], [12, 13]]
     assert loader.step == 7
     assert numbers(loader, 1) == [[14, 15]]
 
 
 def test_all_ranks_together_have_the_items_of_one_large_batch():
-    ranks = [StreamLoader(dataset=Numbers(), batch_size=2, rank=r, world_size=3, start_step=1) for r in range(3)]
+    ranks = [StreamLoader(dataset=Numbers(), batch_size=2, rank=r, world_size=3) for r in range(3)]
     steps = zip(*[numbers(loader, 3) for loader in ranks], strict=True)
-    whole = numbers(StreamLoader(dataset=Numbers(), batch_size=6, start_step=1), 3)
+    whole = numbers(StreamLoader(dataset=Numbers(), batch_size=6), 3)
     assert [[*a, *b, *c] for a, b, c in steps] == whole
     with pytest.raises(ValueError, match="rank 3"):
         StreamLoader(dataset=Numbers(), batch_size=2, rank=3, world_size=3)
@@ -257,7 +258,7 @@ def test_a_data_error_stays_one_line(workers):
 
 
 def test_a_data_error_in_the_first_item_is_found_before_workers_start(monkeypatch):
-    monkeypatch.setattr(loader_module, "start_method", lambda name: pytest.fail("workers were started"))
+    monkeypatch.setattr(loader_module, "start_method", lambda: pytest.fail("workers were started"))
     loader = StreamLoader(dataset=Numbers(bad=0, act="data error"), batch_size=2, num_workers=2)
     with pytest.raises(DataError, match="volume-7"):
         next(iter(loader))
@@ -294,11 +295,6 @@ def test_a_killed_worker_is_an_error_with_advice(warm):
     with pytest.raises(LoaderError, match=r"1 worker processes.*num_workers=0"):
         numbers(loader, 6)
     assert not workers_alive()
-
-
-def test_fork_is_refused():
-    with pytest.raises(ValueError, match="forkserver"):
-        StreamLoader(dataset=Numbers(), batch_size=1, multiprocessing_context="fork")
 
 
 # shared memory
@@ -464,7 +460,7 @@ from custom.data.loader import StreamLoader
 
 if __name__ == "__main__":
     numbers = torch.utils.data.TensorDataset(torch.arange(1000))
-    loader = StreamLoader(dataset=numbers, batch_size=2, num_workers=1, multiprocessing_context="spawn")
+    loader = StreamLoader(dataset=numbers, batch_size=2, num_workers=1)
     print([batch[0].tolist() for batch in islice(loader, 3)])
     unfinished = iter(StreamLoader(dataset=numbers, batch_size=2))
     next(unfinished)

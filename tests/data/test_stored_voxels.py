@@ -1,6 +1,5 @@
 """MetaImage and NRRD: read as SimpleITK does, or refused for the true reason."""
 
-import bz2
 import gzip
 import zlib
 
@@ -127,16 +126,11 @@ def test_geometry(tmp_path, kind, fields, affine):
         ("mha", zlib.compress(RAW), {"CompressedData": "True"}),
         ("mha", zlib.compress(RAW), {"CompressedData": "True", "CompressedDataSize": "5"}),  # the stream itself decides
         ("mha", VOXELS.astype(">i2").tobytes(), {"ElementByteOrderMSB": "True"}),
-        ("mha", " ".join(map(str, VOXELS)).encode(), {"BinaryData": "False"}),
         ("nrrd", gzip.compress(RAW), {"encoding": "gzip"}),
         ("nrrd", gzip.compress(RAW[:9]) + gzip.compress(RAW[9:]), {"encoding": "gz"}),
-        ("nrrd", bz2.compress(RAW), {"encoding": "bzip2"}),
-        ("nrrd", RAW.hex().encode(), {"encoding": "hex"}),
-        ("nrrd", ", ".join(map(str, VOXELS)).encode(), {"encoding": "ascii", "endian": None}),
         ("nrrd", VOXELS.astype(">i2").tobytes(), {"endian": "big"}),
         ("nrrd", b"ab" + RAW, {"byte_skip": "2"}),
         ("nrrd", b"ab" + RAW, {"byte_skip": "-1"}),
-        ("nrrd", b"a\nb\n" + RAW, {"line_skip": "2"}),
         ("nrrd", RAW, {"dimension": "4", "sizes": "1 4 3 2", "kinds": "list domain domain domain",
                        "space_directions": "none (1,0,0) (0,2,0) (0,0,3)"}),
     ],
@@ -146,11 +140,10 @@ def test_encodings(tmp_path, kind, data, fields):
     check(write(tmp_path, kind, data, **fields))
 
 
-@pytest.mark.parametrize("stream", ["mha", "nrrd gzip", "nrrd bzip2"])
-def test_every_flipped_bit_of_a_stream_is_seen_or_changes_nothing(tmp_path, stream):
-    kind, _, encoding = stream.partition(" ")
-    data = {"": zlib.compress, "gzip": gzip.compress, "bzip2": bz2.compress}[encoding](RAW)
-    fields = {"CompressedData": "True"} if kind == "mha" else {"encoding": encoding}
+@pytest.mark.parametrize("kind", ["mha", "nrrd"])
+def test_every_flipped_bit_of_a_stream_is_seen_or_changes_nothing(tmp_path, kind):
+    data = (zlib if kind == "mha" else gzip).compress(RAW)
+    fields = {"CompressedData": "True"} if kind == "mha" else {"encoding": "gzip"}
     read = 0
     for at in range(len(data)):
         damaged = bytearray(data)
@@ -193,6 +186,7 @@ def test_raw_voxels_are_exactly_as_many_as_promised(tmp_path, kind, data):
         ("mha", {"ElementToIntensityFunctionSlope": "2"}, "ElementToIntensityFunctionSlope = 2"),
         ("mha", {"DistanceUnits": "um"}, "DistanceUnits = um"),
         ("mha", {"BinaryData": "maybe"}, "BinaryData = maybe"),
+        ("mha", {"BinaryData": "False"}, "BinaryData = False"),
         ("mha", {"Ofbset": "1 2 3"}, "the field 'Ofbset', expected Offset"),
         ("mha", {"ObjectType": "Tube"}, "ObjectType = Tube"),
         ("nrrd", {"space": "3D-right-handed"}, "space: 3D-right-handed"),
@@ -206,7 +200,8 @@ def test_raw_voxels_are_exactly_as_many_as_promised(tmp_path, kind, data):
         ("nrrd", {"axis_mins": "1 2 3"}, "axismins: 1 2 3"),
         ("nrrd", {"endian": None}, "endian: None"),
         ("nrrd", {"type": "block"}, "type: block"),
-        ("nrrd", {"encoding": "zip"}, "encoding: zip"),
+        ("nrrd", {"encoding": "ascii"}, "encoding: ascii, expected one of raw, gzip, gz"),
+        ("nrrd", {"line_skip": "2"}, "lineskip: 2"),
         ("nrrd", {"sizes": "4 3"}, "sizes: 4 3"),
         ("nrrd", {"nonsense": "1"}, "the line 'nonsense: 1'"),
         ("nrrd", {"byte_skip": "-2"}, "-2 bytes to skip"),
@@ -219,27 +214,16 @@ def test_the_true_reason(tmp_path, kind, fields, found):
 def test_voxels_in_other_files(tmp_path):
     (tmp_path / "my voxels.raw").write_bytes(RAW)
     (tmp_path / "a.raw.gz").write_bytes(gzip.compress(RAW))
-    for k in range(2):
-        (tmp_path / f"s{k + 8:02d}.raw").write_bytes(RAW[24 * k : 24 * k + 24])
     check(metaimage(tmp_path / "a.mhd", b"", "my voxels.raw"))
-    check(metaimage(tmp_path / "a.mhd", b"", "s%02d.raw 8 9 1"))
-    check(metaimage(tmp_path / "a.mhd", b"s08.raw\ns09.raw\n", "LIST"))
     check(nrrd(tmp_path / "a.nrrd", b"", "data file: my voxels.raw\n"))
     check(nrrd(tmp_path / "a.nrrd", b"", "datafile: a.raw.gz\n", encoding="gzip"))
-    check(nrrd(tmp_path / "a.nrrd", b"", "data file: s%02d.raw 8 9 1 2\n"))
-    check(nrrd(tmp_path / "a.nrrd", b"", "data file: LIST\ns08.raw\ns09.raw"))
-    assert "found 0 data files, expected" in refusal(metaimage(tmp_path / "a.mhd", b"", "s%02d.raw 9 8 1"))
-    four = nrrd(tmp_path / "a.nrrd", b"", "data file: LIST" + "\ns08.raw" * 4, sizes="4 2 3")
-    assert "found 4 data files, expected equal parts of the shape (4, 2, 3)" in refusal(four)
-    (tmp_path / "s09.raw").write_bytes(RAW[24:-1])
-    for path in (metaimage(tmp_path / "a.mhd", b"", "s%02d.raw 8 9 1"),
-                 nrrd(tmp_path / "a.nrrd", b"", "data file: LIST\ns08.raw\ns09.raw")):  # fmt: skip
-        assert "found 23 bytes of voxels in s09.raw, expected 24 bytes" in refusal(path)
-    for path in (
-        metaimage(tmp_path / "a.mhd", b"", "none.raw"),
-        nrrd(tmp_path / "a.nrrd", b"", "data file: none.raw\n"),
-    ):
-        assert "found the data file 'none.raw', which cannot be read (No such file or directory)" in refusal(path)
+    (tmp_path / "short.raw").write_bytes(RAW[:-1])
+    assert "found 47 bytes of voxels in short.raw, expected 48" in refusal(
+        metaimage(tmp_path / "a.mhd", b"", "short.raw")
+    )
+    for name in ("none.raw", "LIST", "s%02d.raw 8 9 1"):  # the last two stand for several files
+        for path in (metaimage(tmp_path / "a.mhd", b"", name), nrrd(tmp_path / "a.nrrd", b"", f"data file: {name}\n")):
+            assert f"found the data file {name!r}, which cannot be read (No such file or directory)" in refusal(path)
 
 
 WRITTEN = np.random.default_rng(0).integers(-1000, 1000, (6, 7, 8)).astype(np.int16)

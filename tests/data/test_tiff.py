@@ -80,7 +80,6 @@ OPTIONS = [
     {"ome": True, "metadata": {"axes": "ZYX"}},
     {"ome": True, "metadata": {"axes": "ZYX"}, "tile": (16, 16), "bigtiff": True},
     {"metadata": None},
-    {"volumetric": True, "tile": (16, 16, 16)},
     {"description": "tibia, 20 um"},
 ]
 
@@ -101,7 +100,7 @@ def test_one_bit_is_0_and_1(tmp_path, compression):
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression=compression)
     read = read_tiff(tmp_path / "a.tif")
     np.testing.assert_array_equal(read, mask)
-    assert read.dtype == np.uint8 and read_tiff_shape(tmp_path / "a.tif").dtype == np.uint8
+    assert read.dtype == np.uint8 and read_tiff_shape(tmp_path / "a.tif")[1] == np.uint8
 
 
 @pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4"])
@@ -173,14 +172,14 @@ def test_levels_of_a_pyramid_and_thumbnails_are_no_slices(tmp_path, ome):
     np.testing.assert_array_equal(read_tiff(tmp_path / "b.tif"), random())
 
 
-def test_order_of_slices_in_ome_xml(write):
+def test_another_order_of_slices_in_ome_xml_is_refused(write):
     path = write(random(), ome=True, metadata={"axes": "ZYX"})
     xml = tifffile.tiffcomment(path)
     assert '<TiffData IFD="0" PlaneCount="5"/>' in xml
     order = [3, 0, 4, 1, 2]
     placed = "".join(f'<TiffData IFD="{k}" FirstZ="{z}" PlaneCount="1"/>' for z, k in enumerate(order))
     tifffile.tiffcomment(path, xml.replace('<TiffData IFD="0" PlaneCount="5"/>', placed).encode())
-    np.testing.assert_array_equal(read_tiff(path), random()[order])
+    assert "another order" in refusal(path)
     tifffile.tiffcomment(path, xml.replace('PlaneCount="5"', 'PlaneCount="4"').encode())
     assert "OME-TIFF" in refusal(path)
 
@@ -206,13 +205,14 @@ STACK = random("u1", (2, 6, 16, 20))
         (random("u1", (5, 16, 20, 2)), {"planarconfig": "contig"}, "2 samples per pixel"),
         (random("u1", (5, 2, 16, 20)), {"planarconfig": "separate"}, "2 samples per pixel"),
         (STACK[0], {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)}, "palette"),
+        (STACK[0], {"volumetric": True, "tile": (16, 16, 16)}, "pages of depth 6, expected a page for each slice"),
         (STACK[0], {"extratags": [(274, 3, 1, 6, True)]}, "Orientation 6"),
         (STACK[0], {"extratags": [(274, 3, 1, 4, True)]}, "Orientation 4"),
         (STACK[0].astype("c8"), {}, "COMPLEXIEEEFP"),
         (STACK[0], {"compression": "packbits", "predictor": True}, "Predictor 2 for uint8 with PACKBITS"),
         (STACK[0], {"imagej": True, "metadata": {"axes": "ZYX"}, "photometric": "miniswhite"}, "ImageJ's inverted"),
     ],
-    ids=range(20),
+    ids=range(21),
 )
 def test_what_is_not_one_grey_stack_is_refused_by_what_it_is(write, array, options, reason):
     path = write(array, **options)
@@ -231,7 +231,7 @@ def assert_matches(pattern, text):
     [
         (
             random("u1", (40, 32)),
-            r"different \(rows, columns, depth, bits, type\): \[\(40, 32, 1, 8, 'uint8'\), \(40, 33",
+            r"different \(rows, columns, bits, type\): \[\(40, 32, 8, 'uint8'\), \(40, 33",
         ),
         (random("u2", (40, 33)), r"different .*'uint16'"),
         (random("u1", (5, 40, 33)), "2 stacks in one tifffile file"),
@@ -250,8 +250,8 @@ def test_different_images_in_one_file(tmp_path, second, reason):
     [
         ("ImageJ=1.53t\nimages=9\nslices=9\n", "5 pages, though the ImageJ description says 9"),
         ("ImageJ=1.53t\nimages=9\n", "5 pages, though the ImageJ description says 9"),
-        ("ImageJ=1.53t\nimages=10\nslices=5\n", "10 images and 5 slices"),
-        ("ImageJ=1.53t\nimages=5\nslices=x\n", "slices=x"),
+        ("ImageJ=1.53t\nimages=10\nslices=5\n", "5 slices and 1 frames for 10 images"),
+        ("ImageJ=1.53t\nimages=5\nslices=x\n", "x slices and 1 frames for 5 images"),
         (json.dumps({"shape": [9, 40, 33]}), "pages, though the tifffile description says 9"),
         (json.dumps({"shape": [9, 40, 33], "truncated": True}), "pages, though the tifffile description says 9"),
         (json.dumps({"shape": [5, 33, 40]}), "tifffile description"),

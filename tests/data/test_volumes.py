@@ -17,7 +17,6 @@ from custom.data.volumes import (
     Volume,
     VolumeReader,
     align_label,
-    from_canonical,
     label_histogram,
     read_shape,
     read_volume,
@@ -324,7 +323,7 @@ def test_vector_image_is_refused(tmp_path, itk):
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_canonical_keeps_every_voxel_in_its_place_and_is_invertible(orientation):
+def test_canonical_keeps_every_voxel_in_its_place(orientation):
     affine = np.diag([0.5, 0.6, 3.0, 1.0])
     affine[:3, 3] = [7, -8, 9]
     array = numbered()
@@ -337,7 +336,6 @@ def test_canonical_keeps_every_voxel_in_its_place_and_is_invertible(orientation)
         world = canonical.affine @ [*index, 1]
         i, j, k = np.rint(np.linalg.solve(affine, world)[:3]).astype(int)
         assert canonical.array[index] == array[i, j, k]
-    np.testing.assert_array_equal(from_canonical(canonical.array, volume.affine), volume.array)
 
 
 def test_oblique_volume_is_oriented_without_interpolation():

@@ -1,7 +1,5 @@
 """Volumes written here read back the same, through other readers than ours."""
 
-import sys
-
 import itk
 import nibabel
 import numpy as np
@@ -44,14 +42,6 @@ def test_tiff_is_read_alike_everywhere(tmp_path, shape, dtype):
     with tifffile.TiffFile(path) as file:
         assert len(file.pages) == shape[0] and not file.is_bigtiff
         assert all(page.compression == 5 and not page.description for page in file.pages)
-
-
-def test_tiff_without_imagecodecs_is_deflated(tmp_path, volume, monkeypatch):
-    monkeypatch.setitem(sys.modules, "imagecodecs", None)  # makes "import imagecodecs" fail
-    path = write_volume(tmp_path / "a.tif", volume)
-    np.testing.assert_array_equal(by_pillow(path), volume)
-    with tifffile.TiffFile(path) as file:
-        assert file.pages[0].compression == 8
 
 
 def test_only_large_tiff_is_bigtiff(tmp_path, volume, monkeypatch):

@@ -39,7 +39,7 @@ def scroll(volume, tmp_path_factory) -> str:
     from custom.scroll.ome_zarr import write_image
 
     path = tmp_path_factory.mktemp("scroll") / "scroll.zarr"
-    write_image(str(path), volume, chunk=8, scale=7.91)
+    write_image(str(path), volume, chunk=8)
     return str(path)
 
 

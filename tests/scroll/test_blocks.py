@@ -7,7 +7,7 @@ import pytest
 from monai.data.utils import dense_patch_slices
 
 from custom.ops.windows import WindowGrid
-from custom.scroll.blocks import MOST_READS, BlockPlan, choose_block, choose_shard, halve, parse_region
+from custom.scroll.blocks import MOST_READS, BlockPlan, choose_shard, fit, halve, parse_region
 
 GRID = WindowGrid((50, 61, 43), (8, 12, 10), (4, 9, 10))
 REGION = ((3, 47), (0, 61), (5, 40))
@@ -72,8 +72,7 @@ def test_a_scroll_is_hardly_read_twice(shape, workers):
     grid, chunk = WindowGrid(shape, (72, 136, 136), (36, 104, 104)), (128, 128, 128)
     shard = choose_shard(shape)
     assert shard == 512
-    block = choose_block(grid, whole(shape), chunk, shard, workers=workers, memory=0.6 * 24e9)
-    cut = BlockPlan(grid, whole(shape), chunk, shard, block)
+    cut = fit(BlockPlan(grid, whole(shape), chunk, shard, (shard,) * 3), workers=workers, memory=24e9)
     assert cut.reads <= MOST_READS == 1.35
     assert cut.count >= workers
     assert cut.windows < 1.2 * grid.part().count
@@ -83,11 +82,10 @@ def test_less_memory_makes_smaller_blocks():
     shape = (14376, 7888, 8096)
     grid, chunk = WindowGrid(shape, (72, 136, 136), (36, 104, 104)), (128, 128, 128)
     sizes = []
-    for memory in (10e9, 5e9, 2.5e9):
-        block = choose_block(grid, whole(shape), chunk, 512, workers=4, memory=memory)
-        cut = BlockPlan(grid, whole(shape), chunk, 512, block)
-        assert cut.memory <= memory
-        sizes.append(block[1] * block[2])
+    for memory in (16e9, 8e9, 4e9):
+        cut = fit(BlockPlan(grid, whole(shape), chunk, 512, (512,) * 3), workers=4, memory=memory)
+        assert cut.memory <= 0.6 * memory
+        sizes.append(cut.block[1] * cut.block[2])
     assert sizes[0] > sizes[1] > sizes[2]
 
 

@@ -7,8 +7,8 @@ import pytest
 import zarr
 
 from custom.ops.windows import WindowGrid
-from custom.scroll.blocks import halve
-from custom.scroll.costs import Layout, cost, fit, plan_scroll
+from custom.scroll.blocks import fit, halve
+from custom.scroll.costs import Layout, cost, plan_scroll
 
 from .tiny_scroll import ROI, SHAPE, SMALL, STRIDE
 

@@ -20,7 +20,7 @@ from custom.scroll.ome_zarr import open_image, write_image
 from custom.scroll.space import Space
 from custom.scroll.worker import predict_block
 
-from .tiny_scroll import CONFIG, ROI, SHAPE, SMALL, STRIDE, grouped, tree, write_bundle
+from .tiny_scroll import CONFIG, ROI, SHAPE, SMALL, STRIDE, grouped, tree, write_bundle, write_version_2
 
 
 def level(path, number=0) -> np.ndarray:
@@ -54,8 +54,10 @@ def test_blocks_do_not_matter(predict, undisturbed, tmp_path, block):
 
 def test_order_does_not_matter(predict, undisturbed, tmp_path, monkeypatch):
     jobs = []
-    monkeypatch.setattr("custom.scroll.engine._Tasks.blocks", lambda run: (jobs.append(run.job), ([], {}))[1])
-    monkeypatch.setattr("custom.scroll.engine._Tasks.coarse_levels", lambda run: {})
+    monkeypatch.setattr(
+        "custom.scroll.engine._predict_blocks", lambda client, job, *_, **__: (jobs.append(job), ([], {}))[1]
+    )
+    monkeypatch.setattr("custom.scroll.engine._write_coarse_levels", lambda *_: {})
     predict(output=tmp_path / "out", block=(16, 32, 16))
     (job,) = jobs
     for box in reversed(job.plan.blocks()):
@@ -102,7 +104,7 @@ def test_a_region_has_the_values_of_the_whole(predict, undisturbed, tmp_path, re
 
 
 def test_version_2_of_zarr_and_a_bare_array(predict, undisturbed, volume, tmp_path):
-    write_image(str(tmp_path / "v2"), volume, chunk=20, zarr_format=2)
+    write_version_2(tmp_path / "v2", volume, 20)
     zarr.create_array(str(tmp_path / "bare"), data=volume, chunks=(8, 8, 8), shards=(16, 16, 16))
     for name in ("v2", "bare"):
         predict(input=str(tmp_path / name), output=tmp_path / f"{name}-out")

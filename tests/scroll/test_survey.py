@@ -8,8 +8,10 @@ import pytest
 
 from custom.errors import DataError
 from custom.scroll import volume
-from custom.scroll.ome_zarr import open_image, write_image
+from custom.scroll.ome_zarr import open_image
 from custom.scroll.survey import survey
+
+from .tiny_scroll import write_version_2
 
 WHOLE = ((0, 16), (0, 16), (0, 16))
 
@@ -18,7 +20,7 @@ WHOLE = ((0, 16), (0, 16), (0, 16))
 def scroll(tmp_path):
     """64 chunks."""
     values = np.random.default_rng(0).integers(1, 255, (16, 16, 16)).astype(np.uint8)
-    write_image(str(tmp_path / "scroll"), values, chunk=4, zarr_format=2)
+    write_version_2(tmp_path / "scroll", values, 4)
     return tmp_path / "scroll"
 
 

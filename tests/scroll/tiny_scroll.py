@@ -43,13 +43,23 @@ def write_bundle(folder: Path, **changes) -> Path:
     return folder
 
 
-def grouped(scheduler=None, workers=None, threads=None, batch_size=None, **options) -> dict:
+def write_version_2(path: Path, values, chunk: int) -> None:
+    """Write values (z, y, x) as OME-Zarr 0.4 of one level, in nested folders."""
+    import zarr
+
+    group = zarr.create_group(str(path), zarr_format=2)
+    group.create_array("0", data=values, chunks=(chunk,) * 3, chunk_key_encoding={"name": "v2", "separator": "/"})
+    axes = [{"name": name, "type": "space"} for name in "zyx"]
+    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0] * 3}]}
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [level]}]
+
+
+def grouped(**options) -> dict:
     """Arguments of predict_scroll, out of single options."""
     from custom.scroll.costs import Layout
-    from custom.scroll.engine import Workers
 
     pieces = {key: options.pop(key) for key in ("region", "block", "chunk", "shard") if key in options}
-    return {**options, "layout": Layout(**pieces), "workers": Workers(scheduler, workers, threads, batch_size)}
+    return {**options, "layout": Layout(**pieces)}
 
 
 def tree(folder: Path) -> dict[str, bytes]:
