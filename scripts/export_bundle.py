@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Export a bundle that does not depend on this repository: a folder, a zip file and their checksums."""
 
 import json

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Import a model trained by nnU-Net: weights, and override files for a bundle."""
 
 import json
@@ -6,7 +5,7 @@ from pathlib import Path
 
 from scripts.command_line import command_line
 
-from custom.errors import DataError, find_data_error, show_data_errors_as_one_line
+from custom.errors import DataError, find_data_error
 from custom.system.files import write_whole
 
 
@@ -101,5 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    show_data_errors_as_one_line()
     main()

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Make Kaggle notebooks that run without internet, and their dataset."""
 
 import json
@@ -10,7 +9,7 @@ from typing import Any
 
 from scripts.command_line import command_line
 
-from custom.errors import DataError, show_data_errors_as_one_line
+from custom.errors import DataError
 from custom.system.files import write_whole
 
 BUNDLES = {"vesuvius": "vesuvius_surface_3d", "liver": "liver_tumor_2d"}
@@ -144,5 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    show_data_errors_as_one_line()
     main()

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Make a dataset of phantoms in the folder layout of the real one."""
 
 import sys

@@ -14,7 +14,7 @@ from scripts.command_line import command_line
 
 from custom.data.labels import as_labels
 from custom.data.volumes import TIFF_SUFFIXES, read_volume
-from custom.errors import DataError, show_data_errors_as_one_line
+from custom.errors import DataError
 from custom.metrics.vesuvius_score import PARTS, check_parts, score_volume
 from custom.ops.target_layout import IGNORE_LABEL
 from custom.system.files import write_whole
@@ -212,5 +212,4 @@ def _left_out_table(rows: Sequence[tuple[str, Mapping[str, float], Mapping[str, 
 
 
 if __name__ == "__main__":
-    show_data_errors_as_one_line()
     command_line(tune, "tune_postprocessing.py")

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Check a bundle (folder or zip) like the model zoo does, and run it."""
 
 import sys
