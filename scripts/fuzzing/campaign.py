@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from custom.data import read_volume
 from custom.errors import DataError
 
 MODULES = {name: f"scripts.fuzzing.{name}" for name in ("tiff", "nifti", "nrrd", "metaimage", "dicom", "ome_zarr")}
@@ -32,6 +33,12 @@ _MEMORY = 8 << 30
 """Memory limit of the child process; damaged headers request more."""
 _HEADER = 400
 """Bytes at the beginning of a file, in which half of the generic mutations are placed."""
+
+
+def voxels_and_affine(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a volume as the project does."""
+    volume = read_volume(path)
+    return volume.array, volume.affine
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 
-from custom.data import read_volume
-
-from .campaign import Format
+from .campaign import Format, voxels_and_affine
 
 _SHAPE = (4, 6, 9)
 """Slices, rows, columns."""
@@ -115,12 +113,6 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
     return f"{file.name}: {kind} of {tag} ({pydicom.datadict.keyword_for_tag(tag)}) changed"
 
 
-def ours(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return voxels and affine."""
-    volume = read_volume(path)
-    return volume.array, volume.affine
-
-
 def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return voxels and affine, from pydicom's tags; JPEG-compressed pixels are decoded by GDCM.
 
@@ -189,7 +181,7 @@ def _pixels(file: Path, tags: Dataset) -> np.ndarray:
     data = tags.PixelData
     if syntax == uid.RLELossless:
         fragment = get_frame(data, 0, number_of_frames=1)
-        raw = _run_lengths(fragment, int(np.prod(shape)), size)
+        raw = np.frombuffer(imagecodecs.dicomrle_decode(fragment, f"<u{size}"), f"<u{size}")
     else:
         if len(data) not in (np.prod(shape) * size, np.prod(shape) * size + np.prod(shape) * size % 2):
             raise ValueError("another length")
@@ -198,29 +190,6 @@ def _pixels(file: Path, tags: Dataset) -> np.ndarray:
     if tags.PixelRepresentation == 1:
         values -= (values >> (tags.BitsStored - 1)) << tags.BitsStored
     return values
-
-
-def _run_lengths(data: bytes, count: int, size: int) -> np.ndarray:
-    """Decode PS3.5, annex G: a segment for each byte of the values, highest first."""
-    number, *starts = np.frombuffer(data, "<u4", 16)
-    if number != size:
-        raise ValueError("another number of segments")
-    ends = [*starts[1:number], len(data)]
-    planes = []
-    for at, end in zip(starts[:number], ends, strict=True):
-        plane = bytearray()
-        while len(plane) < count:
-            if at >= end:
-                raise ValueError("cut off")
-            head = data[at]
-            if head < 128:
-                plane += data[at + 1 : at + 2 + head]
-                at += head + 2
-            else:
-                plane += data[at + 1 : at + 2] * (257 - head if head > 128 else 0)
-                at += 2 if head > 128 else 1
-        planes.append(np.frombuffer(bytes(plane[:count]), np.uint8).astype(np.int64))
-    return sum(plane << 8 * (size - 1 - k) for k, plane in enumerate(planes))
 
 
 def _by_gdcm(file: Path) -> np.ndarray:
@@ -348,11 +317,8 @@ def _elements(file: Path) -> list[tuple[Any, int, int, int, str, bool]]:
 def _with_length(head: bytes, length: int, order: str) -> bytes:
     """First bytes of an element with another length of its value."""
     short = len(head) == 8 and head[4:6].isalpha()
-    return (
-        head[:-2] + np.array(length & 0xFFFF, f"{order}u2").tobytes()
-        if short
-        else (head[:-4] + np.array(length, f"{order}u4").tobytes())
-    )
+    size = 2 if short else 4
+    return head[:-size] + np.array(length % 2 ** (8 * size), f"{order}u{size}").tobytes()
 
 
-FORMAT = Format("dicom", make, mutate, ours, theirs, frozenset(syntax.keyword for syntax in _JPEG))
+FORMAT = Format("dicom", make, mutate, voxels_and_affine, theirs, frozenset(syntax.keyword for syntax in _JPEG))

@@ -11,9 +11,7 @@ import nibabel
 import numpy as np
 import SimpleITK
 
-from custom.data import read_volume
-
-from .campaign import Format
+from .campaign import Format, voxels_and_affine
 
 _SHAPE = (7, 6, 5)
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
@@ -96,12 +94,6 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
     return f"{name}[{index}] set to {value}"
 
 
-def ours(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return voxels and affine."""
-    volume = read_volume(path)
-    return volume.array, volume.affine
-
-
 def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return voxels and affine according to the standard.
 
@@ -178,4 +170,4 @@ def _version(data: bytes) -> tuple[str, bool]:
     return found[bytes(data[:4])]
 
 
-FORMAT = Format("nifti", make, mutate, ours, theirs)
+FORMAT = Format("nifti", make, mutate, voxels_and_affine, theirs)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
-from custom.data import read_volume
+from .campaign import voxels_and_affine
 
 SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -20,8 +20,7 @@ def header_file(path: Path) -> Path:
 
 def ours(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return voxels and affine as read by the project."""
-    volume = read_volume(header_file(path))
-    return volume.array, volume.affine
+    return voxels_and_affine(header_file(path))
 
 
 def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
