@@ -30,19 +30,8 @@ _JPEG = {
 }
 """Without loss, and how they are written."""
 _TEXTS = (
-    "",
-    "0",
-    "-1",
-    "1",
-    "2",
-    "1e9",
-    "nan",
-    "1\\2",
-    "1\\0\\0\\0\\0\\-1",
-    "0.8\\0.7",
-    "MONOCHROME1",
-    "1.2.3",
-    "\xff",
+    *("", "0", "-1", "1", "2", "1e9", "nan", "1\\2", "1\\0\\0\\0\\0\\-1", "0.8\\0.7", "1.2.3"),
+    *("MONOCHROME1", "\xff"),
 )
 _VALUE_REPRESENTATIONS = (b"US", b"SS", b"UL", b"DS", b"IS", b"UI", b"OB", b"OW", b"SQ", b"UN", b"LO", b"UT", b"??")
 
@@ -321,4 +310,6 @@ def _with_length(head: bytes, length: int, order: str) -> bytes:
     return head[:-size] + np.array(length % 2 ** (8 * size), f"{order}u{size}").tobytes()
 
 
-FORMAT = Format("dicom", make, mutate, voxels_and_affine, theirs, frozenset(syntax.keyword for syntax in _JPEG))
+FORMAT = Format(
+    "dicom", make, mutate, voxels_and_affine, theirs, frozenset(["run_lengths", *(syntax.keyword for syntax in _JPEG)])
+)
