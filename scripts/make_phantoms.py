@@ -1,9 +1,6 @@
 """Make a dataset of phantoms in the folder layout of the real one."""
 
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from scripts.command_line import command_line
 
@@ -16,7 +13,7 @@ def scroll(
     seed: int = 0,
     pitch: float = 14.0,
     ignore: float = 0.2,
-) -> Path:
+) -> None:
     """Make cubes of a papyrus scroll: TIFF stacks in the layout of Kaggle's Vesuvius surface detection.
 
     Writes train_images/, train_labels/ and train.csv, the same for test, and held_out.json, a list of the test cases
@@ -33,8 +30,10 @@ def scroll(
         pitch: mean distance between windings in voxels.
         ignore: fraction of unlabelled voxels within the border; about half in real data.
     """
+    from scripts.phantoms import write_scrolls  # slow to import, not needed for --help
+
     options = {"n_train": n_train, "n_test": n_test, "size": size, "seed": seed, "pitch": pitch, "ignore": ignore}
-    return _write("scroll", output, options)
+    print(f"Phantoms are in {write_scrolls(str(output), **options)}")
 
 
 def abdomen(
@@ -45,7 +44,7 @@ def abdomen(
     slices: int = 24,
     seed: int = 0,
     contrast: float = 30.0,
-) -> Path:
+) -> None:
     """Make CT volumes of an abdomen with liver and tumours: NIfTI files with LiTS names.
 
     Writes volume-000.nii.gz, segmentation-000.nii.gz, ..., the held-out cases in test/, and held_out.json, a list of
@@ -62,11 +61,13 @@ def abdomen(
         seed: determines the patients.
         contrast: by how many HU tumours are darker than the liver on average.
     """
+    from scripts.phantoms import write_abdomens
+
     options = {"n_train": n_train, "n_test": n_test, "size": size, "slices": slices, "seed": seed, "contrast": contrast}
-    return _write("abdomen", output, options)
+    print(f"Phantoms are in {write_abdomens(str(output), **options)}")
 
 
-def zarr(output: str, size: int = 512, seed: int = 9, pitch: float = 14.0) -> Path:
+def zarr(output: str, size: int = 512, seed: int = 9, pitch: float = 14.0) -> None:
     """Make one large cube of a papyrus scroll as OME-Zarr, for scripts/predict_scroll.py.
 
     Writes scroll.zarr and label.zarr (0 background, 1 recto, 2 the unlabelled border). The same arguments give the same
@@ -80,34 +81,12 @@ def zarr(output: str, size: int = 512, seed: int = 9, pitch: float = 14.0) -> Pa
         seed: determines the scroll; with the default, part of the cube is outside of the scroll.
         pitch: mean distance between windings in voxels.
     """
-    return _write("zarr", output, {"size": size, "seed": seed, "pitch": pitch})
-
-
-def _write(kind: str, output: object, options: dict[str, Any]) -> Path:
     try:
-        return _writer(kind)(str(output), **options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-
-
-def main() -> None:
-    """Run the command line."""
-    folder = command_line({"scroll": scroll, "abdomen": abdomen, "zarr": zarr}, "make_phantoms.py")
-    print(f"Phantoms are in {folder}")
-
-
-def _writer(kind: str) -> Callable[..., Path]:
-    """Import the writer of a kind of phantom, which is slow and not needed for --help."""
-    if kind == "zarr":
-        try:
-            from scripts.phantoms.whole_scroll import write_zarr_scroll
-        except ModuleNotFoundError as error:
-            sys.exit(f"error: found no module {error.name!r}, expected what pip install -e '.[scroll]' installs")
-        return write_zarr_scroll
-    from scripts.phantoms import write_abdomens, write_scrolls
-
-    return write_scrolls if kind == "scroll" else write_abdomens
+        from scripts.phantoms.whole_scroll import write_zarr_scroll
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: found no module {error.name!r}, expected what pip install -e '.[scroll]' installs")
+    print(f"Phantoms are in {write_zarr_scroll(str(output), size=size, seed=seed, pitch=pitch)}")
 
 
 if __name__ == "__main__":
-    main()
+    command_line({"scroll": scroll, "abdomen": abdomen, "zarr": zarr}, "make_phantoms.py")

@@ -44,8 +44,7 @@ def write_scrolls(
         size, seed, pitch, ignore: see :func:`scroll_phantom`.
 
     Raises:
-        ValueError: an argument is out of its range; raised before anything is written.
-        DataError: the folder has other contents or cannot be written.
+        DataError: an argument is out of its range, or the folder has other contents or cannot be written.
     """
     options = {"seed": seed, "size": size, "pitch": pitch, "ignore": ignore}
     check_scroll(**options)
@@ -85,8 +84,7 @@ def write_abdomens(
         size, slices, seed, contrast: see :func:`abdomen_phantom`.
 
     Raises:
-        ValueError: an argument is out of its range; raised before anything is written.
-        DataError: the folder has other contents or cannot be written.
+        DataError: an argument is out of its range, or the folder has other contents or cannot be written.
     """
     options = {"seed": seed, "size": size, "slices": slices, "contrast": contrast}
     check_abdomen(**options)
@@ -113,7 +111,7 @@ def _write(
 ) -> dict[str, list[Row]]:
     """Write all cases and the list of the held-out ones; returns the rows of each non-empty part."""
     if not (0 < n_train <= FIRST_TEST and 0 <= n_test <= FIRST_TEST):
-        raise ValueError(f"n_train must be 1 to {FIRST_TEST} and n_test 0 to {FIRST_TEST}, got {n_train} and {n_test}")
+        raise DataError(f"n_train must be 1 to {FIRST_TEST} and n_test 0 to {FIRST_TEST}, got {n_train} and {n_test}")
     claim(output, {"phantoms": kind, "n_train": n_train, "n_test": n_test, **options})
     indices = [("train", i) for i in range(n_train)] + [("test", FIRST_TEST + i) for i in range(n_test)]
     rows: dict[str, list[Row]] = {}

@@ -25,8 +25,7 @@ def write_zarr_scroll(
         chunk: edge of the chunks in voxels.
 
     Raises:
-        ValueError: an argument is out of its range; raised before anything is written.
-        DataError: the folder has other contents or cannot be written.
+        DataError: an argument is out of its range, or the folder has other contents or cannot be written.
     """
     output = Path(output)
     options = {"size": size, "seed": seed, "pitch": pitch}
