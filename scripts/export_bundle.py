@@ -128,15 +128,22 @@ def _fill(bundle: Path, source: Path, weights: Path | None, variant: Path | None
 
 
 def _copy_weights(path: Path, bundle: Path) -> None:
+    """Write a flat state dict; equal weights give identical bytes."""
+    import torch
     from monai.bundle import ConfigParser
 
-    from scripts.bundles.weights import check_fit, read_weights, write_weights
+    from scripts.bundles.weights import read_weights
+
+    from custom.system.state_dict import misfit
 
     state = read_weights(path)
     network = ConfigParser(read_json(bundle / "configs" / "inference.json")).get_parsed_content("network_def")
-    check_fit(state, network, path, hint="; use --variant for the override file that they were trained with")
+    if wrong := misfit(state, network.state_dict()):
+        expected = f"those of network_def, {type(network).__name__}; use --variant for the file they were trained with"
+        raise DataError.of(path, f"weights of another network: {wrong}", expected)
     (bundle / "models").mkdir()
-    write_weights(bundle / "models" / "model.pt", state)
+    state = {key: value.detach().contiguous().clone() for key, value in state.items()}
+    torch.save(state, bundle / "models" / "model.pt")
 
 
 def _list_large_files(bundle: Path, url: str) -> None:
