@@ -70,6 +70,7 @@ def make_kaggle_notebook(
     if wheels:
         download(pins, dataset / "wheels", str(python))
     _write_notebooks(name, folder, str(user), competition or COMPETITIONS.get(name))
+    print(f"Written to {folder}:", *sorted(path.name for path in folder.iterdir()))
     return folder
 
 
@@ -135,12 +136,5 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, lambda file: file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
 
 
-def main() -> None:
-    """Run the command line."""
-    folder = command_line(make_kaggle_notebook, "make_kaggle_notebook.py")
-    if isinstance(folder, Path):
-        print(f"Written to {folder}:", *sorted(path.name for path in folder.iterdir()))
-
-
 if __name__ == "__main__":
-    main()
+    command_line(make_kaggle_notebook, "make_kaggle_notebook.py")

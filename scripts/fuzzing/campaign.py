@@ -138,7 +138,7 @@ def _in_a_process(format: Format, path: Path, source: Path, messages: Path) -> t
     """Judge a file in a process, so that a crash, a hang or excessive memory is an outcome, too."""
     context = multiprocessing.get_context("fork")  # formats defined in tests cannot be imported by a new process
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(format, path, source, messages, sender), daemon=True)
+    child = context.Process(target=_child, args=(format, path, source, messages, sender))
     child.start()
     sender.close()
     try:

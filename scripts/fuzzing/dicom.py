@@ -3,10 +3,9 @@
 pydicom provides the tags; pixels and geometry are computed here according to the standard, and GDCM decodes JPEG.
 """
 
-import contextlib
-import os
-import pickle
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -183,22 +182,15 @@ def _pixels(file: Path, tags: Dataset) -> np.ndarray:
 
 def _by_gdcm(file: Path) -> np.ndarray:
     """Stored values of a file, decoded in a separate process, since damaged files crash GDCM."""
-    receiver, sender = os.pipe()
-    child = os.fork()
-    if child == 0:
-        answer = b""
-        with contextlib.suppress(BaseException):  # the child must not continue the parent's code
-            answer = pickle.dumps(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file), SimpleITK.sitkFloat64)))
-        with os.fdopen(sender, "wb") as stream:
-            stream.write(answer)
-        os._exit(0)
-    os.close(sender)
-    with os.fdopen(receiver, "rb") as stream:
-        answer = stream.read()
-    os.waitpid(child, 0)
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        values = pool.submit(_read_by_gdcm, str(file)).result()
     tags = pydicom.dcmread(file)
     # applied by GDCM
-    return (pickle.loads(answer) - float(tags.get("RescaleIntercept", 0))) / float(tags.get("RescaleSlope", 1))
+    return (values - float(tags.get("RescaleIntercept", 0))) / float(tags.get("RescaleSlope", 1))
+
+
+def _read_by_gdcm(file: str) -> np.ndarray:
+    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(file, SimpleITK.sitkFloat64))
 
 
 def _slice(plane: np.ndarray, k: int) -> Dataset:

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import SimpleITK
+from scipy.spatial.transform import Rotation
 
 from .campaign import Format, voxels_and_affine
 
@@ -144,11 +145,7 @@ def _affine(fields: dict) -> np.ndarray:
         if b * b + c * c + d * d > 1 + 1e-6:
             raise ValueError("no rotation")
         a = np.sqrt(max(1 - (b * b + c * c + d * d), 0))
-        turn = [
-            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-        ]
+        turn = Rotation.from_quat([b, c, d, a]).as_matrix()
         affine[:3, :3] = turn * steps * [1, 1, fields["pixdim"][0] or 1]
         affine[:3, 3] = fields["qoffset"]
     elif steps.min() <= 0:
