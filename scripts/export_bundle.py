@@ -48,9 +48,6 @@ def export_bundle(
         large_files_url: base URL at which you will publish files above 25 MB. They are listed with their checksums in
             large_files.yml (<large_files_url>/models/model.pt), and remain in the folder and the zip file.
 
-    Returns:
-        path of the zip file.
-
     Raises:
         DataError: something is missing or inconsistent; nothing is written.
     """

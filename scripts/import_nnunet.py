@@ -35,9 +35,6 @@ def import_nnunet(
         checkpoint: name of the checkpoints; by default checkpoint_final.pth, or else checkpoint_best.pth.
         trust_trainer: accept a trainer that is not known to predict with the network of the plans.
 
-    Returns:
-        the folder.
-
     Raises:
         DataError: files are missing or damaged, or hold something that is not supported; nothing is written.
     """

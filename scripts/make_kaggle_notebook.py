@@ -44,9 +44,6 @@ def make_kaggle_notebook(
         user: your name on Kaggle.
         competition: the last part of its address; known for vesuvius.
 
-    Returns:
-        the output folder.
-
     Raises:
         DataError: an unknown name, unsuitable weights, or a folder with other contents.
     """

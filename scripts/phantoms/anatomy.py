@@ -127,10 +127,10 @@ def draw_abdomen(canvas: Canvas, tumours: int) -> list[Lesion]:
     _wall(canvas, body)
     _spine(canvas, body)
     _great_vessels(canvas, body)
-    diaphragm = _chest(canvas, body)
+    diaphragm = _chest(canvas)
     _kidneys(canvas, body)
     _liver(canvas, body, diaphragm)
-    _spleen(canvas, body, diaphragm)
+    _spleen(canvas, diaphragm)
     _stomach(canvas, diaphragm)
     _bowel(canvas)
     lesions = _tumours(canvas, tumours)
@@ -216,12 +216,8 @@ def _great_vessels(canvas: Canvas, body: Body) -> None:
         canvas.paint(tissue, box, level < 1, CAVITY)
 
 
-def _chest(canvas: Canvas, body: Body) -> np.ndarray:
-    """Lungs and heart above the diaphragm.
-
-    Returns:
-        The height (mm) of the diaphragm, ``(X, Y, 1)``.
-    """
+def _chest(canvas: Canvas) -> np.ndarray:
+    """Lungs and heart above the diaphragm, whose height (mm) is returned, ``(X, Y, 1)``."""
     x, y, z = canvas.grid(EVERYWHERE)
     right = 82 - (np.square(x - 70) + np.square(y - 12)) / 130
     left = 70 - (np.square(x + 78) + np.square(y - 5)) / 130
@@ -281,7 +277,7 @@ def _liver(canvas: Canvas, body: Body, diaphragm: np.ndarray) -> None:
     canvas.blob(Tissue.GALLBLADDER, gallbladder, (14, 17, 27), [Tissue.CAVITY_FAT, Tissue.LIVER])
 
 
-def _spleen(canvas: Canvas, body: Body, diaphragm: np.ndarray) -> None:
+def _spleen(canvas: Canvas, diaphragm: np.ndarray) -> None:
     rng = canvas.rng
     centre = (-104 + rng.uniform(-5, 5), -36 + rng.uniform(-6, 6), 22 + rng.uniform(-10, 10))
     size = rng.uniform(0.9, 1.12)
