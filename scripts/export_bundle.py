@@ -137,7 +137,7 @@ def _copy_weights(path: Path, bundle: Path) -> None:
     network = ConfigParser(read_json(bundle / "configs" / "inference.json")).get_parsed_content("network_def")
     if wrong := misfit(state, network.state_dict()):
         expected = f"those of network_def, {type(network).__name__}; use --variant for the file they were trained with"
-        raise DataError.of(path, f"weights of another network: {wrong}", expected)
+        raise DataError.of(path, f"weights of another network ({wrong})", expected)
     (bundle / "models").mkdir()
     state = {key: value.detach().contiguous().clone() for key, value in state.items()}
     torch.save(state, bundle / "models" / "model.pt")
