@@ -7,7 +7,7 @@ import torch
 
 from scripts.command_line import command_line
 
-from custom.errors import DataError, show_data_errors_as_one_line
+from custom.errors import DataError
 from custom.system.files import write_whole
 from custom.system.state_dict import misfit, read_state_dict
 
@@ -46,5 +46,4 @@ def _mean(values: list[torch.Tensor]) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    show_data_errors_as_one_line()
     command_line(average_weights, "average_weights.py")

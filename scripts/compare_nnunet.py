@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Compare imported models with nnU-Net itself, which runs in an environment of its own."""
 
 import json
@@ -11,7 +10,7 @@ from typing import Any
 
 from scripts.command_line import command_line
 
-from custom.errors import DataError, show_data_errors_as_one_line
+from custom.errors import DataError
 
 REFERENCE = Path(__file__).resolve().parent / "nnunet" / "reference.py"
 ROOT = REFERENCE.parents[2]
@@ -151,5 +150,4 @@ def _write_fixture(target: Path, folder: Path, image: str, index: int) -> None:
 
 
 if __name__ == "__main__":
-    show_data_errors_as_one_line()
     command_line(compare_nnunet, "compare_nnunet.py")

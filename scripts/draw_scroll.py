@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Draw three slices of a whole scroll with its prediction."""
 
 import sys

@@ -12,7 +12,6 @@ from scripts.experiments.commands import ROOT, chosen, run_bundle, run_python
 
 from custom.data import find_cases, fold_cases
 from custom.data.volumes import read_volume
-from custom.errors import show_data_errors_as_one_line
 from custom.metrics.vesuvius_score import PARTS, score_volume
 from custom.system.files import write_whole
 from custom.transforms.postprocessing import PostprocessSurfaced
@@ -123,5 +122,4 @@ def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 
 if __name__ == "__main__":
-    show_data_errors_as_one_line()
     command_line(experiment, "experiments_vesuvius.py")

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Export a bundle that does not depend on this repository: a folder, a zip file and their checksums."""
 
 import json
@@ -48,9 +47,6 @@ def export_bundle(
         onnx: also write models/model.onnx.
         large_files_url: base URL at which you will publish files above 25 MB. They are listed with their checksums in
             large_files.yml (<large_files_url>/models/model.pt), and remain in the folder and the zip file.
-
-    Returns:
-        path of the zip file.
 
     Raises:
         DataError: something is missing or inconsistent; nothing is written.
@@ -129,15 +125,22 @@ def _fill(bundle: Path, source: Path, weights: Path | None, variant: Path | None
 
 
 def _copy_weights(path: Path, bundle: Path) -> None:
+    """Write a flat state dict; equal weights give identical bytes."""
+    import torch
     from monai.bundle import ConfigParser
 
-    from scripts.bundles.weights import check_fit, read_weights, write_weights
+    from scripts.bundles.weights import read_weights
+
+    from custom.system.state_dict import misfit
 
     state = read_weights(path)
     network = ConfigParser(read_json(bundle / "configs" / "inference.json")).get_parsed_content("network_def")
-    check_fit(state, network, path, hint="; use --variant for the override file that they were trained with")
+    if wrong := misfit(state, network.state_dict()):
+        expected = f"those of network_def, {type(network).__name__}; use --variant for the file they were trained with"
+        raise DataError.of(path, f"weights of another network ({wrong})", expected)
     (bundle / "models").mkdir()
-    write_weights(bundle / "models" / "model.pt", state)
+    state = {key: value.detach().contiguous().clone() for key, value in state.items()}
+    torch.save(state, bundle / "models" / "model.pt")
 
 
 def _list_large_files(bundle: Path, url: str) -> None:

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Import a model trained by nnU-Net: weights, and override files for a bundle."""
 
 import json
@@ -6,7 +5,7 @@ from pathlib import Path
 
 from scripts.command_line import command_line
 
-from custom.errors import DataError, find_data_error, show_data_errors_as_one_line
+from custom.errors import DataError, find_data_error
 from custom.system.files import write_whole
 
 
@@ -35,9 +34,6 @@ def import_nnunet(
         folds: which ones, separated by commas; by default all, whose logits are averaged.
         checkpoint: name of the checkpoints; by default checkpoint_final.pth, or else checkpoint_best.pth.
         trust_trainer: accept a trainer that is not known to predict with the network of the plans.
-
-    Returns:
-        the folder.
 
     Raises:
         DataError: files are missing or damaged, or hold something that is not supported; nothing is written.
@@ -101,5 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    show_data_errors_as_one_line()
     main()

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Make Kaggle notebooks that run without internet, and their dataset."""
 
 import json
@@ -10,7 +9,7 @@ from typing import Any
 
 from scripts.command_line import command_line
 
-from custom.errors import DataError, show_data_errors_as_one_line
+from custom.errors import DataError
 from custom.system.files import write_whole
 
 BUNDLES = {"vesuvius": "vesuvius_surface_3d", "liver": "liver_tumor_2d"}
@@ -45,9 +44,6 @@ def make_kaggle_notebook(
         user: your name on Kaggle.
         competition: the last part of its address; known for vesuvius.
 
-    Returns:
-        the output folder.
-
     Raises:
         DataError: an unknown name, unsuitable weights, or a folder with other contents.
     """
@@ -71,6 +67,7 @@ def make_kaggle_notebook(
     if wheels:
         download(pins, dataset / "wheels", str(python))
     _write_notebooks(name, folder, str(user), competition or COMPETITIONS.get(name))
+    print(f"Written to {folder}:", *sorted(path.name for path in folder.iterdir()))
     return folder
 
 
@@ -136,13 +133,5 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, lambda file: file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
 
 
-def main() -> None:
-    """Run the command line."""
-    folder = command_line(make_kaggle_notebook, "make_kaggle_notebook.py")
-    if isinstance(folder, Path):
-        print(f"Written to {folder}:", *sorted(path.name for path in folder.iterdir()))
-
-
 if __name__ == "__main__":
-    show_data_errors_as_one_line()
-    main()
+    command_line(make_kaggle_notebook, "make_kaggle_notebook.py")

@@ -3,7 +3,6 @@
 from scripts.command_line import command_line
 
 from custom.competition.submission import write_liver, write_vesuvius
-from custom.errors import show_data_errors_as_one_line
 
 
 def liver(
@@ -46,5 +45,4 @@ def vesuvius(predictions: str, output: str = "submission.zip") -> None:
 
 
 if __name__ == "__main__":
-    show_data_errors_as_one_line()
     command_line({"liver": liver, "vesuvius": vesuvius}, "make_submission.py")

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Predict a whole scroll, from OME-Zarr to OME-Zarr."""
 
 import json as json_format

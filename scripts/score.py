@@ -7,7 +7,6 @@ from typing import Any
 
 from scripts.command_line import command_line
 
-from custom.errors import show_data_errors_as_one_line
 from custom.system.files import write_whole
 
 
@@ -61,5 +60,4 @@ def _without_nan(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    show_data_errors_as_one_line()
     command_line({"vesuvius": vesuvius, "liver": liver}, "score.py")

@@ -46,9 +46,8 @@ def soak(items: int = 10_000, steps: int = 2000, num_workers: int = 2, size: int
             found = run_chain(*parts, items, shape, bundle)
             print(f"{bundle}: {items} items, {len(found)} faults, {time.monotonic() - started:.0f} s", flush=True)
             found += run_training(workflow(bundle, data, folder, **options), folder)
-            print(
-                f"{bundle}: {steps} steps, {len(found)} faults in all, {time.monotonic() - started:.0f} s", flush=True
-            )
+            seconds = time.monotonic() - started
+            print(f"{bundle}: {steps} steps, {len(found)} faults in all, {seconds:.0f} s", flush=True)
             faults += [f"{bundle}: {fault}" for fault in found]
     if faults:
         sys.exit("\n".join([*faults, f"error: found {len(faults)} faults, expected none"]))

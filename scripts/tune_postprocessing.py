@@ -14,7 +14,7 @@ from scripts.command_line import command_line
 
 from custom.data.labels import as_labels
 from custom.data.volumes import TIFF_SUFFIXES, read_volume
-from custom.errors import DataError, show_data_errors_as_one_line
+from custom.errors import DataError
 from custom.metrics.vesuvius_score import PARTS, check_parts, score_volume
 from custom.ops.target_layout import IGNORE_LABEL
 from custom.system.files import write_whole
@@ -51,7 +51,7 @@ GRID = {
 """Tried in this order, each with the best values of the others; a tie keeps the current value."""
 
 Row = tuple[str, str, dict[str, float]]
-"""Parameter, its new value, and the mean scores with it."""
+"""Parameter, its new value, and the mean scores with it; or a volume left out, and what its scores are with."""
 
 
 def tune(
@@ -104,16 +104,19 @@ def tune(
         def search(chosen: Sequence[tuple[Path, Path]]) -> tuple[dict[str, Any], list[Row]]:
             return _search(best, grid, rounds, lambda knobs: _mean([score(case, knobs) for case in chosen]))
 
-        left_out = []
+        left_out: list[Row] = []
         for case in cases if leave_one_out else []:
             knobs, _ = search([other for other in cases if other != case])
-            left_out.append((case[0].stem, score(case, best), score(case, knobs)))
+            left_out += [(case[0].stem, "start", score(case, best)), (case[0].stem, "tuned", score(case, knobs))]
         tuned, rows = search(cases)
     text = json.dumps({f"{COMPONENT}#{knob}": value for knob, value in tuned.items()}, indent=4) + "\n"
     write_whole(str(output), lambda file: file.write_text(text, encoding="utf-8"))
-    print(_table(rows, len(cases), len({key[1:] for key in scored})))
+    tried = len({key[1:] for key in scored})
+    print(_table("knob", "value", rows))
+    print(f"{tried} settings on {len(cases)} volumes; each line keeps the lines above it")
     if left_out:
-        print(_left_out_table(left_out))
+        means = [("mean", word, _mean([row[2] for row in left_out if row[1] == word])) for word in ("start", "tuned")]
+        print(_table("left out", "", [*left_out, *means]))
     print(f"Post-processing: {output}")
 
 
@@ -191,26 +194,13 @@ def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: float(np.mean([score[key] for score in scores])) for key in scores[0]}
 
 
-def _table(rows: Sequence[tuple[str, str, Mapping[str, float]]], cases: int, tried: int) -> str:
+def _table(name: str, value: str, rows: Sequence[Row]) -> str:
     keys = list(rows[0][2])
-    lines = [f"{'knob':<22}{'value':>8}" + "".join(f"{key:>14}" for key in keys)]
-    lines += [
-        f"{knob:<22}{value:>8}" + "".join(f"{scores[key]:>14.4f}" for key in keys) for knob, value, scores in rows
-    ]
-    return "\n".join([*lines, f"{tried} settings on {cases} volumes; each line keeps the lines above it"])
-
-
-def _left_out_table(rows: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]]) -> str:
-    """Scores of each volume at the start, and with the parameters chosen on the other volumes."""
-    keys = list(rows[0][1])
-    lines = [f"{'left out':<22}{'':>8}" + "".join(f"{key:>14}" for key in keys)]
-    means = ("mean", *(_mean([row[place] for row in rows]) for place in (1, 2)))
-    for name, *pair in [*rows, means]:
-        for words, scores in zip(("start", "tuned"), pair, strict=True):
-            lines.append(f"{name:<22}{words:>8}" + "".join(f"{scores[key]:>14.4f}" for key in keys))
+    lines = [f"{name:<22}{value:>8}" + "".join(f"{key:>14}" for key in keys)]
+    for first, second, scores in rows:
+        lines.append(f"{first:<22}{second:>8}" + "".join(f"{scores[key]:>14.4f}" for key in keys))
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    show_data_errors_as_one_line()
     command_line(tune, "tune_postprocessing.py")

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Check a bundle (folder or zip) like the model zoo does, and run it."""
 
 import sys
@@ -28,9 +27,6 @@ def verify_bundle(path: str, quick: bool = False, offline: bool = False) -> bool
         path: the bundle's folder or zip; compared with SHA256SUMS in the same folder.
         quick: run no code of the bundle.
         offline: do not download the official schema of the metadata.
-
-    Returns:
-        whether all passed.
     """
     passed = []
     with tempfile.TemporaryDirectory(prefix="verify_bundle_") as temporary:

@@ -143,6 +143,4 @@ def _beside(ours: Callable[[], Any], theirs: Callable[[], Any], *, repeats: int)
 
 
 def _compared(what: str, ours: float, theirs: float, goal: str) -> Row:
-    """Row with the ratio of speeds or of times, depending on the goal."""
-    ratio = theirs / ours if goal.startswith(">=") else ours / theirs
-    return Row(what, show_seconds(ours), show_seconds(theirs), ratio, goal)
+    return Row(what, show_seconds(ours), show_seconds(theirs), theirs / ours, goal)

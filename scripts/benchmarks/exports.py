@@ -6,6 +6,7 @@ Decides which of them is worth exporting for a machine without a GPU, and that i
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -57,14 +58,11 @@ def _network(name: str, shape: tuple[int, ...], overrides: dict[str, Any], folde
 
     outputs: dict[str, torch.Tensor] = {}
 
-    def work(kind: str) -> Callable[[], None]:
-        @torch.no_grad()
-        def predict() -> None:
-            outputs[kind] = networks[kind](image)
+    @torch.no_grad()
+    def predict(kind: str) -> None:
+        outputs[kind] = networks[kind](image)
 
-        return predict
-
-    taken = interleaved([work(kind) for kind in networks], repeats=repeats)
+    taken = interleaved([partial(predict, kind) for kind in networks], repeats=repeats)
     times = dict(zip(networks, taken, strict=True))
     where = f"{name}, {by(shape)}"
 

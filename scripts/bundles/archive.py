@@ -1,6 +1,7 @@
 """Reproducible zip files, and checksums."""
 
 import re
+import shutil
 import stat
 import zipfile
 from pathlib import Path
@@ -31,8 +32,7 @@ def zip_folder(folder: Path, path: Path) -> Path:
                 entry.compress_type = zipfile.ZIP_DEFLATED if source.suffix in _PACKED else zipfile.ZIP_STORED
                 entry.file_size = source.stat().st_size  # for automatic zip64
                 with source.open("rb") as stream, archive.open(entry, "w") as target:
-                    while block := stream.read(2**20):
-                        target.write(block)
+                    shutil.copyfileobj(stream, target)
 
     return write_whole(path, write)
 

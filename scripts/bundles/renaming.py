@@ -1,14 +1,11 @@
 """Renames the package ``custom`` to ``scripts`` in an exported bundle.
 
 The model zoo calls a bundle's package ``scripts``, and MONAI Label unloads this name when it switches bundles. Imports
-within the package are relative and need no change. Rewritten are code in configurations, documents, docstrings and
-comments.
+within the package are relative and need no change.
 """
 
-import io
 import json
 import re
-import tokenize
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "custom"
@@ -38,17 +35,6 @@ def renamed_config(text: str) -> str:
     return _STRING.sub(rename, text)
 
 
-def renamed_module(text: str) -> str:
-    """Rename the package in docstrings and in comments on their own line."""
-    lines = text.splitlines(keepends=True)
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        prose = token.type == tokenize.COMMENT or (token.type == tokenize.STRING and '"""' in token.string[:4])
-        if prose and not token.line[: token.start[1]].strip():
-            for number in range(token.start[0] - 1, token.end[0]):
-                lines[number] = renamed_text(lines[number])
-    return "".join(lines)
-
-
 def renamed_text(text: str) -> str:
-    """Rename ``custom.data...`` to ``scripts.data...`` in prose or in one expression."""
+    """Rename ``custom.data...`` to ``scripts.data...`` in prose, a module or one expression."""
     return re.sub(NAMED, lambda found: PACKAGE + found[0].removeprefix(SOURCE.name), text)

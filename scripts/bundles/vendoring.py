@@ -7,7 +7,7 @@ from pathlib import Path
 
 from custom.errors import DataError
 
-from .renaming import NAMED, PACKAGE, SOURCE, renamed_config, renamed_module, renamed_text
+from .renaming import NAMED, PACKAGE, SOURCE, renamed_config, renamed_text
 
 
 def vendor_for(bundle: Path) -> None:
@@ -68,7 +68,7 @@ class _Closure:
             text = self._trimmed(module) if module in self.names else path.read_text(encoding="utf-8")
             file = folder / path.relative_to(SOURCE)
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(renamed_module(text), encoding="utf-8")
+            file.write_text(renamed_text(text), encoding="utf-8")
 
     def _trimmed(self, package: str) -> str:
         """Return the ``__init__.py`` of a package, reduced to the required names."""

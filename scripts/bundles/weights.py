@@ -4,13 +4,10 @@ from pathlib import Path
 
 import torch
 
-from custom.errors import DataError
 from custom.system.state_dict import read_state_dict
 
-State = dict[str, torch.Tensor]
 
-
-def read_weights(path: Path) -> State:
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read the weights that a run evaluated, averaged if it used EMA.
 
     Args:
@@ -19,40 +16,10 @@ def read_weights(path: Path) -> State:
     Raises:
         DataError: the file is none of these.
     """
-    objects = _checkpoint(path)
-    if objects is None:
+    try:
+        objects = torch.load(path, map_location="cpu", weights_only=True)["objects"]
+        network, average = objects["network"], objects.get("ema", {})
+    except Exception:  # no checkpoint of a run; reading it as weights will report what else is wrong
         return read_state_dict(path)
     prefix = "module."
-    average = {
-        key.removeprefix(prefix): value for key, value in objects.get("ema", {}).items() if key.startswith(prefix)
-    }
-    return average or objects["network"]
-
-
-def write_weights(path: Path, state: State) -> None:
-    """Write a flat state dict; equal weights under the same name give identical bytes."""
-    torch.save({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, path)
-
-
-def check_fit(state: State, network: torch.nn.Module, path: Path, hint: str) -> None:
-    """Check that weights match a network.
-
-    Raises:
-        DataError: they do not.
-    """
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        found = f"weights of another network ({' '.join(lines[1:2])[:200]})"
-        raise DataError.of(path, found, f"those of network_def, {type(network).__name__}{hint}") from None
-
-
-def _checkpoint(path: Path) -> dict[str, State] | None:
-    """Objects of a run's checkpoint; None if the file is something else, or unreadable."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # reading it as weights will report the error
-        return None
-    objects = content.get("objects") if isinstance(content, dict) else None
-    return objects if isinstance(objects, dict) and "network" in objects else None
+    return {key.removeprefix(prefix): value for key, value in average.items() if key.startswith(prefix)} or network

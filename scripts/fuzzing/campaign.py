@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from custom.data import read_volume
 from custom.errors import DataError
 
 MODULES = {name: f"scripts.fuzzing.{name}" for name in ("tiff", "nifti", "nrrd", "metaimage", "dicom", "ome_zarr")}
@@ -32,6 +33,12 @@ _MEMORY = 8 << 30
 """Memory limit of the child process; damaged headers request more."""
 _HEADER = 400
 """Bytes at the beginning of a file, in which half of the generic mutations are placed."""
+
+
+def voxels_and_affine(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a volume as the project does."""
+    volume = read_volume(path)
+    return volume.array, volume.affine
 
 
 @dataclass(frozen=True)
@@ -110,70 +117,49 @@ def run(format: Format, mutations: int, seed: int, folder: Path, only: int | Non
         only: a single number to judge.
     """
     result = Result(format.name, seed)
-    numbers = [only] if only is not None else list(range(mutations + 1))
-    while numbers:
-        numbers = _run_child(format, seed, numbers, folder, result)
-    return result
-
-
-def _run_child(format: Format, seed: int, numbers: Sequence[int], folder: Path, result: Result) -> list[int]:
-    """Let a process judge the numbers; returns the remaining ones if it had to be stopped."""
-    context = multiprocessing.get_context("fork")  # formats defined in tests cannot be imported by a new process
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(format, seed, numbers, folder, sender), daemon=True)
-    child.start()
-    sender.close()
-    number, what, path = numbers[0], "the files are made", folder
-    try:
-        while receiver.poll(_SECONDS):
-            message = receiver.recv()
-            if message is None:
-                return []
-            if len(message) == 3:
-                number, what, path = message
-                continue
-            outcome, by_theirs = message
+    whole = folder / "whole"
+    shutil.rmtree(whole, ignore_errors=True)
+    whole.mkdir()
+    sources = format.make(whole, np.random.default_rng([seed, 0]))
+    for number in range(mutations + 1) if only is None else [only]:
+        for what, path, source in _damaged(format, seed, number, sources, folder):
+            outcome, by_theirs = _in_a_process(format, path, source, folder / "messages.txt")
             result.judged += 1
             result.refused += outcome == REFUSED
             result.refused_alone += outcome == REFUSED and by_theirs
             if outcome not in (REFUSED, ALIKE):
                 result.findings.append(Finding(number, what, outcome, path))
-        problem = f"more than {_SECONDS:g} s"
+            elif path != source:
+                _remove(path)
+    return result
+
+
+def _in_a_process(format: Format, path: Path, source: Path, messages: Path) -> tuple[str, bool]:
+    """Judge a file in a process, so that a crash, a hang or excessive memory is an outcome, too."""
+    context = multiprocessing.get_context("fork")  # formats defined in tests cannot be imported by a new process
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(format, path, source, messages, sender))
+    child.start()
+    sender.close()
+    try:
+        return receiver.recv() if receiver.poll(_SECONDS) else (f"more than {_SECONDS:g} s", False)
     except EOFError:
         child.join()
-        problem = f"the process ended with {child.exitcode}"
+        return f"the process ended with {child.exitcode}", False
     finally:
         child.kill()
         child.join()
-    result.judged += 1
-    result.findings.append(Finding(number, what, problem, path))
-    return [left for left in numbers if left > number and path != folder]
 
 
-def _child(format: Format, seed: int, numbers: Sequence[int], folder: Path, channel: Connection) -> None:
-    """Send what will be judged, and the verdict: ``(number, what, path)``, ``(outcome, read by theirs)``."""
+def _child(format: Format, path: Path, source: Path, messages: Path, channel: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     warnings.simplefilter("ignore")
-    with (folder / "messages.txt").open("ab") as log:  # output of the libraries
+    with messages.open("ab") as log:  # output of the libraries
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    whole = folder / "whole"
-    shutil.rmtree(whole, ignore_errors=True)
-    whole.mkdir()
-    sources = format.make(whole, np.random.default_rng([seed, 0]))
-    expected: dict[Path, tuple[np.ndarray, ...] | None] = {}
-    for number in numbers:
-        for what, path, source in _damaged(format, seed, number, sources, folder):
-            channel.send((number, what, path))
-            if source not in expected:
-                expected[source] = _read(format.theirs, source) or _read(format.ours, source)
-            outcome, by_theirs = _judge(format, path, expected[source])
-            if outcome == REFUSED and path == source:
-                outcome = "a whole file is refused"
-            channel.send((outcome, by_theirs))
-            if outcome in (REFUSED, ALIKE) and path != source:
-                _remove(path)
-    channel.send(None)
+    whole = _read(format.theirs, source) or _read(format.ours, source)
+    outcome, by_theirs = _judge(format, path, whole)
+    channel.send(("a whole file is refused" if outcome == REFUSED and path == source else outcome, by_theirs))
 
 
 def _damaged(

@@ -3,10 +3,9 @@
 pydicom provides the tags; pixels and geometry are computed here according to the standard, and GDCM decodes JPEG.
 """
 
-import contextlib
-import os
-import pickle
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 
-from custom.data import read_volume
-
-from .campaign import Format
+from .campaign import Format, voxels_and_affine
 
 _SHAPE = (4, 6, 9)
 """Slices, rows, columns."""
@@ -32,19 +29,8 @@ _JPEG = {
 }
 """Without loss, and how they are written."""
 _TEXTS = (
-    "",
-    "0",
-    "-1",
-    "1",
-    "2",
-    "1e9",
-    "nan",
-    "1\\2",
-    "1\\0\\0\\0\\0\\-1",
-    "0.8\\0.7",
-    "MONOCHROME1",
-    "1.2.3",
-    "\xff",
+    *("", "0", "-1", "1", "2", "1e9", "nan", "1\\2", "1\\0\\0\\0\\0\\-1", "0.8\\0.7", "1.2.3"),
+    *("MONOCHROME1", "\xff"),
 )
 _VALUE_REPRESENTATIONS = (b"US", b"SS", b"UL", b"DS", b"IS", b"UI", b"OB", b"OW", b"SQ", b"UN", b"LO", b"UT", b"??")
 
@@ -113,12 +99,6 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
     return f"{file.name}: {kind} of {tag} ({pydicom.datadict.keyword_for_tag(tag)}) changed"
 
 
-def ours(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return voxels and affine."""
-    volume = read_volume(path)
-    return volume.array, volume.affine
-
-
 def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return voxels and affine, from pydicom's tags; JPEG-compressed pixels are decoded by GDCM.
 
@@ -182,7 +162,7 @@ def _pixels(file: Path, tags: Dataset) -> np.ndarray:
     data = tags.PixelData
     if syntax == uid.RLELossless:
         fragment = get_frame(data, 0, number_of_frames=1)
-        raw = _run_lengths(fragment, int(np.prod(shape)), size)
+        raw = np.frombuffer(imagecodecs.dicomrle_decode(fragment, f"<u{size}"), f"<u{size}")
     else:
         if len(data) not in (np.prod(shape) * size, np.prod(shape) * size + np.prod(shape) * size % 2):
             raise ValueError("another length")
@@ -193,47 +173,17 @@ def _pixels(file: Path, tags: Dataset) -> np.ndarray:
     return values
 
 
-def _run_lengths(data: bytes, count: int, size: int) -> np.ndarray:
-    """Decode PS3.5, annex G: a segment for each byte of the values, highest first."""
-    number, *starts = np.frombuffer(data, "<u4", 16)
-    if number != size:
-        raise ValueError("another number of segments")
-    ends = [*starts[1:number], len(data)]
-    planes = []
-    for at, end in zip(starts[:number], ends, strict=True):
-        plane = bytearray()
-        while len(plane) < count:
-            if at >= end:
-                raise ValueError("cut off")
-            head = data[at]
-            if head < 128:
-                plane += data[at + 1 : at + 2 + head]
-                at += head + 2
-            else:
-                plane += data[at + 1 : at + 2] * (257 - head if head > 128 else 0)
-                at += 2 if head > 128 else 1
-        planes.append(np.frombuffer(bytes(plane[:count]), np.uint8).astype(np.int64))
-    return sum(plane << 8 * (size - 1 - k) for k, plane in enumerate(planes))
-
-
 def _by_gdcm(file: Path) -> np.ndarray:
     """Stored values of a file, decoded in a separate process, since damaged files crash GDCM."""
-    receiver, sender = os.pipe()
-    child = os.fork()
-    if child == 0:
-        answer = b""
-        with contextlib.suppress(BaseException):  # the child must not continue the parent's code
-            answer = pickle.dumps(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file), SimpleITK.sitkFloat64)))
-        with os.fdopen(sender, "wb") as stream:
-            stream.write(answer)
-        os._exit(0)
-    os.close(sender)
-    with os.fdopen(receiver, "rb") as stream:
-        answer = stream.read()
-    os.waitpid(child, 0)
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        values = pool.submit(_read_by_gdcm, str(file)).result()
     tags = pydicom.dcmread(file)
     # applied by GDCM
-    return (pickle.loads(answer) - float(tags.get("RescaleIntercept", 0))) / float(tags.get("RescaleSlope", 1))
+    return (values - float(tags.get("RescaleIntercept", 0))) / float(tags.get("RescaleSlope", 1))
+
+
+def _read_by_gdcm(file: str) -> np.ndarray:
+    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(file, SimpleITK.sitkFloat64))
 
 
 def _slice(plane: np.ndarray, k: int) -> Dataset:
@@ -337,11 +287,10 @@ def _elements(file: Path) -> list[tuple[Any, int, int, int, str, bool]]:
 def _with_length(head: bytes, length: int, order: str) -> bytes:
     """First bytes of an element with another length of its value."""
     short = len(head) == 8 and head[4:6].isalpha()
-    return (
-        head[:-2] + np.array(length & 0xFFFF, f"{order}u2").tobytes()
-        if short
-        else (head[:-4] + np.array(length, f"{order}u4").tobytes())
-    )
+    size = 2 if short else 4
+    return head[:-size] + np.array(length % 2 ** (8 * size), f"{order}u{size}").tobytes()
 
 
-FORMAT = Format("dicom", make, mutate, ours, theirs, frozenset(syntax.keyword for syntax in _JPEG))
+FORMAT = Format(
+    "dicom", make, mutate, voxels_and_affine, theirs, frozenset(["run_lengths", *(syntax.keyword for syntax in _JPEG)])
+)

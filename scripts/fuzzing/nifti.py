@@ -10,10 +10,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import SimpleITK
+from scipy.spatial.transform import Rotation
 
-from custom.data import read_volume
-
-from .campaign import Format
+from .campaign import Format, voxels_and_affine
 
 _SHAPE = (7, 6, 5)
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
@@ -96,12 +95,6 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
     return f"{name}[{index}] set to {value}"
 
 
-def ours(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return voxels and affine."""
-    volume = read_volume(path)
-    return volume.array, volume.affine
-
-
 def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return voxels and affine according to the standard.
 
@@ -152,11 +145,7 @@ def _affine(fields: dict) -> np.ndarray:
         if b * b + c * c + d * d > 1 + 1e-6:
             raise ValueError("no rotation")
         a = np.sqrt(max(1 - (b * b + c * c + d * d), 0))
-        turn = [
-            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-        ]
+        turn = Rotation.from_quat([b, c, d, a]).as_matrix()
         affine[:3, :3] = turn * steps * [1, 1, fields["pixdim"][0] or 1]
         affine[:3, 3] = fields["qoffset"]
     elif steps.min() <= 0:
@@ -178,4 +167,4 @@ def _version(data: bytes) -> tuple[str, bool]:
     return found[bytes(data[:4])]
 
 
-FORMAT = Format("nifti", make, mutate, ours, theirs)
+FORMAT = Format("nifti", make, mutate, voxels_and_affine, theirs)

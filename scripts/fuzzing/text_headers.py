@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
-from custom.data import read_volume
+from .campaign import voxels_and_affine
 
 SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -20,8 +20,7 @@ def header_file(path: Path) -> Path:
 
 def ours(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return voxels and affine as read by the project."""
-    volume = read_volume(header_file(path))
-    return volume.array, volume.affine
+    return voxels_and_affine(header_file(path))
 
 
 def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -59,20 +58,20 @@ def change_line(path: Path, rng: np.random.Generator, values: Mapping[str, Seque
         separator: between field and value.
     """
     file = header_file(path)
-    lines = file.read_bytes().split(b"\n")
-    places = [k for k, line in enumerate(lines[:40]) if line.split(separator.strip().encode())[0].strip().decode(
-        "latin-1") in values]  # fmt: skip
+    lines = file.read_bytes().decode("latin-1").split("\n")
+    fields = [line.split(separator.strip())[0].strip() for line in lines]
+    places = [k for k, name in enumerate(fields[:40]) if name in values]
     kind = rng.choice(["change", "change", "change", "add", "delete", "repeat", "rename"])
     at = int(rng.choice(places)) if places else 1
-    name = lines[at].split(separator.strip().encode())[0].strip().decode("latin-1")
+    name = fields[at]
     if kind == "change" and name in values:
         value = str(rng.choice(values[name]))
-        lines[at] = f"{name}{separator}{value}".encode()
+        lines[at] = f"{name}{separator}{value}"
         what = f"{name} made {value!r}"
     elif kind == "add":
         name = str(rng.choice(sorted(values)))
         value = str(rng.choice(values[name]))
-        lines.insert(1, f"{name}{separator}{value}".encode())
+        lines.insert(1, f"{name}{separator}{value}")
         what = f"{name} of {value!r} added"
     elif kind == "delete":
         del lines[at]
@@ -81,7 +80,7 @@ def change_line(path: Path, rng: np.random.Generator, values: Mapping[str, Seque
         lines.insert(at, lines[at])
         what = f"{name} repeated"
     else:
-        lines[at] = lines[at].swapcase() if rng.random() < 0.5 else lines[at].replace(b" ", b"  ")
+        lines[at] = lines[at].swapcase() if rng.random() < 0.5 else lines[at].replace(" ", "  ")
         what = f"{name} with other letters or spaces"
-    file.write_bytes(b"\n".join(lines))
+    file.write_bytes("\n".join(lines).encode("latin-1"))
     return what

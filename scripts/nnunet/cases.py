@@ -29,7 +29,7 @@ class Case:
         spacing: of the plans; None: nnU-Net's choice.
         residual: whether the encoder is residual.
         folds: number of networks.
-        transpose: whether the phantoms' coarse axis is the last, so that nnU-Net transposes volumes.
+        further: entries of the configuration.
     """
 
     bundle: str

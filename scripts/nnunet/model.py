@@ -61,14 +61,13 @@ def read_model(path: Path, folds: Sequence[str] | None = None, checkpoint: str |
         files = _checkpoints(folder, path, folds, checkpoint)
         contents = [read_checkpoint(file) for file in files]
     first = contents[0]
-    for file, content in zip(files, contents, strict=True):
-        for key in ("trainer_name", "init_args"):
-            found, expected = (str(_identity(each, key)) for each in (content, first))
-            if found != expected:
-                raise DataError.of(file, f"{key} {found}", f"{expected}, as in {files[0]}")
+    made_by = [(content["trainer_name"], content["init_args"]["configuration"]) for content in contents]
+    for file, found in zip(files, made_by, strict=True):
+        if found != made_by[0]:
+            raise DataError.of(file, " with ".join(found), f"{' with '.join(made_by[0])}, as in {files[0]}")
     mirroring = first.get("inference_allowed_mirroring_axes") or ()
     weights = [without_duplicates(content["network_weights"]) for content in contents]
-    configuration, trainer = _identity(first, "init_args"), first["trainer_name"]
+    trainer, configuration = made_by[0]
     return Model(path, dataset, plans, configuration, trainer, tuple(mirroring), weights)
 
 
@@ -106,10 +105,6 @@ def _numpy_numbers() -> list[Any]:
     scalar.__module__, scalar.__qualname__ = "numpy.core.multiarray", "scalar"  # its place in numpy 1
     types = [type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "?")]
     return [scalar, np._core.multiarray.scalar, np.dtype, *types]
-
-
-def _identity(content: dict[str, Any], key: str) -> str:
-    return content[key]["configuration"] if key == "init_args" else content[key]
 
 
 @contextmanager

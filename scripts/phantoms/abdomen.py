@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from custom.errors import DataError
 from custom.ops.liver_labels import LIVER, TUMOR
 
 from .anatomy import Canvas, Lesion, Tissue, draw_abdomen
@@ -48,7 +49,7 @@ def abdomen_phantom(*, seed: int, index: int, size: int = 96, slices: int = 24, 
         contrast: by how many HU tumours are darker than the liver on average; each differs from it by up to a third.
 
     Raises:
-        ValueError: an argument is out of its range.
+        DataError: an argument is out of its range.
     """
     check_abdomen(seed=seed, index=index, size=size, slices=slices, contrast=contrast)
     rng = np.random.default_rng([seed, 2, index])
@@ -73,15 +74,15 @@ def abdomen_phantom(*, seed: int, index: int, size: int = 96, slices: int = 24, 
 
 
 def check_abdomen(*, seed: int, size: int, slices: int, contrast: float, index: int = 0) -> None:
-    """Raise the :class:`ValueError` that :func:`abdomen_phantom` would raise."""
+    """Raise the :class:`DataError` that :func:`abdomen_phantom` would raise."""
     if seed < 0 or index < 0:
-        raise ValueError(f"seed and index must not be negative, got {seed} and {index}")
+        raise DataError(f"seed and index must not be negative, got {seed} and {index}")
     if size < 32:
-        raise ValueError(f"size must be at least 32 pixels, got {size}")
+        raise DataError(f"size must be at least 32 pixels, got {size}")
     if slices < 4:
-        raise ValueError(f"slices must be at least 4, got {slices}")
+        raise DataError(f"slices must be at least 4, got {slices}")
     if not 0 < contrast <= 200:
-        raise ValueError(f"contrast must be above 0 and at most 200 HU, got {contrast}")
+        raise DataError(f"contrast must be above 0 and at most 200 HU, got {contrast}")
 
 
 def _label(tissue: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 Box = tuple[slice, ...]
+EVERYWHERE: Box = (slice(None),) * 3
 Point = Sequence[float]
 
 
@@ -64,10 +65,6 @@ class Canvas:
         """Return the part of the grid between two corners."""
         edges = [np.searchsorted(a, (p, q)) for a, p, q in zip(self.axes, low, high, strict=True)]
         return tuple(slice(int(a), int(b)) for a, b in edges)
-
-    def everywhere(self) -> Box:
-        """Return the whole grid."""
-        return tuple(slice(0, n) for n in self.tissue.shape)
 
     def grid(self, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the coordinates in a part of the grid, each of a shape that broadcasts to the part's."""
@@ -130,10 +127,10 @@ def draw_abdomen(canvas: Canvas, tumours: int) -> list[Lesion]:
     _wall(canvas, body)
     _spine(canvas, body)
     _great_vessels(canvas, body)
-    diaphragm = _chest(canvas, body)
+    diaphragm = _chest(canvas)
     _kidneys(canvas, body)
     _liver(canvas, body, diaphragm)
-    _spleen(canvas, body, diaphragm)
+    _spleen(canvas, diaphragm)
     _stomach(canvas, diaphragm)
     _bowel(canvas)
     lesions = _tumours(canvas, tumours)
@@ -145,20 +142,18 @@ def draw_abdomen(canvas: Canvas, tumours: int) -> list[Lesion]:
 
 def _table(canvas: Canvas, body: Body) -> None:
     """Two curved shells of carbon fibre with foam in between."""
-    box = canvas.everywhere()
-    x, y, _ = canvas.grid(box)
+    x, y, _ = canvas.grid(EVERYWHERE)
     height = y + body.half_depth + 8 - np.square(x) / 900
     wide = np.abs(x) < 195
-    canvas.paint(Tissue.FOAM, box, (height < 0) & (height > -32) & wide, [Tissue.AIR])
+    canvas.paint(Tissue.FOAM, EVERYWHERE, (height < 0) & (height > -32) & wide, [Tissue.AIR])
     half = max(2.2, 0.6 * float(y[0, 1, 0] - y[0, 0, 0]))  # no gaps on a coarse grid
     shells = (np.abs(height) < half) | (np.abs(height + 32) < half)
-    canvas.paint(Tissue.TABLE, box, shells & wide, [Tissue.AIR, Tissue.FOAM])
+    canvas.paint(Tissue.TABLE, EVERYWHERE, shells & wide, [Tissue.AIR, Tissue.FOAM])
 
 
 def _wall(canvas: Canvas, body: Body) -> None:
     """Skin, fat, the abdominal wall with muscles and ribs, and the cavity filled with fat."""
-    box = canvas.everywhere()
-    x, y, z = canvas.grid(box)
+    x, y, z = canvas.grid(EVERYWHERE)
     angle = np.arctan2(x, -y)  # 0 at the back
     power = 2.3
     share = ((np.abs(x) / body.half_width) ** power + (np.abs(y) / body.half_depth) ** power) ** (1 / power)
@@ -179,11 +174,11 @@ def _wall(canvas: Canvas, body: Body) -> None:
     long_enough = side < 1.35 + 0.011 * (z + 100)
     behind_sternum = side < 2.75
     rib = (np.square(off / 7) + np.square(middle / 4.5) < 1) & long_enough & behind_sternum & (side > 0.25)
-    canvas.paint(Tissue.BONE, box, rib, [Tissue.MUSCLE])
+    canvas.paint(Tissue.BONE, EVERYWHERE, rib, [Tissue.MUSCLE])
     marrow = rib & (np.square(off / 5) + np.square(middle / 2.5) < 1)
-    canvas.paint(Tissue.MARROW, box, marrow, [Tissue.BONE])
+    canvas.paint(Tissue.MARROW, EVERYWHERE, marrow, [Tissue.BONE])
     sternum = (np.square((np.pi - side) / 0.22) + np.square(middle / 5.5) < 1) & (z > 45)
-    canvas.paint(Tissue.MARROW, box, sternum, [Tissue.MUSCLE])
+    canvas.paint(Tissue.MARROW, EVERYWHERE, sternum, [Tissue.MUSCLE])
 
 
 def _spine(canvas: Canvas, body: Body) -> None:
@@ -221,19 +216,14 @@ def _great_vessels(canvas: Canvas, body: Body) -> None:
         canvas.paint(tissue, box, level < 1, CAVITY)
 
 
-def _chest(canvas: Canvas, body: Body) -> np.ndarray:
-    """Lungs and heart above the diaphragm.
-
-    Returns:
-        The height (mm) of the diaphragm, ``(X, Y, 1)``.
-    """
-    box = canvas.everywhere()
-    x, y, z = canvas.grid(box)
+def _chest(canvas: Canvas) -> np.ndarray:
+    """Lungs and heart above the diaphragm, whose height (mm) is returned, ``(X, Y, 1)``."""
+    x, y, z = canvas.grid(EVERYWHERE)
     right = 82 - (np.square(x - 70) + np.square(y - 12)) / 130
     left = 70 - (np.square(x + 78) + np.square(y - 5)) / 130
     middle = 400 - np.square(x / 42) * 400 - np.square((y - 15) / 75) * 250  # mediastinum: no lung
     height = np.maximum(np.maximum(right, left), middle).astype(np.float32)
-    canvas.paint(Tissue.LUNG, box, z > height, CAVITY)
+    canvas.paint(Tissue.LUNG, EVERYWHERE, z > height, CAVITY)
     chest = [Tissue.LUNG, Tissue.CAVITY_FAT]
     box, level = canvas.ellipsoid((-28, 28, 112), (62, 48, 48), 0.03)
     canvas.paint(Tissue.HEART, box, level < 0, chest)
@@ -287,7 +277,7 @@ def _liver(canvas: Canvas, body: Body, diaphragm: np.ndarray) -> None:
     canvas.blob(Tissue.GALLBLADDER, gallbladder, (14, 17, 27), [Tissue.CAVITY_FAT, Tissue.LIVER])
 
 
-def _spleen(canvas: Canvas, body: Body, diaphragm: np.ndarray) -> None:
+def _spleen(canvas: Canvas, diaphragm: np.ndarray) -> None:
     rng = canvas.rng
     centre = (-104 + rng.uniform(-5, 5), -36 + rng.uniform(-6, 6), 22 + rng.uniform(-10, 10))
     size = rng.uniform(0.9, 1.12)
@@ -356,7 +346,7 @@ def _tumours(canvas: Canvas, count: int) -> list[Lesion]:
 
 def _sphere_fits(canvas: Canvas, liver: np.ndarray, centre: np.ndarray, radius: float) -> bool:
     """Whether points on a slightly larger sphere are liver; points outside of the scan count as liver."""
-    directions = np.array([(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1) if i or j or k], float)
+    directions = np.array([step for step in itertools.product((-1, 0, 1), repeat=3) if any(step)], float)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     points = centre + 1.2 * radius * directions
     z = canvas.axes[2]

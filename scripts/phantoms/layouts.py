@@ -1,7 +1,5 @@
 """Phantoms as files, in the folder layouts of the real datasets."""
 
-import csv
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -33,19 +31,24 @@ def write_scrolls(
     pitch: float = 14.0,
     ignore: float = 0.2,
 ) -> Path:
-    """Write scroll phantoms in the layout of Kaggle's "Vesuvius Challenge - Surface Detection".
+    """Make cubes of a papyrus scroll: TIFF stacks in the layout of Kaggle's Vesuvius surface detection.
 
-    ``train_images/<id>.tif``, ``train_labels/<id>.tif``, ``train.csv`` (``id,scroll_id``), ``test_images/``,
-    ``test.csv``; and, unlike the competition, ``test_labels/`` and the data list ``held_out.json``.
+    Writes train_images/, train_labels/ and train.csv, the same for test, and held_out.json, a list of the test cases
+    with their labels. The same arguments give the same files.
+
+    Example: python scripts/make_phantoms.py scroll --output phantoms/scroll --n_train 6 --size 128
 
     Args:
         output: a new or empty folder, or one that the same call has filled before.
-        n_train, n_test: cases, up to 500 each.
-        size, seed, pitch, ignore: see :func:`scroll_phantom`.
+        n_train: number of training cases, up to 500.
+        n_test: number of held-out cases, up to 500.
+        size: edge of a cube in voxels, at least 16.
+        seed: determines the scrolls.
+        pitch: mean distance between windings in voxels.
+        ignore: fraction of unlabelled voxels within the border; about half in real data.
 
     Raises:
-        ValueError: an argument is out of its range; raised before anything is written.
-        DataError: the folder has other contents or cannot be written.
+        DataError: an argument is out of its range, or the folder has other contents or cannot be written.
     """
     options = {"seed": seed, "size": size, "pitch": pitch, "ignore": ignore}
     check_scroll(**options)
@@ -58,10 +61,11 @@ def write_scrolls(
         write_volume(folder / label_file, label)
         return {"id": name, "image": image_file, "label": label_file, "group": str(scroll_id(index))}
 
-    rows = _write(Path(output), "scroll", options, n_train, n_test, write_case)
-    for part, cases in rows.items():
-        _write_csv(Path(output) / f"{part}.csv", cases)
-    return Path(output)
+    folder = Path(str(output))
+    for part, cases in _write(folder, "scroll", options, n_train, n_test, write_case).items():
+        text = "id,scroll_id\n" + "".join(f"{case['id']},{case['group']}\n" for case in cases)
+        write_whole(folder / f"{part}.csv", lambda file, text=text: file.write_text(text, encoding="utf-8"))
+    return folder
 
 
 def write_abdomens(
@@ -74,19 +78,24 @@ def write_abdomens(
     seed: int = 0,
     contrast: float = 30.0,
 ) -> Path:
-    """Write abdomen phantoms with LiTS names.
+    """Make CT volumes of an abdomen with liver and tumours: NIfTI files with LiTS names.
 
-    ``volume-000.nii.gz`` and ``segmentation-000.nii.gz``, ...; the same in ``test/`` for the held-out cases, which are
-    numbered from 500 and listed in ``held_out.json``.
+    Writes volume-000.nii.gz, segmentation-000.nii.gz, ..., the held-out cases in test/, and held_out.json, a list of
+    those. The same arguments give the same files.
+
+    Example: python scripts/make_phantoms.py abdomen --output phantoms/abdomen --n_train 6 --size 128 --slices 32
 
     Args:
         output: a new or empty folder, or one that the same call has filled before.
-        n_train, n_test: cases, up to 500 each.
-        size, slices, seed, contrast: see :func:`abdomen_phantom`.
+        n_train: number of training cases, up to 500.
+        n_test: number of held-out cases, up to 500.
+        size: rows and columns of a slice, at least 32; the size in mm does not depend on it.
+        slices: slices per volume, at least 4.
+        seed: determines the patients.
+        contrast: by how many HU tumours are darker than the liver on average.
 
     Raises:
-        ValueError: an argument is out of its range; raised before anything is written.
-        DataError: the folder has other contents or cannot be written.
+        DataError: an argument is out of its range, or the folder has other contents or cannot be written.
     """
     options = {"seed": seed, "size": size, "slices": slices, "contrast": contrast}
     check_abdomen(**options)
@@ -99,8 +108,8 @@ def write_abdomens(
         write_volume(folder / label_file, case.label, case.affine)
         return {"id": f"volume-{index:03d}", "image": image_file, "label": label_file}
 
-    _write(Path(output), "abdomen", options, n_train, n_test, write_case)
-    return Path(output)
+    _write(Path(str(output)), "abdomen", options, n_train, n_test, write_case)
+    return Path(str(output))
 
 
 def _write(
@@ -113,7 +122,7 @@ def _write(
 ) -> dict[str, list[Row]]:
     """Write all cases and the list of the held-out ones; returns the rows of each non-empty part."""
     if not (0 < n_train <= FIRST_TEST and 0 <= n_test <= FIRST_TEST):
-        raise ValueError(f"n_train must be 1 to {FIRST_TEST} and n_test 0 to {FIRST_TEST}, got {n_train} and {n_test}")
+        raise DataError(f"n_train must be 1 to {FIRST_TEST} and n_test 0 to {FIRST_TEST}, got {n_train} and {n_test}")
     claim(output, {"phantoms": kind, "n_train": n_train, "n_test": n_test, **options})
     indices = [("train", i) for i in range(n_train)] + [("test", FIRST_TEST + i) for i in range(n_test)]
     rows: dict[str, list[Row]] = {}
@@ -142,11 +151,3 @@ def claim(output: Path, plan: dict[str, Any]) -> None:
 
 def _write_json(path: Path, content: Any) -> None:
     write_whole(path, lambda file: file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
-
-
-def _write_csv(path: Path, rows: list[Row]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "scroll_id"])
-    writer.writerows([row["id"], row["group"]] for row in rows)
-    write_whole(path, lambda file: file.write_text(text.getvalue(), encoding="utf-8"))

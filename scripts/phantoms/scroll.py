@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from custom.errors import DataError
 from custom.ops.target_layout import IGNORE_LABEL
 
 SCROLL_IDS = (101, 102, 103)
@@ -68,7 +69,7 @@ def scroll_phantom(
             core), 2 unlabelled, always including the outer 3 voxels of every face.
 
     Raises:
-        ValueError: an argument is out of its range.
+        DataError: an argument is out of its range.
     """
     check_scroll(seed=seed, index=index, size=size, pitch=pitch, ignore=ignore)
     # Streams of random numbers: 0 scrolls, 1 their cubes, 2 abdomens.
@@ -93,15 +94,15 @@ def scroll_phantom(
 
 
 def check_scroll(*, seed: int, size: int, pitch: float, ignore: float, index: int = 0) -> None:
-    """Raise the :class:`ValueError` that :func:`scroll_phantom` would raise."""
+    """Raise the :class:`DataError` that :func:`scroll_phantom` would raise."""
     if seed < 0 or index < 0:
-        raise ValueError(f"seed and index must not be negative, got {seed} and {index}")
+        raise DataError(f"seed and index must not be negative, got {seed} and {index}")
     if size < 16:
-        raise ValueError(f"size must be at least 16 voxels, got {size}")
+        raise DataError(f"size must be at least 16 voxels, got {size}")
     if pitch < 8:
-        raise ValueError(f"pitch must be at least 8 voxels, got {pitch}")
+        raise DataError(f"pitch must be at least 8 voxels, got {pitch}")
     if not 0 <= ignore < 1:
-        raise ValueError(f"ignore must be a share in [0, 1), got {ignore}")
+        raise DataError(f"ignore must be a share in [0, 1), got {ignore}")
 
 
 def _make_scroll(rng: np.random.Generator, pitch: float, size: int) -> _Scroll:

@@ -22,6 +22,8 @@ from .tensor import CUDA, PretendedTensor
 
 TORCH = "2.13."
 """The version whose internals are replaced here."""
+MEMORY = 80 * 2**30
+"""Bytes of the device."""
 
 
 def why_not() -> str | None:
@@ -49,29 +51,21 @@ class PretendedGPU(ExitStack):
             step()  # allocates the optimizer's state
             record.reset()
             step()
-            print(record.waits, record.flops, record.seconds(H100), record.table())
+            print(record.waits, record.flops, record.seconds(H100))
 
     Args:
         data: ``real`` or ``shapes``.
-        name, memory, capability: what the device says of itself; memory in bytes.
+        name: what the device says of itself.
         bf16: whether it says that it has bfloat16.
 
     Raises:
         RuntimeError: on entering, if another torch is installed.
     """
 
-    def __init__(
-        self,
-        data: str = "real",
-        *,
-        name: str = "Pretended GPU",
-        memory: int = 80 * 2**30,
-        bf16: bool = True,
-        capability: tuple[int, int] = (9, 0),
-    ) -> None:
+    def __init__(self, data: str = "real", *, name: str = "Pretended GPU", bf16: bool = True) -> None:
         super().__init__()
         self.inner = torch.device({"real": "cpu", "shapes": "meta"}[data])
-        self.name, self.memory, self.bf16, self.capability = name, memory, bf16, capability
+        self.name, self.bf16 = name, bf16
 
     def __enter__(self) -> Record:
         if reason := why_not():
@@ -94,10 +88,7 @@ class PretendedGPU(ExitStack):
 
     def _properties(self, record: Record) -> dict[str, Any]:
         """What ``torch.cuda`` says of the device."""
-        major, minor = self.capability
-        properties = SimpleNamespace(
-            total_memory=self.memory, name=self.name, major=major, minor=minor, multi_processor_count=132
-        )
+        properties = SimpleNamespace(total_memory=MEMORY, name=self.name, major=9, minor=0, multi_processor_count=132)
         return {
             "_lazy_init": lambda: None,
             "is_available": lambda: True,
@@ -109,12 +100,12 @@ class PretendedGPU(ExitStack):
             "empty_cache": lambda: None,
             "get_device_name": lambda *_: self.name,
             "get_device_properties": lambda *_: properties,
-            "get_device_capability": lambda *_: self.capability,
+            "get_device_capability": lambda *_: (properties.major, properties.minor),
             "is_bf16_supported": lambda including_emulation=True: self.bf16,
             "reset_peak_memory_stats": lambda *_: record.reset_peak(),
             **{f"max_memory_{kind}": lambda *_: record.peak for kind in ("allocated", "reserved")},
             **{f"memory_{kind}": lambda *_: record.now for kind in ("allocated", "reserved")},
-            "mem_get_info": lambda *_: (self.memory - record.now, self.memory),
+            "mem_get_info": lambda *_: (MEMORY - record.now, MEMORY),
             "manual_seed_all": lambda *_: None,
             "manual_seed": lambda *_: None,
         }

@@ -2,7 +2,7 @@
 
 import sys
 import weakref
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from types import FrameType
 
@@ -22,8 +22,6 @@ class Card:
 
 
 H100 = Card(400e12, 2.7e12)
-A100 = Card(180e12, 1.6e12)
-T4 = Card(25e12, 0.25e12)
 
 
 @dataclass(frozen=True)
@@ -80,19 +78,6 @@ class Record:
     def seconds(self, card: Card = H100) -> float:
         """Return the time of all kernels by the roofline of a card, one after another."""
         return sum(kernel.seconds(card) for kernel in self.kernels)
-
-    def table(self, card: Card = H100, rows: int = 20) -> str:
-        """Return the operations that take longest, a line each."""
-        by_name: dict[str, list[Kernel]] = defaultdict(list)
-        for kernel in self.kernels:
-            by_name[kernel.name].append(kernel)
-        lines = []
-        for name, kernels in by_name.items():
-            seconds = sum(kernel.seconds(card) for kernel in kernels)
-            flops, size = (sum(getattr(kernel, key) for kernel in kernels) for key in ("flops", "size"))
-            text = f"{len(kernels):6d} x {name:42s} {flops / 1e12:9.3f} TFLOP {size / 2**30:9.2f} GiB"
-            lines.append((seconds, f"{text} {1e3 * seconds:9.2f} ms"))
-        return "\n".join(line for _, line in sorted(lines, reverse=True)[:rows])
 
     def wait(self, cause: str) -> None:
         """Note that the host waits."""

@@ -12,10 +12,10 @@ def streams(record: Record) -> dict[str, Any]:
 
     class Event:
         def __init__(self, *_: Any, **__: Any) -> None:
-            self.at = 0.0
+            pass
 
         def record(self, *_: Any) -> None:
-            self.at = record.seconds()
+            pass
 
         def synchronize(self) -> None:
             record.wait("event")
@@ -26,10 +26,6 @@ def streams(record: Record) -> dict[str, Any]:
         def wait(self, *_: Any) -> None:
             """Streams wait, the host does not."""
 
-        def elapsed_time(self, end: "Event") -> float:
-            """Milliseconds by the roofline."""
-            return 1e3 * (end.at - self.at)
-
     class Stream:
         def __init__(self, *_: Any, **__: Any) -> None:
             self.device = CUDA
@@ -39,11 +35,6 @@ def streams(record: Record) -> dict[str, Any]:
 
         def query(self) -> bool:
             return True
-
-        def record_event(self, event: Event | None = None) -> Event:
-            event = event or Event()
-            event.record()
-            return event
 
         def wait_stream(self, *_: Any) -> None:
             """Streams wait, the host does not."""

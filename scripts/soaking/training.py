@@ -28,10 +28,7 @@ def workflow(bundle: str, data: Path, folder: Path, *, steps: int, num_workers: 
     """
     layer = {"in_channels": 1, "out_channels": 2, "kernel_size": 3, "padding": 1}
     own: dict[str, Any] = {
-        "vesuvius_surface_3d": {
-            "network_def": {"_target_": "torch.nn.Conv3d", **layer},
-            "patch_size": [12, 24, 24],
-        },
+        "vesuvius_surface_3d": {"network_def": {"_target_": "torch.nn.Conv3d", **layer}, "patch_size": [12, 24, 24]},
         "liver_tumor_2d": {"network_def": {"_target_": "torch.nn.Conv2d", **layer}, "slice_size": [48, 48]},
     }
     flow = ConfigWorkflow(

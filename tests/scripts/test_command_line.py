@@ -93,7 +93,9 @@ def test_every_script_reads_its_command_line_here(path):
 
 
 def options_of(script: Path) -> set[str]:
-    functions = [node for node in ast.parse(script.read_text()).body if isinstance(node, ast.FunctionDef)]
+    files = [script, *(script.parent / "phantoms").glob("*.py")] if script.stem == "make_phantoms" else [script]
+    nodes = [node for file in files for node in ast.parse(file.read_text()).body]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
     return {argument.arg for node in functions for argument in (*node.args.args, *node.args.kwonlyargs)}
 
 

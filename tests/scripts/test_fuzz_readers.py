@@ -118,11 +118,6 @@ def test_the_campaign_goes_on_after_a_crash(tmp_path):
     assert [found.number for found in result.findings] == [0, 1, 2, 3]
 
 
-def test_files_that_cannot_be_made_end_it(tmp_path):
-    result = run(Format("tiff", fails, mutate, read, read), 3, 0, tmp_path)
-    assert [found.what for found in result.findings] == ["the files are made"]
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_damaged_files_are_read_exactly_or_refused(tmp_path, name):
     try:

@@ -9,6 +9,8 @@ import pytest
 
 from scripts.phantoms import scroll_phantom
 
+from custom.errors import DataError
+
 NUMBERS = ("n_train", "n_test")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_phantoms.py"
 
@@ -24,6 +26,8 @@ def run(monkeypatch, capsys):
             runpy.run_path(str(SCRIPT), run_name="__main__")
         except SystemExit as stop:
             code = stop.code
+        except DataError as error:  # what the hook of custom does
+            code = f"error: {error}"
         out, err = capsys.readouterr()
         if isinstance(code, str):  # what the interpreter does
             code, err = 1, f"{err}{code}\n"
