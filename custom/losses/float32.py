@@ -42,10 +42,4 @@ class Float32Loss(_Loss):
 
     @in_float32
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Compute the wrapped loss in float32.
-
-        Args:
-            input: logits ``(B, C, ...)`` of any float dtype.
-            target: as the wrapped loss expects, of any dtype.
-        """
         return self.loss(input, target)
