@@ -202,13 +202,11 @@ class _Queue:
         self.lock = threading.Lock()
 
     def leave_out(self, ids: Sequence[str], views: int) -> None:
-        """Register cases that are already predicted with this number of views."""
         for case in [case for case in self.waiting if case["id"] in ids]:
             self.waiting.remove(case)
             self.outcomes[case["id"]] = Outcome(case["id"], case["image"], PREDICTED, views)
 
     def work_off(self, processes: Sequence[_Process]) -> None:
-        """Let the processes predict until no case is left or the time is up."""
         self.serving = len(processes)
         threads = [threading.Thread(target=self.serve, args=(process,), daemon=True) for process in processes]
         for thread in threads:

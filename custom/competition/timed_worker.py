@@ -167,7 +167,6 @@ class _Warnings(logging.Handler):
         print(self.messages[-1], file=sys.stderr)
 
     def take(self) -> list[str]:
-        """Return the warnings since the last call."""
         taken, self.messages = self.messages, []
         return taken
 

@@ -82,7 +82,6 @@ class _Checked:
             self.asked |= {workflow.init_id, workflow.run_id, workflow.final_id}
 
     def renamed(self) -> Iterator[Problem]:
-        """Yield options that have been renamed."""
         for old, new in RENAMED.items():
             id = old.replace("#", SEPARATOR)
             # an old name of one bundle may be a valid option of the other
@@ -100,7 +99,6 @@ class _Checked:
                 yield id, f"{name!r}, which is not there", nearest(name, programs) or f"one of {', '.join(programs)}"
 
     def unread(self, strict: bool) -> Iterator[Problem]:
-        """Yield entries that nothing reads."""
         if not strict and not self.declared.files:
             return
         read = dict(self._entries())
@@ -126,7 +124,6 @@ class _Checked:
             yield id, "an option that nothing reads in this run", f"one that does ({readers[0]} has a use for it)"
 
     def arguments(self) -> Iterator[Problem]:
-        """Yield entries of components that are not arguments."""
         for id, component, target in self._components():
             try:
                 parameters = inspect.signature(target).parameters
@@ -155,7 +152,6 @@ class _Checked:
                     yield source, _quoted(value), f"{words(annotated[key])} ({key} of {component['_target_']})"
 
     def device(self) -> Iterator[Problem]:
-        """Yield a device that torch does not know, or that this machine lacks."""
         name = self.config.get("device")
         if not isinstance(name, str) or is_code(name):
             return

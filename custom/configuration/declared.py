@@ -29,7 +29,6 @@ class Declared:
 
     @cached_property
     def files(self) -> dict[str, dict[str, Any]]:
-        """Contents of the files by name."""
         paths = [path for folder in self.folders if folder.is_dir() for path in sorted(folder.glob("*.json"))]
         contents = {path.name: _read(path) for path in paths if path.name != "metadata.json"}
         return {name: _normalised(content) for name, content in contents.items() if isinstance(content, dict)}

@@ -72,7 +72,6 @@ class Budget:
         self._volume_started = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._before_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._between_steps)

@@ -57,21 +57,18 @@ class CaseMetrics(IgniteMetricHandler):
         self._volumes = 0
 
     def attach(self, engine: Engine, name: str) -> None:  # type: ignore[override]
-        """Register with an evaluator with decollated outputs, as its key metric ``name``."""
         super().attach(engine, name)
         engine.state.case_steps = []
         self.workers.prepare(getattr(engine.state, "device", None) or torch.device("cpu"))
         engine.add_event_handler(Events.TERMINATE, lambda _: self.workers.close())
 
     def started(self, engine: Engine) -> None:
-        """Begin an evaluation."""
         super().started(engine)
         self.workers.close()  # of one that was cut off
         self._volumes = 0
 
     @torch.no_grad()
     def iteration_completed(self, engine: Engine) -> None:
-        """Hand the volumes of the batch to the workers, and collect those that are finished."""
         batch, output = engine.state.batch, engine.state.output
         described = isinstance(batch, list) and all(isinstance(item, dict) for item in batch)
         for given, predicted in zip(batch if described else [{}] * len(output), output, strict=True):
@@ -84,7 +81,6 @@ class CaseMetrics(IgniteMetricHandler):
             self._collect()
 
     def completed(self, engine: Engine, name: str) -> None:
-        """Store the scores in ``engine.state.metrics``, and write the tables."""
         self._collect(wait=True)
         self.workers.close()
         super().completed(engine, name)

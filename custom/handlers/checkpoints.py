@@ -107,7 +107,6 @@ class Checkpoints:
         self._writing: Future | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._save_between_steps)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_epoch)
@@ -178,7 +177,6 @@ class Checkpoints:
         return {VERSION: 2, **settings, "number of ranks": world_size(), "training cases": self.cases}
 
     def _files(self) -> list[Path]:
-        """Checkpoints, newest first."""
         return sorted(self.folder.glob("step_*.pt"), reverse=True)
 
     def _newest(self) -> Path | None:
@@ -298,7 +296,6 @@ class Checkpoints:
         self.seconds = time.monotonic() - started
 
     def _remove_partial_files(self) -> None:
-        """Remove temporary files of a killed process."""
         for file in self.folder.glob(".*step_*.pt"):
             file.unlink()
 

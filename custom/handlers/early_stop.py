@@ -21,7 +21,6 @@ class EarlyStop:
         self.patience = patience
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         if self.patience is not None:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._stop_without_improvement)
 

@@ -46,11 +46,9 @@ class EMA:
 
     @property
     def network(self) -> torch.nn.Module:
-        """The averaged network."""
         return self.source if self.average is None else self.average.module
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averaged weights and the number of steps."""
         return {} if self.average is None else self.average.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

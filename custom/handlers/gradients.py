@@ -80,7 +80,6 @@ class GradientGuard:
         self._bad_steps: list[list[dict[str, Any]]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.state.gradient_norm, engine.state.loss = math.nan, None
         engine.add_event_handler(Events.ITERATION_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._end)

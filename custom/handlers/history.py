@@ -48,7 +48,6 @@ class History:
         self._started = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._remember_loss)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write_row)
@@ -63,7 +62,6 @@ class History:
         return {"rows": [dict(row) for row in self.rows], "losses": self._epoch_losses(), "seconds": seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; seconds count on from now."""
         self.rows = [dict(row) for row in state["rows"]]
         self._earlier_losses, self._losses = state["losses"], []
         self._started = time.monotonic() - state["seconds"]

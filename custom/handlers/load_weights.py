@@ -32,7 +32,6 @@ class LoadWeights:
         self.network = network
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator or a trainer."""
         engine.add_event_handler(Events.STARTED, self._load)
 
     def _load(self, _: Engine) -> None:

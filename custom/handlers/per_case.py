@@ -64,7 +64,6 @@ class PerCaseUpdate:
         self._cases: dict[str, Mapping[str, Any]] = {}
 
     def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Any]) -> Any:
-        """Predict one case."""
         if not engine.has_event_handler(self._report, Events.COMPLETED):
             engine.add_event_handler(Events.COMPLETED, self._report)
             if self.workers is not None:

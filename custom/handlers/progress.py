@@ -35,7 +35,6 @@ class ProgressBar(IgniteProgressBar):
         self._read_at = float("-inf")
 
     def attach(self, engine: Engine, *_: Any, **__: Any) -> None:  # type: ignore[override]
-        """Register with a trainer or an evaluator."""
         super().attach(engine, output_transform=lambda output: self._loss(engine, output))
 
     def _loss(self, engine: Engine, output: Any) -> dict[str, float]:

@@ -53,7 +53,6 @@ class RemoteCopy:
         self._thread: threading.Thread | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         if self.url is not None:
             engine.add_event_handler(Events.STARTED, self._start)
 

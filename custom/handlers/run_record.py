@@ -50,7 +50,6 @@ class RunRecord:
         self.configuration = configuration
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.add_event_handler(Events.STARTED, self._write)
 
     def _write(self, _: Engine) -> None:

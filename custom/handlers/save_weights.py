@@ -32,7 +32,6 @@ class SaveBestWeights:
         self.network = network
 
     def attach(self, engine: Engine) -> None:
-        """Register with the evaluator."""
         engine.add_event_handler(Events.STARTED, lambda _: share_buffers(self.network))
         engine.add_event_handler(Events.COMPLETED, self._save)
 
@@ -63,7 +62,6 @@ class SaveFinalWeights:
         self.network = network
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.add_event_handler(Events.COMPLETED, lambda _: _write(self.path, self.network))
 
 

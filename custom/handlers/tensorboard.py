@@ -51,7 +51,6 @@ class TensorBoard:
         self._opened: SummaryWriter | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._try, self._hold)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._try, self._write_epoch)
         for end in (Events.TERMINATE, Events.COMPLETED):

@@ -121,7 +121,6 @@ class NnunetInferer(SlidingWindow):
         return _Place(tuple(axes), tuple(flips), tuple(float(lengths[axis]) for axis in axes), inside)
 
     def _case(self, volume: np.ndarray, place: "_Place", network: Callable, args, kwargs) -> torch.Tensor:
-        """Predict ``(C, D, H, W)``."""
         cropped = np.ascontiguousarray(place.of(volume), np.float32)
         target = place.spacing[: 3 - len(self.spacing)] + self.spacing
         shape = new_shape(cropped.shape[1:], place.spacing, target)

@@ -132,12 +132,10 @@ class SlidingWindow(Inferer):
         return WindowGrid(shape, self.roi_size, self.stride, self.even if self.like_nnunet else None)
 
     def _volumes(self, volumes: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
-        """Predict ``(B, C, D, H, W)``."""
         predicted = [self._volume(volume, network, args, kwargs) for volume in volumes]
         return torch.stack(predicted) if len(predicted) > 1 else predicted[0][None]
 
     def _volume(self, volume: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
-        """Predict ``(C, D, H, W)``."""
         shape = volume.shape[1:]
         part = self.grid(shape).part()
         if any(map(any, part.padding)):
@@ -311,7 +309,6 @@ class _Slab:
         self.weights = weights.to(self.weight.device)
 
     def allocate(self, channels: int) -> None:
-        """Allocate the sums of predictions."""
         self.total = self._zeros(channels, self.weight.device)
         if self.total.device != self.weight.device:
             self._leave_gpu()
@@ -346,7 +343,6 @@ class _Slab:
         return self.weight.device.type != "cpu"
 
     def move_to_main_memory(self) -> None:
-        """Move the sums to main memory."""
         logger.warning("out of GPU memory: predictions are summed up in main memory from now on")
         self._leave_gpu()
 

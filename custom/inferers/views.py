@@ -32,7 +32,6 @@ class View(NamedTuple):
         return _rotated(turned, self.angle) if self.angle else turned
 
     def back(self, prediction: torch.Tensor) -> torch.Tensor:
-        """Transform the prediction for this view back."""
         prediction = _rotated(prediction, -self.angle) if self.angle else prediction
         turned = torch.rot90(prediction, -self.turns, (-2, -1)) if self.turns else prediction
         return turned.flip(self.flips)
@@ -66,7 +65,6 @@ class ViewMean:
         self.total = prediction if self.total is None else self.total.add_(prediction)
 
     def result(self) -> torch.Tensor:
-        """Return the mean, in place."""
         return self.total if type(self.count) is int and self.count == 1 else self.total.div_(self.count)
 
 

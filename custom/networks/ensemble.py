@@ -34,7 +34,6 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList([network, *(deepcopy(network) for _ in range(count - 1))])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the logits of the mean probability."""
         total = torch.zeros(1, device=image.device)
         for member in self.members:
             total = total + self._activated(member(image).float())

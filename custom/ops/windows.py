@@ -95,7 +95,6 @@ class Part(NamedTuple):
 
     @property
     def count(self) -> int:
-        """Number of windows."""
         z, y, x = map(len, self.starts)
         return z * y * x
 

@@ -38,7 +38,6 @@ class StepTimes:
 
     @property
     def totals(self) -> list[float]:
-        """Seconds of each step."""
         return [wait + own for wait, own in zip(self.waits, self.own, strict=True)]
 
     @property

@@ -56,7 +56,6 @@ class RandPatchDropoutd(RandBatchTransform):
         self.fill = fill
 
     def randomize(self, size: Sequence[int]) -> list[tuple[slice, ...]]:
-        """Draw and return the cuboids of an item, as indices of ``(C, D, H, W)``."""
         super().randomize(None)
         if not self._do_transform:
             return []
@@ -65,7 +64,6 @@ class RandPatchDropoutd(RandBatchTransform):
         return self.holes.hole_coords
 
     def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with cuboids of some items blanked."""
         keys = list(self.key_iterator(batch))
         drawn = self.drawn(states, batch[keys[0]].shape[2:])
         return {**batch, **{key: changed(batch[key], self._blanked(batch[key], drawn)) for key in keys}}
@@ -105,12 +103,10 @@ class RandContrastd(RandBatchTransform):
         self.gamma = gamma
 
     def randomize(self, data: Any = None) -> float:
-        """Draw and return the gamma of an item."""
         super().randomize(None)
         return self.R.uniform(*self.gamma)
 
     def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with the contrast of some items changed."""
         drawn = self.drawn(states, ())
         batch = dict(batch)
         for key in self.key_iterator(batch):
@@ -141,12 +137,10 @@ class RandNoised(RandBatchTransform):
         self.std = std
 
     def randomize(self, data: Any = None) -> tuple[float, int]:
-        """Draw and return the standard deviation of an item's noise, and its key."""
         super().randomize(None)
         return self.R.uniform(0, self.std), int(self.R.randint(2**63, dtype=np.int64))
 
     def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with noise added to some items."""
         drawn = self.drawn(states, ())
         batch = dict(batch)
         for key in self.key_iterator(batch):
@@ -209,12 +203,10 @@ class RandSheetCompressiond(RandomizableTransform, Transform):
         self.label_fill = label_fill
 
     def randomize(self, data: Any = None) -> None:
-        """Draw whether to compress, and the strength."""
         super().randomize(None)
         self.drawn_strength = self.R.uniform(*self.strength)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with image and label compressed; types and shapes do not change."""
         data = dict(data)
         self.randomize()
         if self._do_transform:

@@ -73,11 +73,6 @@ class BatchCompose:
         self.transforms = Compose(transforms).flatten().transforms
 
     def __call__(self, batch: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the transformed batch.
-
-        Args:
-            batch: tensors ``(B, C, ...)`` and the items' seeds, ``(B,)`` on the host.
-        """
         batch = dict(batch)
         states = [np.random.RandomState(seed) for seed in batch.pop(SEED).tolist()]
         for transform in self.transforms:

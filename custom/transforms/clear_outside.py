@@ -35,7 +35,6 @@ class ClearOutsided(MapTransform):
         self.image_key, self.empty = image_key, empty
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its masks cleared."""
         result = dict(data)
         image = convert_to_numpy(result[self.image_key])
         outside = remove_small(image[0] <= self.empty, DARK_VOXELS, SIX)

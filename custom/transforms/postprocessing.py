@@ -90,7 +90,6 @@ class PostprocessSurfaced(MapTransform):
         self.steps = [step for enabled, step in steps if enabled]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its probabilities as masks."""
         return self.afterwards(self.on_device(data))
 
     def on_device(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -126,7 +126,6 @@ class RandWarpd(RandBatchTransform):
         return self.parameters
 
     def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with some of its items warped."""
         modes = dict(self.key_iterator(batch, self.mode))
         tensors = {key: batch[key].float() if mode == "bilinear" else batch[key] for key, mode in modes.items()}
         drawn = self.drawn(states, batch[self.keys[0]].shape[2:])

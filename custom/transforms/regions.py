@@ -33,11 +33,6 @@ class LabelToRegionsd(BatchTransform):
         self.regions = [tuple(region) for region in regions]
 
     def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with each label map as one channel per region.
-
-        Raises:
-            ValueError: a label map has more than one channel.
-        """
         batch = dict(batch)
         for key in self.key_iterator(batch):
             label = batch[key]
@@ -78,11 +73,6 @@ class RegionsToLabeld(MapTransform):
             raise DataError(f"{len(self.labels)} labels need as many thresholds, not {len(self.thresholds)}")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its regions as one label map.
-
-        Raises:
-            ValueError: the number of channels differs from that of the labels.
-        """
         output = dict(data)
         for key in self.key_iterator(data):
             output[key] = self._label_of(convert_to_tensor(data[key], track_meta=True))

@@ -59,7 +59,6 @@ class SaveVolumed(MapTransform):
         self.channel_names = channel_names
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write the predictions and return the item unchanged."""
         image = data[self.image_key]
         source = image.meta["filename_or_obj"]
         paths = self.paths(source, data.get("id"))

@@ -34,7 +34,6 @@ class SurfaceTargetsd(BatchTransform):
         self.max_distance = max_distance
 
     def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with each label replaced by its target."""
         batch = dict(batch)
         for key in self.key_iterator(batch):
             label = batch[key]

@@ -40,14 +40,12 @@ class RandSymmetriesd(RandBatchTransform):
         self.flip_prob, self.rotate_prob = flip_prob, rotate_prob
 
     def randomize(self, data: Any = None) -> tuple[list[int], list[int]]:
-        """Draw and return the axes along which an item is flipped, and the quarter turns in each plane."""
         super().randomize(None)
         flips = [axis for axis in range(3) if self.R.rand() < self.flip_prob]
         turns = [int(self.R.randint(1, 4)) if self.R.rand() < self.rotate_prob else 0 for _ in self.planes]
         return flips, turns
 
     def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with each item flipped and turned."""
         drawn = self.drawn(states, ())
         batch = dict(batch)
         for key in self.key_iterator(batch):
