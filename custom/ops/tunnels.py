@@ -4,8 +4,9 @@ import itertools
 import math
 
 import numpy as np
+from skimage.measure import euler_number
 
-from .components import SIX, betti_numbers, component_sizes, euler_number, fill_cavities, label_components
+from .components import SIX, betti_numbers, component_sizes, fill_cavities, label_components
 from .morphology import dilate
 
 LINES = [step for step in itertools.product((-1, 0, 1), repeat=3) if step > (0, 0, 0)]
@@ -59,7 +60,8 @@ def _filled(component: np.ndarray, others: np.ndarray, radius: int) -> np.ndarra
         window = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in tight)
         patch = patches[window] == number
         before = filled[window]
-        if (ndimage.binary_dilation(patch) & before).any() and euler_number(before | patch) > euler_number(before):
+        touches = (ndimage.binary_dilation(patch) & before).any()
+        if touches and euler_number(before | patch, 1) > euler_number(before, 1):
             filled[window] |= patch
     pockets = fill_cavities(filled) & ~filled & ~closed
     if pockets.any():  # these were shut, and are opened again
