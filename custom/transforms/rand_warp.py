@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import ensure_tuple_rep
 
 from ..errors import DataError
@@ -77,8 +76,7 @@ class RandWarpd(RandBatchTransform):
         slice_shift_prob: float = 1.0,
         label_padding: int | None = None,
     ) -> None:
-        MapTransform.__init__(self, keys)
-        RandomizableTransform.__init__(self, prob)
+        super().__init__(keys, prob)
         low, high = (0.0, elastic_magnitude) if np.isscalar(elastic_magnitude) else elastic_magnitude
         bound = largest_elastic_magnitude(float(np.min(elastic_spacing)))
         if not 0 <= low <= high <= bound:
