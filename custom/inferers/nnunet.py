@@ -96,8 +96,7 @@ class NnunetInferer(SlidingWindow):
             pairs = zip(volumes, places, strict=True)
             return torch.stack([inferer._case(volume, place, network, args, kwargs) for volume, place in pairs])
 
-        device = inputs.device if self.output_device is None else self.output_device
-        return with_metadata_of(inputs, predict_finite(self, predict).to(device))
+        return with_metadata_of(inputs, predict_finite(self, predict).to(inputs.device))
 
     def _place(self, volume: MetaTensor) -> "_Place":
         affine = np.asarray(volume.affine, float)

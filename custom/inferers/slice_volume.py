@@ -19,7 +19,7 @@ from .views import views
 FLIPS = ("vertical", "horizontal")
 
 
-@without_effect("sw_batch_size", "device", "output_device", "progress")
+@without_effect("sw_batch_size", "progress")
 class SliceVolumeInferer(Inferer):
     """Predicts a volume slice by slice, in batches, optionally averaged over flips.
 
@@ -45,8 +45,6 @@ class SliceVolumeInferer(Inferer):
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``: type to which the network is autocast. ``"auto"``:
             bfloat16 with hardware support (CPU with AVX512-BF16, CUDA from Ampere on), float16 on older CUDA devices,
             otherwise float32. Activation and averaging are computed in float32.
-        device: where the network runs; by default where its parameters are, or the input if it has none.
-        output_device: where the result is collected; by default the input's device.
         progress: whether to show a progress bar.
 
     Shape:
@@ -71,15 +69,13 @@ class SliceVolumeInferer(Inferer):
         divisor: int = 1,
         activation: str | None = "sigmoid",
         precision: str = "auto",
-        device: str | torch.device | None = None,
-        output_device: str | torch.device | None = None,
         progress: bool = False,
     ) -> None:
         super().__init__()
         for name, value in {"sw_batch_size": sw_batch_size, "divisor": divisor}.items():
             if value < 1:
                 raise DataError(f"{name} must be 1 or more, found {value}")
-        check_option("activation", [activation], ACTIVATIONS)
+        check_option("activation", activation, ACTIVATIONS)
         check_precision(precision)
         context_offsets(n_context, context_mm, spacing_mm=1.0)  # raises for invalid values
         self.sw_batch_size = sw_batch_size
@@ -89,8 +85,6 @@ class SliceVolumeInferer(Inferer):
         self.divisor = divisor
         self.activation = ACTIVATIONS[activation]
         self.precision = precision
-        self.device = device
-        self.output_device = output_device
         self.progress = progress
 
     @torch.no_grad()
@@ -110,14 +104,13 @@ class SliceVolumeInferer(Inferer):
         self, volumes: torch.Tensor, offsets: list[list[int]], network: Callable, args, kwargs
     ) -> torch.Tensor:
         """Predict ``(B, C, D, H, W)`` with context slices at the given offsets."""
-        device = torch.device(self.device) if self.device is not None else device_of(network, volumes)
+        device = device_of(network, volumes)
         neighbours = [
             [slice_neighbours(index, volumes.shape[2], own) for index in range(volumes.shape[2])] for own in offsets
         ]
         jobs = [(b, z) for b in range(volumes.shape[0]) for z in range(volumes.shape[2])]
         size = self.sw_batch_size
         starts = range(0, len(jobs), size)
-
         output = None
         with autocast_to(self.precision, device):
             for start in tqdm(starts, desc="slices", unit="batch", leave=False, disable=not self.progress):
@@ -128,7 +121,7 @@ class SliceVolumeInferer(Inferer):
                 parts = batch.split(self.sw_batch_size)  # smaller once memory has run out
                 predictions = torch.cat([predict_in_halves(predict, x, "slices", self._limit_batch) for x in parts])
                 if output is None:
-                    output = _empty_output(predictions, volumes, self.output_device)
+                    output = _empty_output(predictions, volumes)
                 for (b, z), prediction in zip(batch_jobs, predictions.to(output.device), strict=True):
                     output[b, :, z] = prediction
         return output
@@ -176,11 +169,10 @@ def _slice_distances(inputs: torch.Tensor) -> list[float]:
     return [float(spacing[0]) for spacing in spacings]
 
 
-def _empty_output(predictions: torch.Tensor, volumes: torch.Tensor, device: str | torch.device | None) -> torch.Tensor:
+def _empty_output(predictions: torch.Tensor, volumes: torch.Tensor) -> torch.Tensor:
     batch, _, depth, *size = volumes.shape
     _check_size(predictions, size)
-    shape = (batch, predictions.shape[1], depth, *size)
-    return torch.empty(shape, dtype=torch.float32, device=volumes.device if device is None else device)
+    return torch.empty((batch, predictions.shape[1], depth, *size), device=volumes.device)
 
 
 def _check_size(predictions: torch.Tensor, size: Sequence[int]) -> None:
