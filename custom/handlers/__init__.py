@@ -1,5 +1,6 @@
 """Ignite handlers for training and evaluation."""
 
+from . import tracking
 from .budget import Budget
 from .case_metrics import CaseMetrics
 from .checkpoints import Checkpoints
@@ -19,7 +20,6 @@ from .save_weights import SaveBestWeights, SaveFinalWeights
 from .seed import SeedSteps
 from .step_schedule import StepSchedule
 from .tensorboard import TensorBoard
-from .tracking import support_mlflow
 from .training import RunHandlers, StepHandlers
 
 __all__ = [
@@ -45,6 +45,5 @@ __all__ = [
     "StepHandlers",
     "StepSchedule",
     "TensorBoard",
+    "tracking",
 ]
-
-support_mlflow()
