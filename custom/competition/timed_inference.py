@@ -68,15 +68,11 @@ def predict_in_time(
     same; others are deleted at the start.
 
     Args:
-        bundle_root: folder of the bundle, with weights.
-        dataset_dir: see :func:`custom.data.find_images`.
         output_dir: folder of the predictions; logs are in ``process_<n>.log`` in its parent folder.
         seconds: time until the last prediction must be written.
         configs: names in ``configs`` without suffix; later ones override earlier ones.
-        options: overrides of configuration entries.
         devices: GPU numbers or ``"cpu"``, one process each. By default every usable GPU for which main memory suffices,
             or else one process on the CPU.
-        log: called with a line for each case.
 
     Returns:
         an outcome for each case, in the order of :func:`custom.data.find_images`.

@@ -36,11 +36,7 @@ class TimedPredictor:
     further views are added to the mean as long as another one is expected to fit into the share of time.
 
     Args:
-        bundle_root: the bundle's folder.
         configs: configuration files; later ones override earlier ones.
-        options: overrides of configuration entries, such as ``{"threshold": 0.4}``.
-        device: where the network runs.
-        clock: returns seconds.
 
     Raises:
         DataError: there are no weights, or those of another network; an unused option.
@@ -95,7 +91,6 @@ class TimedPredictor:
         """Predict and write one case.
 
         Args:
-            case: with ``image``.
             share: seconds for all views together; does not apply to the first view.
             limit: seconds after which the network is stopped; complete views are used.
 

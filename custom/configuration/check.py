@@ -40,8 +40,6 @@ def check_options(
     was replaced by an override gives a warning.
 
     Args:
-        parser: parser of the configuration.
-        workflow: the workflow that runs it, if any.
         strict: whether unknown keys that do not resemble a known one also raise. By default only with a workflow, since
             applications that parse a configuration themselves may add keys.
 

@@ -18,11 +18,7 @@ _MISSING = object()
 
 
 class Declared:
-    """The JSON files in a bundle's configuration folders.
-
-    Args:
-        folders: the folders; missing ones are ignored.
-    """
+    """The JSON files in a bundle's configuration folders."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self.folders = list(dict.fromkeys(folders))

@@ -42,7 +42,6 @@ class Budget:
     Args:
         checkpoints: the handler that saves the state when the run stops.
         hours: limit, counted from the start of the process and thus including set-up and caching; None: no limit.
-        evaluator: the validation engine.
         options: command-line options to add to the printed command.
     """
 

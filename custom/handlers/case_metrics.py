@@ -31,7 +31,6 @@ class CaseMetrics(IgniteMetricHandler):
     "postprocessing": "@validate#postprocessing"}}``
 
     Args:
-        metric: the metric.
         postprocessing: a transform of the items; not also an argument of the evaluator.
         output_dir: folder in which ``metric.write()`` writes its tables after each evaluation; None writes none.
         workers, timeout_s: see :class:`.case_workers.CaseWorkers`.

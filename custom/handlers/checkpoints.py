@@ -51,14 +51,11 @@ class Checkpoints:
     "objects": {"network": "@network", "optimizer": "@optimizer"}, "evaluator": "@validate#evaluator"}``
 
     Args:
-        folder: folder of the checkpoints, for one run.
         objects: all objects to save by their ``state_dict``, by name: network, optimizer, schedule, loss, EMA, history.
         evaluator: the validation engine, whose best metric is saved.
         resume: whether to continue from the newest checkpoint; without any, training starts at step 0.
         overwrite: whether to delete checkpoints, weights and results of an earlier run when not resuming.
         changed_data: whether to resume even though volumes have changed.
-        minutes: time between two checkpoints.
-        keep: number of checkpoints to keep.
         cases: the training cases, as from :func:`custom.data.find_cases`; their ids must not change.
         volumes: volumes of training and validation, from :class:`custom.data.VolumeCache`; their content is compared.
         results: the run's results folder; tables of another run in it are not overwritten.

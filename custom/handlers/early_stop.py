@@ -12,7 +12,6 @@ class EarlyStop:
     Example: ``{"_target_": "custom.handlers.EarlyStop", "evaluator": "@validate#evaluator", "patience": 10}``
 
     Args:
-        evaluator: the validation engine.
         patience: number of epochs without improvement; None never stops.
     """
 

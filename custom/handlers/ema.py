@@ -28,7 +28,6 @@ class EMA:
 
     Args:
         network: the network that is trained, on its device.
-        optimizer: its optimizer; the average is updated after each of its steps.
         decay: decay of the average; with None or 0 there is none, and :attr:`network` is the trained network itself.
     """
 

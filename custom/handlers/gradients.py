@@ -46,11 +46,9 @@ class GradientGuard:
     "output_dir": "@results_dir", "max_norm": 12.0}``
 
     Args:
-        optimizer: its steps are guarded.
         network: its buffers are restored; may be wrapped in ``DistributedDataParallel``.
         max_norm: gradients with a larger norm are scaled down to it; None clips nothing.
         patience: number of skipped steps in a row that ends the run.
-        output_dir: folder for ``non_finite.json``.
         interval: steps of a fused optimizer between two readings.
 
     Raises:

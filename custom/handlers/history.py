@@ -30,11 +30,6 @@ class History:
     :class:`Checkpoints`, lets a resumed run continue the table. With several ranks, rank 0 writes.
 
     Example: ``{"_target_": "custom.handlers.History", "output_dir": "@results_dir", "optimizer": "@optimizer"}``
-
-    Args:
-        output_dir: the run's folder; created if missing.
-        optimizer: its learning rate is recorded.
-        evaluator: the validation engine; None if there is none.
     """
 
     def __init__(self, *, output_dir: str, optimizer: torch.optim.Optimizer, evaluator: Engine | None = None) -> None:

@@ -21,7 +21,6 @@ class LoadWeights:
 
     Args:
         path: the file, or one for each member of a :class:`custom.networks.ensemble.Ensemble`.
-        network: the network, on any device.
 
     Raises:
         DataError: when the engine starts: the file is missing, damaged, or holds weights of another network.

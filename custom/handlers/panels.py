@@ -30,8 +30,6 @@ class Panels:
     Example: ``{"_target_": "custom.handlers.Panels", "output_dir": "@results_dir", "n_cases": 8}``
 
     Args:
-        output_dir: the run's folder; ``panels`` is created in it.
-        n_cases: number of volumes to draw.
         ignored: label value that is never an error; None if there is none.
     """
 
@@ -96,9 +94,7 @@ def draw_panel(
 
     Args:
         image, label, pred: ``(D, H, W)``; label and prediction hold class indices.
-        title: text above the figure.
         ignored: label value that is never an error.
-        first: number of the first slice, for the title.
     """
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure

@@ -30,8 +30,6 @@ class PerCaseUpdate:
     "postprocessing": "@postprocessing"}``
 
     Args:
-        output_dir: folder of the predictions, for the error message.
-        record: registers each prediction that was written.
         postprocessing: a transform of the items, which also writes the prediction. Without it, the evaluator's own
             post-processing writes it.
         workers, timeout_s: see :class:`.case_workers.CaseWorkers`.

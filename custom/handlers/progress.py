@@ -20,10 +20,6 @@ class ProgressBar(IgniteProgressBar):
     Reading a loss waits for the GPU.
 
     Example: ``{"_target_": "custom.handlers.ProgressBar", "desc": "training"}``
-
-    Args:
-        desc: text before the bar.
-        unit: name of an iteration.
     """
 
     def __init__(self, *, desc: str | None = None, unit: str = "step") -> None:

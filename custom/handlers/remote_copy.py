@@ -34,9 +34,7 @@ class RemoteCopy:
     Example: ``{"_target_": "custom.handlers.RemoteCopy", "folders": {"models": "models"}, "url": "gs://bucket/run1"}``
 
     Args:
-        folders: local folders by name, such as those of weights and results.
         url: an fsspec URL; None copies nothing.
-        interval_s: seconds between two rounds of uploads.
 
     Raises:
         DataError: the package for the URL's file system is not installed; when training starts: the bucket holds

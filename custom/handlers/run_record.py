@@ -34,8 +34,6 @@ class RunRecord:
 
     Args:
         folders: where to write the file: the run's folder and that of the weights.
-        cases: lists of cases by name, such as ``{"training": [...], "validation": [...]}``.
-        configuration: the run's configuration.
     """
 
     def __init__(

@@ -22,7 +22,6 @@ class SaveBestWeights:
     Example: ``{"_target_": "custom.handlers.SaveBestWeights", "path": "models/model.pt", "network": "@network"}``
 
     Args:
-        path: the file, a flat state dict.
         network: the network that is evaluated, on any device. With several ranks, all use the buffers (batch-norm
             statistics) of rank 0, which are the ones that are saved.
     """
@@ -53,7 +52,6 @@ class SaveFinalWeights:
     "@network"}``
 
     Args:
-        path: the file, a flat state dict.
         network: the trained network, or its average.
     """
 

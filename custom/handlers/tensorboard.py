@@ -26,12 +26,6 @@ class TensorBoard:
     it after the ``ValidationHandler``.
 
     Example: ``{"_target_": "custom.handlers.TensorBoard", "output_dir": "@results_dir", "optimizer": "@optimizer"}``
-
-    Args:
-        output_dir: the run's folder.
-        optimizer: its learning rate is logged.
-        loss: its components are logged.
-        evaluator: the validation engine.
     """
 
     def __init__(

@@ -88,7 +88,6 @@ def predict_finite(inferer: Any, predict: Callable[[Any], torch.Tensor]) -> torc
     """Predict, and repeat the prediction in float32 if a value overflowed in 16 bits.
 
     Args:
-        inferer: an inferer with ``precision``.
         predict: called with the inferer; the second time with a copy of it in float32.
 
     Raises:

@@ -39,15 +39,11 @@ class NnunetInferer(SlidingWindow):
     Args:
         spacing: of the training, for the transposed axes, (D, H, W) in mm; or (H, W) of a 2-D network, which predicts
             slices along the first transposed axis.
-        activation: ``"softmax"`` or ``"sigmoid"``.
         transpose: ``transpose_forward`` of the plans.
         orientation: order in which nnU-Net read the axes: ``"file"``, those of the file, last one first as ITK does,
             in a TIFF as they are; ``"RAS"``, reoriented, then last one first. The volume may have been reoriented since
             it was read, if its metadata have the ``original_affine``.
-        order: of the splines that resample the volume.
-        logits_order: of the splines that resample the logits.
         separate_z: ``force_separate_z`` of the plans, see :func:`custom.ops.nnunet_resampling.separate_axis`.
-        windows: further arguments of :class:`SlidingWindow`.
 
     Shape:
         Input ``(1, 1, D, H, W)``, a ``MetaTensor`` whose affine has the spacing; output ``(1, C_out, D, H, W)`` of the

@@ -33,9 +33,6 @@ def predict_in_halves(
 
     Args:
         predict: called with ``(n, ...)``, returns ``(n, ...)``.
-        batch: at least one item.
-        unit: name of the items, for the warning.
-        smaller: called with the new batch size.
 
     Raises:
         RuntimeError: memory does not suffice for a single item; see :func:`lacks_memory`.

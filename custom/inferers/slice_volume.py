@@ -31,7 +31,6 @@ class SliceVolumeInferer(Inferer):
     "tta": ["horizontal"]}``
 
     Args:
-        sw_batch_size: slices per call of the network.
         tta: test-time augmentation: flips ``"horizontal"`` (columns reversed: left and right of the patient) and
             ``"vertical"`` (rows reversed), in all combinations, whose predictions are averaged.
         n_context: number of neighbouring slices on each side that are added as channels, lowest first. With C channels
@@ -45,7 +44,6 @@ class SliceVolumeInferer(Inferer):
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``: type to which the network is autocast. ``"auto"``:
             bfloat16 with hardware support (CPU with AVX512-BF16, CUDA from Ampere on), float16 on older CUDA devices,
             otherwise float32. Activation and averaging are computed in float32.
-        progress: whether to show a progress bar.
 
     Shape:
         Input ``(B, C, D, H, W)``, or single slices ``(B, C, H, W)``, of any dtype. The network is called with float32

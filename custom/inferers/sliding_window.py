@@ -53,7 +53,6 @@ class SlidingWindow(Inferer):
             to the channels-last memory format.
         concurrency: number of threads that predict batches of windows on a CPU. If torch uses one thread itself, the
             result does not depend on the number of cores.
-        progress: whether to show a progress bar.
 
     Shape:
         Input ``(B, C, D, H, W)``; the network is called with float32 ``(n, C, *roi_size)`` and returns one tensor of
@@ -166,7 +165,6 @@ class SlidingWindow(Inferer):
             read: called with ``start`` and ``stop``, returns these planes of the part's padded input, ``(C, stop -
                 start, H, W)`` of any type; called in ascending order, and again for planes that windows share.
             part: which windows, from :meth:`custom.ops.windows.WindowGrid.part`.
-            network: as for the inferer itself, and so are further arguments.
 
         Yields:
             blended predictions ``(C_out, n, h, w)`` float32, which together are the part's box. They may be modified in

@@ -88,7 +88,6 @@ def views(tta: Sequence[str], known: Sequence[str] = (*FLIPS, ROTATE90, ROTATE15
     Args:
         tta: any of ``"depth"``, ``"vertical"`` and ``"horizontal"`` (flips), and in the plane of rows and columns
             ``"rotate90"`` (quarter turns) and ``"rotate15"`` (by 15 degrees either way).
-        known: the allowed names.
 
     Raises:
         DataError: another name, or a string instead of a list.

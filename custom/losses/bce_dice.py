@@ -15,7 +15,6 @@ class BCEDiceLoss(RegionLoss):
     Example: ``{"_target_": "custom.losses.BCEDiceLoss", "lambda_bce": 0.5, "lambda_dice": 0.5}``
 
     Args:
-        lambda_bce: weight of the cross-entropy, the mean over all voxels and regions.
         lambda_dice: weight of the Dice loss, the mean over the regions.
         batch: whether Dice is computed over the whole batch (see :class:`.RegionLoss`) or for each slice.
     """

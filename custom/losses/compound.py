@@ -25,8 +25,6 @@ class CompoundLoss(_Loss):
 
     Args:
         terms: loss modules by name, each called as ``loss(input, target)``.
-        weights: a weight for each term.
-        deep: names of the terms with deep supervision.
         every: the interval N of terms that are computed only on every N-th call, from the first on; their weight is not
             scaled.
 

@@ -31,9 +31,6 @@ class Float32Loss(_Loss):
     """A loss of MONAI or torch, computed in float32 with autocast disabled.
 
     Example: ``{"_target_": "custom.losses.Float32Loss", "loss": {"_target_": "TverskyLoss", "sigmoid": true}}``
-
-    Args:
-        loss: the loss, called as ``loss(input, target)``.
     """
 
     def __init__(self, *, loss: torch.nn.Module) -> None:

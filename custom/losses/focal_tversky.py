@@ -20,9 +20,7 @@ class FocalTverskyLoss(RegionLoss):
     Example: ``{"_target_": "custom.losses.FocalTverskyLoss", "alpha": 0.3, "beta": 0.7}``
 
     Args:
-        alpha: weight of false positives.
         beta: weight of false negatives; a value above ``alpha`` favours recall.
-        gamma: 1 gives the Tversky loss.
         batch: whether voxels are counted over the whole batch (see :class:`.RegionLoss`) or for each slice.
     """
 

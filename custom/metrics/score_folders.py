@@ -21,11 +21,8 @@ def score_folders(
     """Score every prediction of a folder against the label of the same name.
 
     Args:
-        predictions: folder of volumes ``<id>.tif``.
         labels: folder of volumes ``<id>.tif``. A ``train.csv`` or ``test.csv`` (``id,scroll_id``) in it or its parent
             folder adds means per scroll to the table.
-        processes: octants matched in parallel.
-        parts: the parts of the score to compute.
 
     Returns:
         ``{"cases": {id: {"score", "toposcore", "surface_dice", "voi_score"}}, "mean": {...}}``, and a text table.

@@ -27,7 +27,6 @@ def checkpoint_activations(
     Example: ``checkpoint_activations(network, names=["encoder.layers.0.blocks", "up_layers.2.blocks"])``
 
     Args:
-        network: any module.
         names: names of submodules as in ``network.named_modules()``, or patterns (``up_layers.*.blocks``).
         types: class names, e.g. ``SegResBlock``. Of nested modules only the outermost is checkpointed.
 

@@ -96,9 +96,7 @@ def load_encoder_weights(
     Keys are MONAI's or, for EfficientNet, those of the published files (``_blocks.7.`` for ``_blocks.3.7.``).
 
     Args:
-        encoder: the network, modified in place.
         weights: its state dict, for any number of input channels.
-        source: file or name of the weights, for the error message.
         ignored: child modules that only ``weights`` has, such as the classification head.
 
     Raises:

@@ -16,7 +16,6 @@ class Ensemble(nn.Module):
     memory.
 
     Args:
-        network: the architecture; the first member.
         count: number of members. The others are copies; load their weights by :class:`custom.handlers.LoadWeights`.
         activation: ``"softmax"`` over channels or ``"sigmoid"``. None: logits are averaged.
 

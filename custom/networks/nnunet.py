@@ -114,10 +114,8 @@ class PlainConvUNet(_UNet):
     "torch.nn.LeakyReLU"}}``
 
     Args:
-        in_channels: channels of the image.
         out_channels: classes including background, or regions.
         architecture: ``arch_kwargs`` of ``plans.json``.
-        deep_supervision: whether the network returns the logits of all levels in training mode.
 
     Shape:
         Input ``(B, C, [D,] H, W)``, sizes being multiples of the product of the strides; output ``(B, out_channels,

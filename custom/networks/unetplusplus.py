@@ -43,19 +43,14 @@ class FlexibleUNetPlusPlus(nn.Module):
     Args:
         backbone: a name in ``FLEXUNET_BACKBONE``: ``efficientnet-b0`` to ``b8`` and ``l2``, ``resnet10`` to
             ``resnet200``.
-        in_channels: channels of the input.
-        out_channels: channels of the output logits.
         decoder_channels: width of the nodes from the coarsest level with nodes (E^{L-1}) to the finest (E^0), and
             finally the width at full size: as many numbers as the encoder has feature maps.
         deep_supervision: whether heads on X^{0,L-1} ... X^{0,1} are trained as well.
         encoder_weights: None for random weights; ``"imagenet"`` for weights downloaded by MONAI (2-D
             ``efficientnet-b0`` to ``b7``); or the path of a local file, see :func:`.read_encoder_weights`.
-        spatial_dims: 2 or 3.
         norm: normalisation of the decoder and, if configurable (EfficientNet), of the encoder, in MONAI's format. With
             a momentum of 0.1 running statistics converge within tens of steps; MONAI's EfficientNet has 0.01 by
             default, which takes hundreds.
-        act: activation of the decoder, in MONAI's format.
-        dropout: dropout of the decoder, in MONAI's format.
 
     Shape:
         Input ``(B, in_channels, H, W)`` or ``(B, in_channels, D, H, W)`` of any size: it is padded at the end of each

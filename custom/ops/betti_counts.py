@@ -60,7 +60,6 @@ def match_counts_of_all(
 
     Args:
         pairs: (prediction, label) masks (D, H, W).
-        processes: None uses :func:`affordable_processes`.
         done: called after each pair, from any thread, for a progress bar.
 
     Raises:

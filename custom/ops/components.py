@@ -43,7 +43,6 @@ def fill_cavities(mask: np.ndarray, max_voxels: int | None = None, connectivity:
     """Fill background components that do not touch the faces of the volume and have up to ``max_voxels`` voxels.
 
     Args:
-        mask: (D, H, W).
         max_voxels: larger cavities are kept; None fills all.
         connectivity: of the background. 26 is the complement of a 6-connected foreground, as in the Vesuvius TopoScore;
             6 also fills cavities that leak only through edges and corners.

@@ -1,4 +1,4 @@
-"""Filling of holes through sheets, guarded by the Euler number."""
+"""Filling of holes through the sheets of (D, H, W) masks, guarded by the Euler number."""
 
 import itertools
 import math
@@ -25,10 +25,6 @@ def fill_tunnels(mask: np.ndarray, radius: int) -> np.ndarray:
     one voxel thick; a wide hole in a thin sheet oblique to all 13 lines stays.
 
     Example: ``fill_tunnels(mask, radius=2)``
-
-    Args:
-        mask: (D, H, W).
-        radius: of the largest tunnels, in voxels.
     """
     from scipy import ndimage
 

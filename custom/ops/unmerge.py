@@ -25,7 +25,6 @@ def split_merged(
     Example: ``split_merged(levels >= 1, levels, at=[2, 3])``
 
     Args:
-        mask: (D, H, W) bool.
         levels: (D, H, W) integers, larger where the probability is higher.
         at: the levels at which components are thresholded again, ascending.
         max_overlap: share of pixels with more than one height up to which something is a single sheet.

@@ -44,12 +44,9 @@ def build_schedule(
 
     Args:
         optimizer: its learning rates are set immediately; parameter groups keep their ratios.
-        name: one of the above.
         total_steps: optimizer steps of the whole run, over all sessions.
         warmup_steps: optimizer steps of the warm-up.
-        power: for ``poly``.
         final: learning rate at the end, as a fraction of ``lr``.
-        patience, factor: for ``plateau``.
 
     Raises:
         DataError: an unknown name, a run of no steps, a warm-up longer than the run, or a warm-up for ``plateau``.

@@ -38,14 +38,9 @@ class Plan:
     Example: ``{"_target_": "custom.training.Plan", "trainer": "@train#trainer"}``
 
     Args:
-        trainer: the configured trainer.
-        evaluator: the configured validation engine.
         run: the trainer's :class:`custom.handlers.RunHandlers`, for the size of checkpoints and ``budget_hours``.
         metric: the validation metric, called as ``metric(predictions, labels)`` with lists of ``(1, D, H, W)``.
-        cache_dir: folder of the cached volumes.
-        val_interval: epochs between validations.
         steps: number of training steps to time, after those for which batches were prepared in advance.
-        limit_s: seconds after which no further step is begun.
     """
 
     def __init__(

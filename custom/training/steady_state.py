@@ -69,7 +69,6 @@ def time_steps(trainer: SupervisedTrainer, steps: int, limit_s: float) -> StepTi
 
     Args:
         trainer: its network is trained by the steps.
-        steps: number of steps to time.
         limit_s: no step is begun after these seconds, except for two that are timed.
     """
     started = time.monotonic()

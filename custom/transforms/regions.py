@@ -24,7 +24,6 @@ class LabelToRegionsd(BatchTransform):
     Example: ``LabelToRegionsd("label", regions=[[1, 2], [2]])``
 
     Args:
-        keys: label maps with integers of any dtype.
         regions: the label values of each region; ``[[1, 2], [2]]`` is liver and tumour, ``[[1]]`` a single class.
     """
 
@@ -56,7 +55,6 @@ class RegionsToLabeld(MapTransform):
     Example: ``RegionsToLabeld("pred", labels=(1, 2), thresholds=0.5)``
 
     Args:
-        keys: probabilities, or binary regions.
         labels: the label of each region, in channel order.
         thresholds: minimum probability of each region, or one for all.
     """

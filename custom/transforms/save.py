@@ -24,7 +24,6 @@ class SaveVolumed(MapTransform):
     Example: ``{"_target_": "custom.transforms.SaveVolumed", "keys": "pred", "output_dir": "predictions"}``
 
     Args:
-        keys: predictions to write.
         image_key: the input, which determines the file name: the item's ``id``, or else the input's file name. The
             affine is the prediction's own (``Invertd`` restores the input's), or that of the input if it has none. From
             NIfTI to NIfTI, qform, sform, their codes, pixdim and units are copied from the input.

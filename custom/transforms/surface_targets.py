@@ -20,7 +20,6 @@ class SurfaceTargetsd(BatchTransform):
     Example: ``SurfaceTargetsd("label", max_distance=10.0)``
 
     Args:
-        keys: the labels.
         max_distance: where the distance is clipped, in voxels; the channel holds the distance divided by it.
 
     Raises:

@@ -20,7 +20,6 @@ class RandSymmetriesd(RandBatchTransform):
     Args:
         keys: arrays ``(C, D, H, W)``, all transformed alike.
         spatial_size: (D, H, W) of the patch, which determines the planes of the turns.
-        flip_prob: probability of a flip along each axis.
         rotate_prob: probability of one to three quarter turns in each plane.
 
     Raises:
