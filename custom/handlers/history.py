@@ -33,9 +33,7 @@ class History:
     """
 
     def __init__(self, *, output_dir: str, optimizer: torch.optim.Optimizer, evaluator: Engine | None = None) -> None:
-        self.output_dir = Path(output_dir)
-        self.optimizer = optimizer
-        self.evaluator = evaluator
+        self.output_dir, self.optimizer, self.evaluator = Path(output_dir), optimizer, evaluator
         self.rows: list[dict[str, Any]] = []
         self._losses: list[torch.Tensor] = []
         self._earlier_losses = torch.empty(0)
@@ -49,7 +47,7 @@ class History:
         for end in (Events.TERMINATE, Events.COMPLETED):
             engine.add_event_handler(end, self._draw)
         if self.evaluator is not None:
-            self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
+            self.evaluator.add_event_handler(Events.COMPLETED, lambda _: setattr(self, "_validated", True))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the table, the losses of the current epoch, and the seconds of training so far."""
@@ -72,9 +70,6 @@ class History:
     def _remember_loss(self, engine: Engine) -> None:
         # Kept on the device: reading the value here would make every step wait for the GPU.
         self._losses.append(engine.state.output["loss"].detach())
-
-    def _remember_validation(self, _: Engine) -> None:
-        self._validated = True
 
     def _write_row(self, engine: Engine) -> None:
         if engine.should_terminate == "skip_completed":  # the validation was interrupted and will be repeated

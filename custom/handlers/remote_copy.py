@@ -111,9 +111,10 @@ class RemoteCopy:
                     self._uploaded[key] = version
             except FileNotFoundError:  # an old checkpoint, deleted meanwhile
                 continue
-        for key in [key for key in self._uploaded if _belongs_to_a_run(key) and key not in files]:
-            system.rm_file(f"{root}/{key}")
-            del self._uploaded[key]
+        for key in self._uploaded.keys() - files.keys():
+            if _is_checkpoint(key) or _name(key) in WEIGHTS:  # old weights would be taken for those of the new run
+                system.rm_file(f"{root}/{key}")
+                del self._uploaded[key]
 
     def _here(self) -> dict[str, Path]:
         """The local files by path relative to the URL."""
@@ -158,11 +159,6 @@ def _newest(keys: Iterable[str]) -> str:
 
 def _name(key: str) -> str:
     return key.rsplit("/", 1)[-1]
-
-
-def _belongs_to_a_run(key: str) -> bool:
-    """Whether the file must be deleted with its run: old weights would be taken for those of the new run."""
-    return _is_checkpoint(key) or _name(key) in WEIGHTS
 
 
 def _is_checkpoint(key: str) -> bool:

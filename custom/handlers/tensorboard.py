@@ -50,7 +50,7 @@ class TensorBoard:
         for end in (Events.TERMINATE, Events.COMPLETED):
             engine.add_event_handler(end, self._try, self._close)
         if self.evaluator is not None:
-            self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
+            self.evaluator.add_event_handler(Events.COMPLETED, lambda _: setattr(self, "_validated", True))
 
     def _try(self, engine: Engine, work: Callable[[Engine], None]) -> None:
         """Call ``work``; after the first error (full disk) no more curves are written, and training continues."""
@@ -60,9 +60,6 @@ class TensorBoard:
         with dispensable(self.output_dir):
             work(engine)
             self._given_up = False
-
-    def _remember_validation(self, _: Engine) -> None:
-        self._validated = True
 
     def _hold(self, engine: Engine) -> None:
         components = {name: value for part in self.losses for name, value in part.components.items()}
@@ -88,6 +85,8 @@ class TensorBoard:
         self._held = []
 
     def _write_epoch(self, engine: Engine) -> None:
+        from matplotlib.image import imread
+
         self._write_held()
         step = engine.state.iteration
         writer = self._writer(step)
@@ -98,7 +97,7 @@ class TensorBoard:
                 if torch.as_tensor(value).numel() == 1:
                     writer.add_scalar(f"validation/{name}", float(value), step)
             for picture in sorted((self.output_dir / "panels").glob("[!.]*.png")):  # hidden ones are incomplete
-                writer.add_image(f"panels/{picture.stem}", _pixels(picture), step, dataformats="HWC")
+                writer.add_image(f"panels/{picture.stem}", imread(picture)[..., :3], step, dataformats="HWC")
         self._validated = False
         writer.flush()
 
@@ -115,10 +114,3 @@ class TensorBoard:
         if self._opened is not None:
             self._opened.close()
         self._opened = None
-
-
-def _pixels(picture: Path) -> Any:
-    """Read a picture as ``(H, W, 3)`` uint8."""
-    from matplotlib.image import imread
-
-    return (imread(picture)[..., :3] * 255).round().astype("uint8")
