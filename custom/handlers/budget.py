@@ -22,8 +22,6 @@ _REMEMBERED = 50
 _FIRST_WRITE = 100e6
 """Bytes per second assumed until the first checkpoint has been written."""
 
-_IMPORTED = time.monotonic()
-
 
 @without_effect()
 class Budget:
@@ -173,8 +171,5 @@ def _quoted(word: str) -> str:
 
 def process_age() -> float:
     """Return the seconds since this process was started."""
-    try:
-        started = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-        return float(Path("/proc/uptime").read_text().split()[0]) - started
-    except (OSError, ValueError, IndexError):  # not Linux
-        return time.monotonic() - _IMPORTED
+    started = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return float(Path("/proc/uptime").read_text().split()[0]) - started

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 
 from ..configuration import without_effect
 from ..system.files import dispensable, write_whole
@@ -37,28 +37,13 @@ class Panels:
         self.folder = Path(output_dir) / "panels"
         self.n_cases = n_cases
         self.ignored = ignored
-        self._drawn = 0
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator with decollated outputs; ``pred`` and ``label`` are ``(1, D, H, W)``.
+        """Register with an evaluator whose key metric is :class:`custom.handlers.CaseMetrics`.
 
-        With :class:`custom.handlers.CaseMetrics`, pictures show the post-processed prediction, and are drawn where the
-        volume is post-processed.
+        Pictures show the post-processed prediction, and are drawn where the volume is post-processed.
         """
-        if hasattr(engine.state, "case_steps"):
-            engine.state.case_steps.append(self._plan)
-            return
-        engine.add_event_handler(Events.EPOCH_STARTED, self._restart)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw_batch)
-
-    def _restart(self, _: Engine) -> None:
-        self._drawn = 0
-
-    def _draw_batch(self, engine: Engine) -> None:
-        for batch, item in zip(engine.state.batch, engine.state.output, strict=True):
-            if step := self._plan(batch.get("id", str(self._drawn)), item, self._drawn):
-                step(item)
-            self._drawn += 1
+        engine.state.case_steps.append(self._plan)
 
     def _plan(self, case: str, item: Mapping[str, Any], number: int) -> Callable[[Mapping[str, Any]], None] | None:
         """A function that draws the case, once its prediction is post-processed; it may run in another process."""
