@@ -189,7 +189,6 @@ def _check_csv(file: Path, expected: Iterator[tuple[str, np.ndarray]], output: s
 
 
 def _check_zip(file: Path, volumes: dict[str, Path], output: str | Path) -> None:
-    """Unpack every file and compare it with the prediction."""
     with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory() as folder:
         names = [f"{name}.tif" for name in volumes]
         if archive.namelist() != names:

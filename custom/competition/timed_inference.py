@@ -180,8 +180,6 @@ class _Process:
 
 
 class _Queue:
-    """Waiting cases, and the outcomes of the others."""
-
     def __init__(self, cases: Iterable[Case], deadline: float, log: Callable[[str], None]) -> None:
         self.waiting = deque(cases)
         self.total = len(self.waiting)

@@ -198,7 +198,6 @@ class _Checked:
         return self._found
 
     def _source(self, id: str, value: Any) -> tuple[str, Any]:
-        """Resolve a reference to the id and value of its entry."""
         while isinstance(value, str) and value.startswith("@") and value[1:] in self.parser:
             id, value = value[1:], self.parser[value[1:]]
         return id, value
@@ -213,7 +212,6 @@ def _components_in(value: Any, id: str = "") -> Iterator[tuple[str, Mapping[str,
 
 
 def _is_program(value: Any) -> bool:
-    """Whether the value is a list of expressions that a workflow can run."""
     expressions = [isinstance(item, str) and item.startswith("$") for item in value] if isinstance(value, list) else []
     return any(expressions) and all(
         is_expression or is_component(item) for is_expression, item in zip(expressions, value, strict=True)
@@ -221,7 +219,6 @@ def _is_program(value: Any) -> bool:
 
 
 def _properties() -> set[str]:
-    """Ids by which applications access parts of a configuration."""
     from monai.bundle.properties import InferProperties, TrainProperties
 
     return {str(entry["id"]) for entry in (*InferProperties.values(), *TrainProperties.values())}

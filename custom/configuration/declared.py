@@ -86,7 +86,6 @@ def _read(path: Path) -> Any:
 
 
 def _normalised(value: Any) -> Any:
-    """Replace ``#`` in ids by MONAI's separator."""
     if isinstance(value, Mapping):
         return {str(key).replace("#", SEPARATOR): _normalised(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

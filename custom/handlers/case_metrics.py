@@ -93,7 +93,6 @@ class CaseMetrics(IgniteMetricHandler):
             self.metric.add(name, results()[0])
 
     def _empty_metric(self) -> Any:
-        """A copy without the volumes so far, to send to a worker."""
         metric = copy.copy(self.metric)
         metric.reset()
         return metric

@@ -309,7 +309,6 @@ def _copied(value: Any) -> Any:
 
 
 def _size(value: Any) -> int:
-    """Total bytes of all tensors."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()

@@ -132,7 +132,6 @@ class GradientGuard:
             self._read(engine)
 
     def _read(self, engine: Engine) -> None:
-        """Read what the last steps gave, in one transfer."""
         steps, self._steps = self._steps, []
         if not steps:
             return
@@ -175,8 +174,6 @@ class GradientGuard:
 
 @dataclass
 class _Batch:
-    """A batch, without its volumes."""
-
     iteration: int
     about: dict[str, Any]
     loss: torch.Tensor
@@ -243,5 +240,4 @@ def _plain(values: Any) -> list[Any]:
 
 
 def _cases(batches: list[dict[str, Any]]) -> list[str]:
-    """Unique ids of the cases."""
     return list(dict.fromkeys(str(case) for batch in batches for case in batch.get("id", [])))

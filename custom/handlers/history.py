@@ -60,7 +60,6 @@ class History:
         self._started = time.monotonic() - state["seconds"]
 
     def _epoch_losses(self) -> torch.Tensor:
-        """Losses of the current epoch, including those from before a resume."""
         losses = torch.stack(self._losses).float().cpu() if self._losses else torch.empty(0)
         return torch.cat([self._earlier_losses, losses])
 

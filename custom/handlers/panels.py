@@ -104,7 +104,6 @@ def draw_panel(
 
 
 def _largest_slice(label: np.ndarray, ignored: int | None = None) -> int:
-    """The slice with most of the highest class."""
     classes = label if ignored is None else np.where(label == ignored, 0, label)
     return int(np.argmax(np.count_nonzero(classes == classes.max(), axis=(1, 2)))) if classes.any() else 0
 

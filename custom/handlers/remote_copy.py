@@ -153,7 +153,6 @@ def _version(path: Path) -> tuple[int, int]:
 
 
 def _newest(keys: Iterable[str]) -> str:
-    """Name of the newest checkpoint among files, empty if there is none."""
     return max((_name(key) for key in keys if _is_checkpoint(key)), default="")
 
 

@@ -75,7 +75,6 @@ class TensorBoard:
             self._write_held()
 
     def _write_held(self) -> None:
-        """Write the values held back, waiting for the GPU once."""
         tensors = [value for _, values in self._held for value in values.values() if isinstance(value, torch.Tensor)]
         numbers = iter(torch.stack([tensor.float() for tensor in tensors]).tolist() if tensors else ())
         for step, values in self._held:

@@ -135,7 +135,6 @@ class NnunetInferer(SlidingWindow):
         return self._collected(rows, volume.shape[1:], place)
 
     def _predicted(self, volume: torch.Tensor, network: Callable, args, kwargs):
-        """Yield the prediction of ``(C, D, H, W)`` in groups of planes."""
         part = self.grid(volume.shape[1:]).part()
         padding = [amount for pair in reversed(part.padding) for amount in pair]
         volume = F.pad(volume, padding) if any(padding) else volume

@@ -101,7 +101,6 @@ class SliceVolumeInferer(Inferer):
     def _volumes(
         self, volumes: torch.Tensor, offsets: list[list[int]], network: Callable, args, kwargs
     ) -> torch.Tensor:
-        """Predict ``(B, C, D, H, W)`` with context slices at the given offsets."""
         device = device_of(network, volumes)
         neighbours = [
             [slice_neighbours(index, volumes.shape[2], own) for index in range(volumes.shape[2])] for own in offsets
@@ -128,7 +127,6 @@ class SliceVolumeInferer(Inferer):
         self.sw_batch_size = max(1, min(self.sw_batch_size, size))
 
     def _predict(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], args, kwargs) -> torch.Tensor:
-        """Mean over all views of a batch, float32."""
         total = None
         for view in self.views:
             values = view.back(self.activation(self._logits(view.of(batch), network, *args, **kwargs)))
@@ -146,7 +144,6 @@ class SliceVolumeInferer(Inferer):
         return logits[:, :, : batch.shape[2], : batch.shape[3]]
 
     def _offsets(self, inputs: torch.Tensor) -> list[list[int]]:
-        """Offsets of the context slices, for each volume of the batch."""
         spacings = [None] * len(inputs)
         if self.context_mm is not None and self.n_context > 0:
             spacings = _slice_distances(inputs)
@@ -160,7 +157,6 @@ def _with_context(volume: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
 
 
 def _slice_distances(inputs: torch.Tensor) -> list[float]:
-    """Distance in mm between slices, for each volume of the batch."""
     if not isinstance(inputs, MetaTensor):
         raise ValueError("context in mm needs a MetaTensor: a plain tensor does not know the distance between slices")
     spacings = inputs.pixdim if inputs.is_batch else [inputs.pixdim] * len(inputs)

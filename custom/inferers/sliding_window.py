@@ -266,7 +266,6 @@ class SlidingWindow(Inferer):
         return mean.result()
 
     def _activated(self, logits: torch.Tensor) -> torch.Tensor:
-        """Chosen channels of the activated logits ``(n, C, ...)``."""
         values = self.activation(logits)
         return values if self.channels is None else _channels_of(values, self.channels)
 

@@ -100,12 +100,10 @@ def betti_matching_error(prediction: Tensor, label: Tensor) -> tuple[Tensor, Ten
 
 
 def _persistence(values: Tensor) -> Tensor:
-    """Squared distance of the bars to the diagonal."""
     return (values[0] - values[1]).square().sum() / 2
 
 
 def _values(volume: Tensor, bars: Bars) -> Tensor:
-    """Birth and death value of each bar, ``(2, N)``."""
     where = torch.from_numpy(np.stack([bars.birth, bars.death])).to(volume.device, non_blocking=True)
     return volume[where[..., 0], where[..., 1], where[..., 2]]
 

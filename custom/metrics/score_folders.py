@@ -72,7 +72,6 @@ def _read_pair(prediction: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scrolls(labels: Path) -> dict[str, str]:
-    """Scroll of each id, from the competition's table if there is one."""
     for table in (folder / name for folder in (labels, labels.parent) for name in ("train.csv", "test.csv")):
         if table.is_file():
             with table.open(newline="", encoding="utf-8") as file:

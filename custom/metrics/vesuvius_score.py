@@ -169,6 +169,5 @@ def check_parts(parts: Sequence[str]) -> None:
 
 
 def _weighted(scores: Mapping[str, float]) -> float:
-    """Weighted mean of the computed parts; with all of them, the official score."""
     weights = {part: weight for part, weight in WEIGHTS.items() if part in scores}
     return sum(weight * scores[part] for part, weight in weights.items()) / sum(weights.values())

@@ -159,7 +159,6 @@ class ResidualEncoderUNet(_UNet):
 
 
 def _stages(layers: Layers, inputs: int):
-    """Input and output channels, count, kernel and stride of the encoder's stages."""
     features = [inputs, *layers.features]
     return zip(features, layers.features, layers.blocks, layers.kernels, layers.strides, strict=False)
 

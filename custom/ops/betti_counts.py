@@ -165,7 +165,6 @@ class _Matcher:
 
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer the requests of a :class:`_Matcher` until its input ends."""
     while header := requests.read(_SHAPE.size):
         shape = (2, *_SHAPE.unpack(header))
         voxels = int(np.prod(shape))

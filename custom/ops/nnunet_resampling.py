@@ -54,7 +54,6 @@ def resample(volume: np.ndarray, shape: Sequence[int], *, axis: int | None, orde
 
 
 def _resized(values: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
-    """Resize a slice or a volume, as one."""
     if order != 1:
         return resize(values, shape, order, mode="edge", anti_aliasing=False).astype(np.float32, copy=False)
     if values.ndim == 2:  # in float64, for the positions: in float32 they would be wrong by 1e-5 of a voxel

@@ -137,7 +137,6 @@ def _patch(sheet: np.ndarray, hole: np.ndarray) -> np.ndarray | None:
 
 
 def _jump(heights: np.ndarray, rim: np.ndarray) -> int:
-    """Largest difference between neighbouring heights of the rim."""
     jumps = [0]
     for axis in (0, 1):
         pair = np.diff(heights, axis=axis)[_both(rim, axis)]
@@ -159,7 +158,6 @@ def _joined(
 
 
 def _both(area: np.ndarray, axis: int) -> np.ndarray:
-    """True where a pixel and the next one along an axis are both in the area."""
     return np.logical_and(np.delete(area, -1, axis), np.delete(area, 0, axis))
 
 

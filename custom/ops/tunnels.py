@@ -42,7 +42,6 @@ def fill_tunnels(mask: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _filled(component: np.ndarray, others: np.ndarray, radius: int) -> np.ndarray:
-    """The component, which does not reach the faces of its box, with its tunnels filled."""
     from scipy import ndimage
 
     closed = fill_cavities(component)  # a filling that divides a cavity would raise the Euler number too

@@ -50,7 +50,6 @@ def overlap(sheet: np.ndarray) -> float:
 
 
 def _boxes(labels: np.ndarray, sizes: np.ndarray, min_voxels: int) -> Iterator[tuple[int, tuple[slice, ...]]]:
-    """Number and box of each component that is large enough."""
     from scipy import ndimage
 
     for number, box in enumerate(ndimage.find_objects(labels, len(sizes) - 1), 1):

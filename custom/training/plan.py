@@ -248,12 +248,10 @@ def _bytes_below(folder: Path) -> int:
 
 
 def _existing(folder: Path) -> Path:
-    """Return the folder or its nearest existing parent."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def _duration(seconds: float) -> str:
-    """Format as ``45 s``, ``12.5 min``, ``6.1 h`` or ``9.5 days``."""
     for unit, length in (("days", 2 * 86400), ("h", 2 * 3600), ("min", 120)):
         if seconds >= length:
             return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.1f} {unit}"

@@ -193,7 +193,6 @@ class RandSheetCompressiond(RandomizableTransform, Transform):
 
 
 def _with_neighbours(mask: torch.Tensor) -> torch.Tensor:
-    """Dilate a mask by one voxel along its first axis."""
     grown = mask.clone()
     grown[1:] |= mask[:-1]
     grown[:-1] |= mask[1:]

@@ -139,7 +139,6 @@ class RandWarpd(RandBatchTransform):
     def _warped(
         self, tensors: dict[Hashable, torch.Tensor], modes: dict[Hashable, str], parts: dict[str, torch.Tensor]
     ) -> dict[Hashable, torch.Tensor]:
-        """Resample items at the drawn coordinates."""
         first = tensors[self.keys[0]]
         size = first.shape[2:]
         parts = dict(zip(parts, to_device(list(parts.values()), first.device), strict=True))
