@@ -35,9 +35,6 @@ class TimedPredictor:
     The configured test-time augmentation is applied to whole volumes: the volume without augmentation comes first, and
     further views are added to the mean as long as another one is expected to fit into the share of time.
 
-    Args:
-        configs: configuration files; later ones override earlier ones.
-
     Raises:
         DataError: there are no weights, or those of another network; an unused option.
     """

@@ -38,7 +38,6 @@ class Budget:
     Example: ``{"_target_": "custom.handlers.Budget", "checkpoints": "@checkpoints", "hours": 11.5}``
 
     Args:
-        checkpoints: the handler that saves the state when the run stops.
         hours: limit, counted from the start of the process and thus including set-up and caching; None: no limit.
     """
 

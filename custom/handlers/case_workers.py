@@ -43,8 +43,7 @@ class CaseWorkers:
     The post-processing's thresholds are applied on the network's device. Then the item is copied to a worker: labels
     and thresholded predictions, one byte a voxel each, and the image if a transform reads it. At most one case more
     than there are workers is unfinished: :meth:`finished` waits for the oldest one. Results come in the order of the
-    cases, so they do not depend on the number of workers. Workers use one thread each; the processes start with the
-    first case, and end by :meth:`close`.
+    cases, so they do not depend on the number of workers. Workers use one thread each.
 
     Args:
         workers: number of processes. 0 finishes cases in this process. None: on a GPU one less than the cores of this

@@ -52,7 +52,6 @@ class Checkpoints:
 
     Args:
         objects: all objects to save by their ``state_dict``, by name: network, optimizer, schedule, loss, EMA, history.
-        evaluator: the validation engine, whose best metric is saved.
         resume: whether to continue from the newest checkpoint; without any, training starts at step 0.
         overwrite: whether to delete checkpoints, weights and results of an earlier run when not resuming.
         changed_data: whether to resume even though volumes have changed.

@@ -46,9 +46,8 @@ class GradientGuard:
     "output_dir": "@results_dir", "max_norm": 12.0}``
 
     Args:
-        network: its buffers are restored; may be wrapped in ``DistributedDataParallel``.
+        network: may be wrapped in ``DistributedDataParallel``.
         max_norm: gradients with a larger norm are scaled down to it; None clips nothing.
-        patience: number of skipped steps in a row that ends the run.
         interval: steps of a fused optimizer between two readings.
 
     Raises:

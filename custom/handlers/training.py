@@ -94,8 +94,7 @@ class RunHandlers(HandlerGroup):
 
     Example: ``{"_target_": "custom.handlers.RunHandlers", "model_dir": "@model_dir", "results_dir": "@results_dir",
     "output_dir": "@output_dir", "evaluator": "@validate#evaluator", "datasets": ["@train#dataset",
-    "@validate#dataset"], "objects": {"network": "@network", "optimizer": "@optimizer"}, "resume": true, "budget_hours":
-    12}``
+    "@validate#dataset"], "objects": {"network": "@network", "optimizer": "@optimizer"}}``
 
     Args:
         model_dir: folder of the weights; checkpoints are in ``checkpoints`` below it.
@@ -103,8 +102,6 @@ class RunHandlers(HandlerGroup):
         datasets: the datasets of training and validation, in this order.
         objects: objects with a ``state_dict``, by name, see :class:`Checkpoints`; ``optimizer`` (required) and ``loss``
             are also logged.
-        resume: whether to resume the run in ``model_dir``.
-        budget_hours: time limit from the start of the process; None sets no limit.
         changes: handlers to switch off or replace, see :class:`HandlerGroup`.
 
     Raises:

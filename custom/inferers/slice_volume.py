@@ -23,9 +23,8 @@ FLIPS = ("vertical", "horizontal")
 class SliceVolumeInferer(Inferer):
     """Predicts a volume slice by slice, in batches, optionally averaged over flips.
 
-    Slices lie along the first spatial axis (in this package's orientation "SPL", from inferior to superior).
-    Neighbouring slices as channels are built by the same function as in training,
-    :func:`custom.ops.slice_context.slice_neighbours`. Beside the volume and its output, only one batch is in memory.
+    Slices lie along the first spatial axis (in this package's orientation "SPL", from inferior to superior). Beside the
+    volume and its output, only one batch is in memory.
 
     Example: ``{"_target_": "custom.inferers.SliceVolumeInferer", "sw_batch_size": 8, "divisor": 32,
     "tta": ["horizontal"]}``
@@ -39,17 +38,15 @@ class SliceVolumeInferer(Inferer):
             ``MetaTensor`` for the slice spacing. None: adjacent slices.
         divisor: rows and columns are padded at their end, with the edge's values, to a multiple of it, and the
             prediction is cropped back. MONAI's ``FlexibleUNet`` needs 32.
-        activation: ``"sigmoid"`` or ``"softmax"``: probabilities are averaged and returned. None: logits are averaged
-            and returned.
+        activation: ``"sigmoid"`` or ``"softmax"``: probabilities are averaged and returned; None: logits.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``: type to which the network is autocast. ``"auto"``:
             bfloat16 with hardware support (CPU with AVX512-BF16, CUDA from Ampere on), float16 on older CUDA devices,
             otherwise float32. Activation and averaging are computed in float32.
 
     Shape:
         Input ``(B, C, D, H, W)``, or single slices ``(B, C, H, W)``, of any dtype. The network is called with float32
-        ``(n, (2 * n_context + 1) * C, H', W')``, n up to ``sw_batch_size``, H' and W' being the padded sizes, and
-        returns one tensor ``(n, C_out, H', W')``. Output float32 ``(B, C_out, D, H, W)`` or ``(B, C_out, H, W)``; a
-        ``MetaTensor`` with the input's metadata if the input is one.
+        ``(n, (2 * n_context + 1) * C, H', W')``, H' and W' being the padded sizes, and returns one tensor. Output
+        float32 ``(B, C_out, D, H, W)`` or ``(B, C_out, H, W)``, a ``MetaTensor`` if the input is one.
 
     Raises:
         ValueError: an unknown option, an input with a wrong number of dimensions or without slices, ``context_mm``

@@ -32,9 +32,7 @@ class FlexibleUNetPlusPlus(nn.Module):
     X^{0,L} is upsampled to the input's size, followed by another pair of convolutions and the head.
 
     Source: Zhou et al., "UNet++: A Nested U-Net Architecture for Medical Image Segmentation" (2018) and "UNet++:
-    Redesigning Skip Connections to Exploit Multiscale Features in Image Segmentation" (2020). As in the papers, all
-    nodes of a level have the same width. Since the encoder halves the image first, the finest level has half the
-    input's size.
+    Redesigning Skip Connections to Exploit Multiscale Features in Image Segmentation" (2020).
 
     Example: ``{"_target_": "custom.networks.FlexibleUNetPlusPlus", "backbone": "efficientnet-b4", "out_channels": 2}``
 

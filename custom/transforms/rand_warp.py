@@ -32,7 +32,6 @@ class RandWarpd(RandBatchTransform):
 
     The source of output voxel ``o`` is ``c + R @ S @ (o - c + elastic(o) + jitter(o))`` about the centre ``c``, with
     rotation ``R``, scaling ``S``, a cubic B-spline through random control points and one in-plane shift per slice.
-    :meth:`randomize` draws the parameters; the resampling is a deterministic function of them (:mod:`custom.ops.warp`).
     Outside of the input, border values are repeated.
 
     Example: ``RandWarpd(keys=["image", "label"], mode=["bilinear", "surface"], rotate_range=0.26,
