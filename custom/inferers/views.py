@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from ..errors import DataError
-from ..ops.warp import sample_linear, warp_coordinates
+from ..ops.warp import rotation_matrix, sample_linear, warp_coordinates
 
 FLIPS = {"depth": -3, "vertical": -2, "horizontal": -1}
 """Axis that is reversed: the first of a volume, rows (up and down), columns (left and right)."""
@@ -78,8 +78,7 @@ def _rotated(image: torch.Tensor, angle: float) -> torch.Tensor:
 @lru_cache(8)
 def _source(size: Sequence[int], angle: float) -> torch.Tensor:
     """(1, 2, H, W) source of each pixel of an image rotated about its centre by ``angle`` degrees."""
-    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    return warp_coordinates(size, torch.tensor([[[cos, -sin], [sin, cos]]]))
+    return warp_coordinates(size, torch.tensor([rotation_matrix([math.radians(angle)])]))
 
 
 def views(tta: Sequence[str], known: Sequence[str] = (*FLIPS, ROTATE90, ROTATE15)) -> list[View]:
