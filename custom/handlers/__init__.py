@@ -1,6 +1,5 @@
 """Ignite handlers for training and evaluation."""
 
-from . import tracking
 from .budget import Budget
 from .case_metrics import CaseMetrics
 from .checkpoints import Checkpoints
@@ -20,6 +19,7 @@ from .save_weights import SaveBestWeights, SaveFinalWeights
 from .seed import SeedSteps
 from .step_schedule import StepSchedule
 from .tensorboard import TensorBoard
+from .tracking import support_mlflow
 from .training import RunHandlers, StepHandlers
 
 __all__ = [
@@ -45,5 +45,6 @@ __all__ = [
     "StepHandlers",
     "StepSchedule",
     "TensorBoard",
-    "tracking",
 ]
+
+support_mlflow()

@@ -5,14 +5,16 @@ from typing import Any
 
 from monai.handlers import MLFlowHandler
 
-_log = MLFlowHandler._log_metrics
 
+def support_mlflow() -> None:
+    """Let MONAI's handler log the loss of a trainer with ``decollate: false``, which arrives as a tuple of one.
 
-def log_metrics(self: MLFlowHandler, metrics: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-    """Log metrics; the runner extracts the loss of a trainer with ``decollate: false`` as a tuple of one."""
-    single = {name: float(value[0]) if isinstance(value, tuple) else value for name, value in metrics.items()}
-    _log(self, single, *args, **kwargs)
+    The runner makes that handler itself, so no configuration can give it another transform of the output.
+    """
+    log = MLFlowHandler._log_metrics
 
+    def log_single(self: MLFlowHandler, metrics: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+        single = {name: float(value[0]) if isinstance(value, tuple) else value for name, value in metrics.items()}
+        log(self, single, *args, **kwargs)
 
-# The runner makes the handler itself, so no configuration can give it another transform of the output.
-MLFlowHandler._log_metrics = log_metrics
+    MLFlowHandler._log_metrics = log_single
