@@ -30,8 +30,6 @@ def fill_missing(cases: Iterable[Case], predictions: str | Path, ending: str) ->
     Competitions reject submissions with missing entries or wrong shapes.
 
     Args:
-        cases: as from :func:`custom.data.find_images`.
-        predictions: folder of the predictions.
         ending: suffix of the predictions, ``".tif"`` or ``".nii.gz"``.
 
     Returns:
@@ -82,18 +80,15 @@ def write_liver(
     first_slice: int = 0,
     transpose: bool = False,
 ) -> None:
-    """Write ``id,rle``, a run-length code for each slice of each predicted volume, and verify it by decoding.
+    """Write ``id,rle``, a run-length code for each slice of each label map (I, J, K), and verify it by decoding.
 
     The mask is liver and tumour together (label > 0). Slices are those along the last axis of the file as stored; rows
     are the first axis, columns the second, and pixels are numbered column by column from 1 (competition "AIO2025
     warm-up liver tumor segmentation").
 
     Args:
-        predictions: folder of label maps (I, J, K), one per volume.
-        output: the CSV.
         id_template: ``{volume}`` is the file name without suffix, ``{number}`` its trailing number, ``{slice}`` the
             slice.
-        first_slice: number of the first slice.
         transpose: whether rows are the second axis instead.
 
     Raises:
@@ -124,10 +119,6 @@ def write_vesuvius(predictions: str | Path, output: str | Path = "submission.zip
     """Write a zip of ``<id>.tif``, uint8 masks of 0 and 1, and verify it by unpacking.
 
     Stacks are rewritten as plain LZW TIFF, since not every reader supports every program's files.
-
-    Args:
-        predictions: folder of masks (D, H, W), one multi-page TIFF per volume.
-        output: the zip; equal predictions give identical bytes.
 
     Raises:
         DataError: no predictions, or no masks.
@@ -198,7 +189,6 @@ def _check_csv(file: Path, expected: Iterator[tuple[str, np.ndarray]], output: s
 
 
 def _check_zip(file: Path, volumes: dict[str, Path], output: str | Path) -> None:
-    """Unpack every file and compare it with the prediction."""
     with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory() as folder:
         names = [f"{name}.tif" for name in volumes]
         if archive.namelist() != names:

@@ -8,8 +8,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,11 @@ def predict_in_time(
     same; others are deleted at the start.
 
     Args:
-        bundle_root: folder of the bundle, with weights.
-        dataset_dir: see :func:`custom.data.find_images`.
         output_dir: folder of the predictions; logs are in ``process_<n>.log`` in its parent folder.
         seconds: time until the last prediction must be written.
         configs: names in ``configs`` without suffix; later ones override earlier ones.
-        options: overrides of configuration entries.
         devices: GPU numbers or ``"cpu"``, one process each. By default every usable GPU for which main memory suffices,
             or else one process on the CPU.
-        log: called with a line for each case.
 
     Returns:
         an outcome for each case, in the order of :func:`custom.data.find_images`.
@@ -100,7 +97,7 @@ def predict_in_time(
         _Process(root, settings, device, output_dir.parent / f"process_{number}.log")
         for number, device in enumerate(wanted)
     ]
-    queue = _Queue(deque(sorted(cases, key=lambda case: sizes[case["id"]])), deadline, log)
+    queue = _Queue(sorted(cases, key=lambda case: sizes[case["id"]]), deadline, log)
     try:
         useful = _ready(processes, chosen=devices is not None, log=log)
         queue.leave_out(_keep_current(useful[0], cases, output_dir, log), useful[0].about["views"])
@@ -108,7 +105,10 @@ def predict_in_time(
     finally:
         for process in processes:
             process.stop()
-    return _checked([queue.outcomes[case["id"]] for case in cases])
+    outcomes = [queue.outcomes[case["id"]] for case in cases]
+    if all(outcome.status == FAILED for outcome in outcomes):
+        raise RuntimeError(f"no case could be predicted: {outcomes[0].id}: {outcomes[0].error}")
+    return outcomes
 
 
 def gpus() -> list[str]:
@@ -146,12 +146,7 @@ class _Process:
         self._write(self.settings)
 
     def wait_until_ready(self) -> None:
-        """Return when the process has loaded the bundle.
-
-        Raises:
-            DataError: the bundle cannot be used.
-            RuntimeError: the process ended.
-        """
+        """Return when the process has loaded the bundle; raise DataError if it cannot be used."""
         answer = self._answer()
         if answer is None:
             tail = self.log.read_text(errors="replace").splitlines()[-5:]
@@ -175,40 +170,31 @@ class _Process:
         self.process.wait()
 
     def _write(self, message: dict[str, Any]) -> None:
-        try:
+        with suppress(OSError):  # the process ended, which reading its answer will report
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
-        except OSError:  # the process ended, which reading its answer will report
-            pass
 
     def _answer(self) -> dict[str, Any] | None:
         line = self.process.stdout.readline()
         return json.loads(line) if line.endswith("\n") else None
 
 
-@dataclass
 class _Queue:
-    """Waiting cases, and the outcomes of the others."""
-
-    waiting: deque[Case]
-    deadline: float
-    log: Callable[[str], None]
-    serving: int = 0
-    """Number of threads that take cases, one per process."""
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(self, cases: Iterable[Case], deadline: float, log: Callable[[str], None]) -> None:
+        self.waiting = deque(cases)
         self.total = len(self.waiting)
+        self.deadline, self.log = deadline, log
+        self.outcomes: dict[str, Outcome] = {}
+        self.serving = 0
+        """Number of threads that take cases, one per process."""
         self.lock = threading.Lock()
 
     def leave_out(self, ids: Sequence[str], views: int) -> None:
-        """Register cases that are already predicted with this number of views."""
         for case in [case for case in self.waiting if case["id"] in ids]:
             self.waiting.remove(case)
             self.outcomes[case["id"]] = Outcome(case["id"], case["image"], PREDICTED, views)
 
     def work_off(self, processes: Sequence[_Process]) -> None:
-        """Let the processes predict until no case is left or the time is up."""
         self.serving = len(processes)
         threads = [threading.Thread(target=self.serve, args=(process,), daemon=True) for process in processes]
         for thread in threads:
@@ -225,61 +211,43 @@ class _Queue:
                 process.stop()
         for thread in threads:
             thread.join()
+        for case in self.waiting:
+            self._record(case, {"error": "no process is left for it"}, 0.0, 0.0, processes[0])
 
     def serve(self, process: _Process) -> None:
-        """Let a process predict until no case is left, or until it is broken and another one can continue."""
-        broken = False
+        """Let a process predict until no case is left, or until it is broken; others may continue then."""
         while (job := self._next_case()) is not None:
             case, share, left = job
-            if left == 0:
-                self._record(Outcome(case["id"], case["image"], NO_TIME, share=share), process)
-                continue
-            broken = broken or (process.ended and not self._restarted(process))
-            if broken and self._left_to_others(case):
+            if left and process.ended and not self._restarted(process):
+                with self.lock:
+                    self.serving -= 1
+                    self.waiting.appendleft(case)
                 return
-            if broken:
-                self._record(Outcome(case["id"], case["image"], FAILED, error="no process is left for it"), process)
-                continue
             started = time.monotonic()
-            answer = process.ask({"case": case, "share": share, "limit": left})
+            answer = process.ask({"case": case, "share": share, "limit": left}) if left else {}
             for message in answer.get("warnings", ()):
                 self.log(f"warning: {message}")
-            self._record(self._outcome(case, share, answer, time.monotonic() - started), process)
+            self._record(case, answer, share, time.monotonic() - started, process)
 
     def _next_case(self) -> tuple[Case, float, float] | None:
         with self.lock:
             if not self.waiting:
-                self.serving -= 1
                 return None
             left = max(0.0, self.deadline - time.monotonic())
             share = left * min(1.0, self.serving / len(self.waiting))
             return self.waiting.popleft(), share, left
 
-    def _left_to_others(self, case: Case) -> bool:
-        """Return a case to the queue if another thread can take it."""
+    def _record(self, case: Case, answer: dict[str, Any], share: float, seconds: float, process: _Process) -> None:
+        views, error = answer.get("views", 0), answer.get("error", "")
+        status = PREDICTED if views else FAILED if error and time.monotonic() <= self.deadline else NO_TIME
         with self.lock:
-            if self.serving == 1:
-                return False
-            self.serving -= 1
-            self.waiting.appendleft(case)
-            return True
-
-    def _outcome(self, case: Case, share: float, answer: dict[str, Any], seconds: float) -> Outcome:
-        views = answer.get("views", 0)
-        status = FAILED if "error" in answer else PREDICTED if views else NO_TIME
-        if status == FAILED and time.monotonic() > self.deadline:
-            status = NO_TIME
-        return Outcome(case["id"], case["image"], status, views, seconds, share, answer.get("error", ""))
-
-    def _record(self, outcome: Outcome, process: _Process) -> None:
-        with self.lock:
-            self.outcomes[outcome.id] = outcome
+            self.outcomes[case["id"]] = Outcome(case["id"], case["image"], status, views, seconds, share, error)
             position = f"{len(self.outcomes)}/{self.total}"
-        if outcome.status == PREDICTED:
-            words = f"{outcome.views} of {process.about['views']} views in {outcome.seconds:.1f} s"
+        if views:
+            words = f"{views} of {process.about['views']} views in {seconds:.1f} s"
         else:
-            words = outcome.status.upper() + (f": {outcome.error}" if outcome.error else "")
-        self.log(f"{position}  {outcome.id}  {words}  (share {outcome.share:.1f} s, {process.about['device']})")
+            words = status.upper() + (f": {error}" if error else "")
+        self.log(f"{position}  {case['id']}  {words}  (share {share:.1f} s, {process.about['device']})")
 
     def _restarted(self, process: _Process) -> bool:
         process.start()
@@ -293,11 +261,7 @@ class _Queue:
 
 
 def _ready(processes: list[_Process], *, chosen: bool, log: Callable[[str], None]) -> list[_Process]:
-    """Wait for the processes; of those on the CPU for lack of a usable GPU, one is kept.
-
-    Raises:
-        DataError, RuntimeError: none can be used, for the first one's reason.
-    """
+    """Wait for the processes, and raise if none can be used; of those on the CPU for lack of a GPU, one is kept."""
     ready, errors = [], []
     for process in processes:
         try:
@@ -349,14 +313,3 @@ def _voxels(path: str) -> int:
         return int(np.prod(header[0] if header else read_volume(path).array.shape))
     except DataError:
         return 1  # its process will report the error
-
-
-def _checked(outcomes: list[Outcome]) -> list[Outcome]:
-    """Return the outcomes, unless all cases failed.
-
-    Raises:
-        RuntimeError: all cases failed.
-    """
-    if all(outcome.status == FAILED for outcome in outcomes):
-        raise RuntimeError(f"no case could be predicted: {outcomes[0].id}: {outcomes[0].error}")
-    return outcomes

@@ -35,13 +35,6 @@ class TimedPredictor:
     The configured test-time augmentation is applied to whole volumes: the volume without augmentation comes first, and
     further views are added to the mean as long as another one is expected to fit into the share of time.
 
-    Args:
-        bundle_root: the bundle's folder.
-        configs: configuration files; later ones override earlier ones.
-        options: overrides of configuration entries, such as ``{"threshold": 0.4}``.
-        device: where the network runs.
-        clock: returns seconds.
-
     Raises:
         DataError: there are no weights, or those of another network; an unused option.
     """
@@ -95,7 +88,6 @@ class TimedPredictor:
         """Predict and write one case.
 
         Args:
-            case: with ``image``.
             share: seconds for all views together; does not apply to the first view.
             limit: seconds after which the network is stopped; complete views are used.
 
@@ -167,7 +159,6 @@ class _Warnings(logging.Handler):
         print(self.messages[-1], file=sys.stderr)
 
     def take(self) -> list[str]:
-        """Return the warnings since the last call."""
         taken, self.messages = self.messages, []
         return taken
 

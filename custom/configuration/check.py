@@ -12,7 +12,6 @@ from ..errors import DataError, nearest
 from .declared import Declared, settings, values
 from .kinds import fits, hint_of, hints, is_code, is_component, words
 from .references import SEPARATOR, References, join, shown, target_of
-from .renamed import RENAMED
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser, ConfigWorkflow
@@ -41,8 +40,6 @@ def check_options(
     was replaced by an override gives a warning.
 
     Args:
-        parser: parser of the configuration.
-        workflow: the workflow that runs it, if any.
         strict: whether unknown keys that do not resemble a known one also raise. By default only with a workflow, since
             applications that parse a configuration themselves may add keys.
 
@@ -53,7 +50,6 @@ def check_options(
     strict = workflow is not None if strict is None else strict
     problems: dict[str, Problem] = {}
     for problem in (
-        *checked.renamed(),
         *checked.runs(),
         *checked.unread(strict),
         *checked.arguments(),
@@ -81,14 +77,6 @@ class _Checked:
         else:
             self.asked |= {workflow.init_id, workflow.run_id, workflow.final_id}
 
-    def renamed(self) -> Iterator[Problem]:
-        """Yield options that have been renamed."""
-        for old, new in RENAMED.items():
-            id = old.replace("#", SEPARATOR)
-            # an old name of one bundle may be a valid option of the other
-            if id in self.parser and not self.references.reach(id) and not self.declared.readers(id):
-                yield id, "the name that this option had in version 0.1.0", new
-
     def runs(self) -> Iterator[Problem]:
         """Yield missing entries that are to be run; MONAI ignores a missing initialize and finalize."""
         if self.workflow is None:
@@ -100,7 +88,6 @@ class _Checked:
                 yield id, f"{name!r}, which is not there", nearest(name, programs) or f"one of {', '.join(programs)}"
 
     def unread(self, strict: bool) -> Iterator[Problem]:
-        """Yield entries that nothing reads."""
         if not strict and not self.declared.files:
             return
         read = dict(self._entries())
@@ -126,7 +113,6 @@ class _Checked:
             yield id, "an option that nothing reads in this run", f"one that does ({readers[0]} has a use for it)"
 
     def arguments(self) -> Iterator[Problem]:
-        """Yield entries of components that are not arguments."""
         for id, component, target in self._components():
             try:
                 parameters = inspect.signature(target).parameters
@@ -155,7 +141,6 @@ class _Checked:
                     yield source, _quoted(value), f"{words(annotated[key])} ({key} of {component['_target_']})"
 
     def device(self) -> Iterator[Problem]:
-        """Yield a device that torch does not know, or that this machine lacks."""
         name = self.config.get("device")
         if not isinstance(name, str) or is_code(name):
             return
@@ -213,7 +198,6 @@ class _Checked:
         return self._found
 
     def _source(self, id: str, value: Any) -> tuple[str, Any]:
-        """Resolve a reference to the id and value of its entry."""
         while isinstance(value, str) and value.startswith("@") and value[1:] in self.parser:
             id, value = value[1:], self.parser[value[1:]]
         return id, value
@@ -228,7 +212,6 @@ def _components_in(value: Any, id: str = "") -> Iterator[tuple[str, Mapping[str,
 
 
 def _is_program(value: Any) -> bool:
-    """Whether the value is a list of expressions that a workflow can run."""
     expressions = [isinstance(item, str) and item.startswith("$") for item in value] if isinstance(value, list) else []
     return any(expressions) and all(
         is_expression or is_component(item) for is_expression, item in zip(expressions, value, strict=True)
@@ -236,7 +219,6 @@ def _is_program(value: Any) -> bool:
 
 
 def _properties() -> set[str]:
-    """Ids by which applications access parts of a configuration."""
     from monai.bundle.properties import InferProperties, TrainProperties
 
     return {str(entry["id"]) for entry in (*InferProperties.values(), *TrainProperties.values())}

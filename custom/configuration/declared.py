@@ -18,18 +18,13 @@ _MISSING = object()
 
 
 class Declared:
-    """The JSON files in a bundle's configuration folders.
-
-    Args:
-        folders: the folders; missing ones are ignored.
-    """
+    """The JSON files in a bundle's configuration folders."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self.folders = list(dict.fromkeys(folders))
 
     @cached_property
     def files(self) -> dict[str, dict[str, Any]]:
-        """Contents of the files by name."""
         paths = [path for folder in self.folders if folder.is_dir() for path in sorted(folder.glob("*.json"))]
         contents = {path.name: _read(path) for path in paths if path.name != "metadata.json"}
         return {name: _normalised(content) for name, content in contents.items() if isinstance(content, dict)}
@@ -91,7 +86,6 @@ def _read(path: Path) -> Any:
 
 
 def _normalised(value: Any) -> Any:
-    """Replace ``#`` in ids by MONAI's separator."""
     if isinstance(value, Mapping):
         return {str(key).replace("#", SEPARATOR): _normalised(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -113,5 +113,4 @@ def _is_device(value: Any) -> bool:
 
 
 def _is_program(value: Any) -> bool:
-    """Whether a top-level entry is a list of expressions to run."""
     return isinstance(value, list) and bool(value) and all(isinstance(v, str) and v.startswith("$") for v in value)

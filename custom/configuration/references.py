@@ -27,7 +27,6 @@ class References:
 
     @property
     def targets(self) -> list[str]:
-        """The ids that are referred to."""
         return list(self._places)
 
     def names(self, id: str) -> bool:

@@ -23,5 +23,4 @@ def _steps(engine: Engine) -> int:
 
 
 def _iteration_in_epoch(engine: Engine) -> int:
-    """Index of the iteration within its epoch, from 0."""
     return (engine.state.iteration - 1) % (engine.state.epoch_length or engine.state.iteration)

@@ -22,8 +22,6 @@ _REMEMBERED = 50
 _FIRST_WRITE = 100e6
 """Bytes per second assumed until the first checkpoint has been written."""
 
-_IMPORTED = time.monotonic()
-
 
 @without_effect()
 class Budget:
@@ -40,10 +38,7 @@ class Budget:
     Example: ``{"_target_": "custom.handlers.Budget", "checkpoints": "@checkpoints", "hours": 11.5}``
 
     Args:
-        checkpoints: the handler that saves the state when the run stops.
         hours: limit, counted from the start of the process and thus including set-up and caching; None: no limit.
-        evaluator: the validation engine.
-        options: command-line options to add to the printed command.
     """
 
     def __init__(
@@ -52,12 +47,8 @@ class Budget:
         checkpoints: Checkpoints,
         hours: float | None = None,
         evaluator: Engine | None = None,
-        options: dict[str, Any] | None = None,
     ) -> None:
-        self.checkpoints = checkpoints
-        self.hours = hours
-        self.evaluator = evaluator
-        self.options = options or {}
+        self.checkpoints, self.hours, self.evaluator = checkpoints, hours, evaluator
         self._deadline = float("inf")
         self._signal = 0
         self._stopped = False
@@ -65,14 +56,11 @@ class Budget:
         self._group: Any = None
         self._size: int | None = None
         self._steps: deque[float] = deque(maxlen=_REMEMBERED)
-        self._step_started = 0.0
-        self._validation = 0.0
-        self._validation_started = 0.0
-        self._volume = 0.0
-        self._volume_started = 0.0
+        self._step_started = self._validation_started = self._volume_started = 0.0
+        self._validation = self._volume = 0.0
+        """Seconds of the longest."""
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._before_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._between_steps)
@@ -159,19 +147,18 @@ class Budget:
             reason = "a signal to another rank" if self.hours is None else f"the budget of {self.hours:g} h"
         done, total = engine.state.iteration, engine.state.epoch_length * engine.state.max_epochs
         print(f"Stopped by {reason} after {done} of {total} steps. This continues the run:", flush=True)
-        print(f"  {continuing_line(self.options)}", flush=True)
+        print(f"  {continuing_line()}", flush=True)
 
 
-def continuing_line(options: dict[str, Any]) -> str:
-    """Return this process's command line with ``--resume True`` and those ``options`` that it lacks."""
+def continuing_line() -> str:
+    """Return this process's command line with ``--resume True``."""
     words = ["python", *sys.orig_argv[1:]]
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        words = ["torchrun", f"--nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', '1')}", *_without_flags(words[1:])]
-    given = {word.split("=")[0] for word in words}
-    for name, value in {"resume": True, **options}.items():
-        if f"--{name}" not in given:
-            words += [f"--{name}", str(value)]
-    return " ".join(_quoted(word) for word in words)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun adds -u
+        own = [word for word in words[1:] if word != "-u"]
+        words = ["torchrun", f"--nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', '1')}", *own]
+    if not any(word.split("=")[0] == "--resume" for word in words):
+        words += ["--resume", "True"]
+    return " ".join(map(_quoted, words))
 
 
 def _quoted(word: str) -> str:
@@ -181,15 +168,7 @@ def _quoted(word: str) -> str:
     return shlex.quote(word)
 
 
-def _without_flags(words: list[str]) -> list[str]:
-    """Leave out the interpreter options that torchrun adds."""
-    return [word for word in words if word != "-u"]
-
-
 def process_age() -> float:
     """Return the seconds since this process was started."""
-    try:
-        started = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-        return float(Path("/proc/uptime").read_text().split()[0]) - started
-    except (OSError, ValueError, IndexError):  # not Linux
-        return time.monotonic() - _IMPORTED
+    started = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return float(Path("/proc/uptime").read_text().split()[0]) - started

@@ -1,10 +1,10 @@
 """Items of an evaluator on their way to a worker process."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, ScaleIntensityRanged
@@ -55,52 +55,33 @@ def _reads_image(transform: Callable) -> bool:
     return getattr(transform, "reads_image", not isinstance(transform, WITHOUT_VOXELS))
 
 
-def packed(item: Item, *, image: bool) -> Item:
-    """Copy an item to main memory, with arrays for tensors: pickling these takes shared memory, which containers lack.
+def packed(item: Item, *, image: bool) -> bytes:
+    """Copy an item to main memory, as bytes: a pool would pickle tensors by shared memory, which containers lack.
 
     Args:
         item: tensors on any device, and other values.
         image: whether the voxels of ``image`` are needed; without them, it is unpacked with zeros.
     """
-    return {key: _pack(value, voxels=image or key != IMAGE) for key, value in item.items()}
+    tensors = {
+        key: _in_main_memory(value, voxels=image or key != IMAGE)
+        for key, value in item.items()
+        if isinstance(value, torch.Tensor)
+    }
+    buffer = io.BytesIO()
+    torch.save(item | tensors, buffer)
+    return buffer.getvalue()
 
 
-def unpacked(item: Any) -> Any:
+def unpacked(item: bytes) -> Item:
     """Return the item that was packed, on the CPU."""
-    if isinstance(item, _Packed):
-        tensor = torch.from_numpy(item.array).expand(item.shape)
-        if item.meta is None:
-            return tensor
-        return MetaTensor(tensor, meta=unpacked(item.meta), applied_operations=unpacked(item.operations))
-    if type(item) is dict:
-        return {key: unpacked(value) for key, value in item.items()}
-    return type(item)(map(unpacked, item)) if type(item) in (list, tuple) else item
+    return torch.load(io.BytesIO(item), map_location="cpu", weights_only=False)
 
 
-@dataclass(frozen=True)
-class _Packed:
-    """A tensor, as an array that can be expanded to its shape, and the metadata of a MetaTensor."""
-
-    array: np.ndarray
-    shape: tuple[int, ...]
-    meta: dict[str, Any] | None
-    operations: list[Any]
-
-
-def _pack(value: Any, *, voxels: bool = True) -> Any:
-    if isinstance(value, torch.Tensor):
-        plain = value.detach().as_subclass(torch.Tensor)
-        plain = plain if voxels else torch.zeros((), dtype=value.dtype)
-        meta, operations = None, []
-        if isinstance(value, MetaTensor):
-            meta = _pack(value.meta)
-            operations = [_pack(_nameless(operation)) for operation in value.applied_operations]
-        return _Packed(plain.cpu().numpy(), tuple(value.shape), meta, operations)
-    if type(value) is dict:
-        return {key: _pack(inner) for key, inner in value.items()}
-    return type(value)(map(_pack, value)) if type(value) in (list, tuple) else value
-
-
-def _nameless(operation: Any) -> Any:
-    """An applied transform without its ``id``, by which its copy in another process would not be recognised."""
-    return {**operation, TraceKeys.ID: TraceKeys.NONE} if isinstance(operation, dict) else operation
+def _in_main_memory(tensor: torch.Tensor, *, voxels: bool) -> torch.Tensor:
+    plain = tensor.detach().as_subclass(torch.Tensor)
+    plain = plain.cpu() if voxels else torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+    if not isinstance(tensor, MetaTensor):
+        return plain
+    # Without the id of the transform, by which its copy in another process would not be recognised.
+    operations = [{**operation, TraceKeys.ID: TraceKeys.NONE} for operation in tensor.applied_operations]
+    return MetaTensor(plain, meta=tensor.meta, applied_operations=operations)

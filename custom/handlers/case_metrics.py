@@ -31,7 +31,6 @@ class CaseMetrics(IgniteMetricHandler):
     "postprocessing": "@validate#postprocessing"}}``
 
     Args:
-        metric: the metric.
         postprocessing: a transform of the items; not also an argument of the evaluator.
         output_dir: folder in which ``metric.write()`` writes its tables after each evaluation; None writes none.
         workers, timeout_s: see :class:`.case_workers.CaseWorkers`.
@@ -57,21 +56,18 @@ class CaseMetrics(IgniteMetricHandler):
         self._volumes = 0
 
     def attach(self, engine: Engine, name: str) -> None:  # type: ignore[override]
-        """Register with an evaluator with decollated outputs, as its key metric ``name``."""
         super().attach(engine, name)
         engine.state.case_steps = []
         self.workers.prepare(getattr(engine.state, "device", None) or torch.device("cpu"))
         engine.add_event_handler(Events.TERMINATE, lambda _: self.workers.close())
 
     def started(self, engine: Engine) -> None:
-        """Begin an evaluation."""
         super().started(engine)
         self.workers.close()  # of one that was cut off
         self._volumes = 0
 
     @torch.no_grad()
     def iteration_completed(self, engine: Engine) -> None:
-        """Hand the volumes of the batch to the workers, and collect those that are finished."""
         batch, output = engine.state.batch, engine.state.output
         described = isinstance(batch, list) and all(isinstance(item, dict) for item in batch)
         for given, predicted in zip(batch if described else [{}] * len(output), output, strict=True):
@@ -84,7 +80,6 @@ class CaseMetrics(IgniteMetricHandler):
             self._collect()
 
     def completed(self, engine: Engine, name: str) -> None:
-        """Store the scores in ``engine.state.metrics``, and write the tables."""
         self._collect(wait=True)
         self.workers.close()
         super().completed(engine, name)
@@ -98,7 +93,6 @@ class CaseMetrics(IgniteMetricHandler):
             self.metric.add(name, results()[0])
 
     def _empty_metric(self) -> Any:
-        """A copy without the volumes so far, to send to a worker."""
         metric = copy.copy(self.metric)
         metric.reset()
         return metric

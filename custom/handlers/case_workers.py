@@ -43,11 +43,9 @@ class CaseWorkers:
     The post-processing's thresholds are applied on the network's device. Then the item is copied to a worker: labels
     and thresholded predictions, one byte a voxel each, and the image if a transform reads it. At most one case more
     than there are workers is unfinished: :meth:`finished` waits for the oldest one. Results come in the order of the
-    cases, so they do not depend on the number of workers. Workers use one thread each; the processes start with the
-    first case, and end by :meth:`close`.
+    cases, so they do not depend on the number of workers. Workers use one thread each.
 
     Args:
-        postprocessing: a transform of items, dictionaries of tensors.
         workers: number of processes. 0 finishes cases in this process. None: on a GPU one less than the cores of this
             process, 1 to 8, fewer if memory is short; on a CPU 0, since the network needs all cores.
         timeout_s: seconds to wait for a case before the run ends with an error.
@@ -76,10 +74,8 @@ class CaseWorkers:
         """Post-process an item, and call each of ``work`` with it, in a worker.
 
         Args:
-            name: of the case, for errors.
             item: ``pred``, label and so on, without a batch dimension.
             work: functions that can be pickled, as what they return.
-            device: the network's device.
         """
         if self._pool is None:
             voxels = item["pred"][0].numel()

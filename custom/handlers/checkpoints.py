@@ -51,14 +51,10 @@ class Checkpoints:
     "objects": {"network": "@network", "optimizer": "@optimizer"}, "evaluator": "@validate#evaluator"}``
 
     Args:
-        folder: folder of the checkpoints, for one run.
         objects: all objects to save by their ``state_dict``, by name: network, optimizer, schedule, loss, EMA, history.
-        evaluator: the validation engine, whose best metric is saved.
         resume: whether to continue from the newest checkpoint; without any, training starts at step 0.
         overwrite: whether to delete checkpoints, weights and results of an earlier run when not resuming.
         changed_data: whether to resume even though volumes have changed.
-        minutes: time between two checkpoints.
-        keep: number of checkpoints to keep.
         cases: the training cases, as from :func:`custom.data.find_cases`; their ids must not change.
         volumes: volumes of training and validation, from :class:`custom.data.VolumeCache`; their content is compared.
         results: the run's results folder; tables of another run in it are not overwritten.
@@ -107,7 +103,6 @@ class Checkpoints:
         self._writing: Future | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._save_between_steps)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_epoch)
@@ -178,7 +173,6 @@ class Checkpoints:
         return {VERSION: 2, **settings, "number of ranks": world_size(), "training cases": self.cases}
 
     def _files(self) -> list[Path]:
-        """Checkpoints, newest first."""
         return sorted(self.folder.glob("step_*.pt"), reverse=True)
 
     def _newest(self) -> Path | None:
@@ -298,7 +292,6 @@ class Checkpoints:
         self.seconds = time.monotonic() - started
 
     def _remove_partial_files(self) -> None:
-        """Remove temporary files of a killed process."""
         for file in self.folder.glob(".*step_*.pt"):
             file.unlink()
 
@@ -315,7 +308,6 @@ def _copied(value: Any) -> Any:
 
 
 def _size(value: Any) -> int:
-    """Total bytes of all tensors."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()

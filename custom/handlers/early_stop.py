@@ -12,7 +12,6 @@ class EarlyStop:
     Example: ``{"_target_": "custom.handlers.EarlyStop", "evaluator": "@validate#evaluator", "patience": 10}``
 
     Args:
-        evaluator: the validation engine.
         patience: number of epochs without improvement; None never stops.
     """
 
@@ -21,7 +20,6 @@ class EarlyStop:
         self.patience = patience
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         if self.patience is not None:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._stop_without_improvement)
 

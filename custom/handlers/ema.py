@@ -28,7 +28,6 @@ class EMA:
 
     Args:
         network: the network that is trained, on its device.
-        optimizer: its optimizer; the average is updated after each of its steps.
         decay: decay of the average; with None or 0 there is none, and :attr:`network` is the trained network itself.
     """
 
@@ -46,11 +45,9 @@ class EMA:
 
     @property
     def network(self) -> torch.nn.Module:
-        """The averaged network."""
         return self.source if self.average is None else self.average.module
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averaged weights and the number of steps."""
         return {} if self.average is None else self.average.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

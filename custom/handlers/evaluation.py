@@ -32,12 +32,9 @@ class EvaluationHandlers(HandlerGroup):
     "load_from": "models/model.pt", "panels": false}``
 
     Args:
-        network: the network that is evaluated.
-        output_dir: the run's folder.
         load_from: file or files of the weights to evaluate; None evaluates the network as it is.
         save_to: file for the weights, written whenever the key metric improves; None writes none.
         ignored_label: label value that is never an error in the pictures.
-        title: text before the progress bar.
         changes: handlers to switch off or replace, see :class:`HandlerGroup`.
     """
 

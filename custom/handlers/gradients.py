@@ -46,11 +46,8 @@ class GradientGuard:
     "output_dir": "@results_dir", "max_norm": 12.0}``
 
     Args:
-        optimizer: its steps are guarded.
-        network: its buffers are restored; may be wrapped in ``DistributedDataParallel``.
+        network: may be wrapped in ``DistributedDataParallel``.
         max_norm: gradients with a larger norm are scaled down to it; None clips nothing.
-        patience: number of skipped steps in a row that ends the run.
-        output_dir: folder for ``non_finite.json``.
         interval: steps of a fused optimizer between two readings.
 
     Raises:
@@ -80,7 +77,6 @@ class GradientGuard:
         self._bad_steps: list[list[dict[str, Any]]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.state.gradient_norm, engine.state.loss = math.nan, None
         engine.add_event_handler(Events.ITERATION_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._end)
@@ -135,7 +131,6 @@ class GradientGuard:
             self._read(engine)
 
     def _read(self, engine: Engine) -> None:
-        """Read what the last steps gave, in one transfer."""
         steps, self._steps = self._steps, []
         if not steps:
             return
@@ -178,8 +173,6 @@ class GradientGuard:
 
 @dataclass
 class _Batch:
-    """A batch, without its volumes."""
-
     iteration: int
     about: dict[str, Any]
     loss: torch.Tensor
@@ -246,5 +239,4 @@ def _plain(values: Any) -> list[Any]:
 
 
 def _cases(batches: list[dict[str, Any]]) -> list[str]:
-    """Unique ids of the cases."""
     return list(dict.fromkeys(str(case) for batch in batches for case in batch.get("id", [])))

@@ -35,6 +35,5 @@ class HandlerGroup:
         self.handlers = {name: handler for name, handler in chosen.items() if handler not in (None, False)}
 
     def attach(self, engine: Engine) -> None:
-        """Register all of them with the engine."""
         for handler in self.handlers.values():
             handler.attach(engine)

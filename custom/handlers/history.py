@@ -30,17 +30,10 @@ class History:
     :class:`Checkpoints`, lets a resumed run continue the table. With several ranks, rank 0 writes.
 
     Example: ``{"_target_": "custom.handlers.History", "output_dir": "@results_dir", "optimizer": "@optimizer"}``
-
-    Args:
-        output_dir: the run's folder; created if missing.
-        optimizer: its learning rate is recorded.
-        evaluator: the validation engine; None if there is none.
     """
 
     def __init__(self, *, output_dir: str, optimizer: torch.optim.Optimizer, evaluator: Engine | None = None) -> None:
-        self.output_dir = Path(output_dir)
-        self.optimizer = optimizer
-        self.evaluator = evaluator
+        self.output_dir, self.optimizer, self.evaluator = Path(output_dir), optimizer, evaluator
         self.rows: list[dict[str, Any]] = []
         self._losses: list[torch.Tensor] = []
         self._earlier_losses = torch.empty(0)
@@ -48,14 +41,13 @@ class History:
         self._started = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._remember_loss)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write_row)
         for end in (Events.TERMINATE, Events.COMPLETED):
             engine.add_event_handler(end, self._draw)
         if self.evaluator is not None:
-            self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
+            self.evaluator.add_event_handler(Events.COMPLETED, lambda _: setattr(self, "_validated", True))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the table, the losses of the current epoch, and the seconds of training so far."""
@@ -63,13 +55,11 @@ class History:
         return {"rows": [dict(row) for row in self.rows], "losses": self._epoch_losses(), "seconds": seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; seconds count on from now."""
         self.rows = [dict(row) for row in state["rows"]]
         self._earlier_losses, self._losses = state["losses"], []
         self._started = time.monotonic() - state["seconds"]
 
     def _epoch_losses(self) -> torch.Tensor:
-        """Losses of the current epoch, including those from before a resume."""
         losses = torch.stack(self._losses).float().cpu() if self._losses else torch.empty(0)
         return torch.cat([self._earlier_losses, losses])
 
@@ -79,9 +69,6 @@ class History:
     def _remember_loss(self, engine: Engine) -> None:
         # Kept on the device: reading the value here would make every step wait for the GPU.
         self._losses.append(engine.state.output["loss"].detach())
-
-    def _remember_validation(self, _: Engine) -> None:
-        self._validated = True
 
     def _write_row(self, engine: Engine) -> None:
         if engine.should_terminate == "skip_completed":  # the validation was interrupted and will be repeated

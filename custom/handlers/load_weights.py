@@ -21,7 +21,6 @@ class LoadWeights:
 
     Args:
         path: the file, or one for each member of a :class:`custom.networks.ensemble.Ensemble`.
-        network: the network, on any device.
 
     Raises:
         DataError: when the engine starts: the file is missing, damaged, or holds weights of another network.
@@ -32,7 +31,6 @@ class LoadWeights:
         self.network = network
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator or a trainer."""
         engine.add_event_handler(Events.STARTED, self._load)
 
     def _load(self, _: Engine) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 
 from ..configuration import without_effect
 from ..system.files import dispensable, write_whole
@@ -30,8 +30,6 @@ class Panels:
     Example: ``{"_target_": "custom.handlers.Panels", "output_dir": "@results_dir", "n_cases": 8}``
 
     Args:
-        output_dir: the run's folder; ``panels`` is created in it.
-        n_cases: number of volumes to draw.
         ignored: label value that is never an error; None if there is none.
     """
 
@@ -39,28 +37,13 @@ class Panels:
         self.folder = Path(output_dir) / "panels"
         self.n_cases = n_cases
         self.ignored = ignored
-        self._drawn = 0
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator with decollated outputs; ``pred`` and ``label`` are ``(1, D, H, W)``.
+        """Register with an evaluator whose key metric is :class:`custom.handlers.CaseMetrics`.
 
-        With :class:`custom.handlers.CaseMetrics`, pictures show the post-processed prediction, and are drawn where the
-        volume is post-processed.
+        Pictures show the post-processed prediction, and are drawn where the volume is post-processed.
         """
-        if hasattr(engine.state, "case_steps"):
-            engine.state.case_steps.append(self._plan)
-            return
-        engine.add_event_handler(Events.EPOCH_STARTED, self._restart)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw_batch)
-
-    def _restart(self, _: Engine) -> None:
-        self._drawn = 0
-
-    def _draw_batch(self, engine: Engine) -> None:
-        for batch, item in zip(engine.state.batch, engine.state.output, strict=True):
-            if step := self._plan(batch.get("id", str(self._drawn)), item, self._drawn):
-                step(item)
-            self._drawn += 1
+        engine.state.case_steps.append(self._plan)
 
     def _plan(self, case: str, item: Mapping[str, Any], number: int) -> Callable[[Mapping[str, Any]], None] | None:
         """A function that draws the case, once its prediction is post-processed; it may run in another process."""
@@ -96,9 +79,7 @@ def draw_panel(
 
     Args:
         image, label, pred: ``(D, H, W)``; label and prediction hold class indices.
-        title: text above the figure.
         ignored: label value that is never an error.
-        first: number of the first slice, for the title.
     """
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
@@ -123,7 +104,6 @@ def draw_panel(
 
 
 def _largest_slice(label: np.ndarray, ignored: int | None = None) -> int:
-    """The slice with most of the highest class."""
     classes = label if ignored is None else np.where(label == ignored, 0, label)
     return int(np.argmax(np.count_nonzero(classes == classes.max(), axis=(1, 2)))) if classes.any() else 0
 

@@ -30,10 +30,7 @@ class PerCaseUpdate:
     "postprocessing": "@postprocessing"}``
 
     Args:
-        output_dir: folder of the predictions, for the error message.
-        record: registers each prediction that was written.
-        postprocessing: a transform of the items, which also writes the prediction. Without it, the evaluator's own
-            post-processing writes it.
+        postprocessing: a transform of the items, which also writes the prediction.
         workers, timeout_s: see :class:`.case_workers.CaseWorkers`.
 
     Raises:
@@ -52,9 +49,7 @@ class PerCaseUpdate:
     ) -> None:
         self.output_dir = output_dir
         self.record = record
-        self.workers = None
-        if postprocessing is not None:
-            self.workers = CaseWorkers(postprocessing, workers=workers, timeout_s=timeout_s)
+        self.workers = CaseWorkers(postprocessing, workers=workers, timeout_s=timeout_s)
         self._reset()
 
     def _reset(self) -> None:
@@ -64,11 +59,9 @@ class PerCaseUpdate:
         self._cases: dict[str, Mapping[str, Any]] = {}
 
     def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Any]) -> Any:
-        """Predict one case."""
         if not engine.has_event_handler(self._report, Events.COMPLETED):
             engine.add_event_handler(Events.COMPLETED, self._report)
-            if self.workers is not None:
-                self.workers.prepare(engine.state.device)
+            self.workers.prepare(engine.state.device)
         self.total += SHARED not in batch
         if DONE in batch:
             self.done += 1
@@ -78,7 +71,9 @@ class PerCaseUpdate:
             name = batch["id"][0]
             try:
                 output = engine._iteration(engine, batch)
-                self._write(name, batch, engine)
+                self._cases[name] = {key: batch[key][0] for key in (SOURCE, AGAIN) if key in batch}
+                (given,), (predicted,) = engine.state.batch, engine.state.output
+                self.workers.submit(name, {**predicted, **given}, [], engine.state.device)
             except Exception as error:
                 self._fail(one_line(error, name), None if find_data_error(error) else error)
             else:
@@ -87,29 +82,17 @@ class PerCaseUpdate:
                 self._collect()
         return {}
 
-    def _write(self, name: str, batch: Mapping[str, Any], engine: SupervisedEvaluator) -> None:
-        """Let a worker write the prediction; without workers, the evaluator has written it."""
-        self._cases[name] = {key: batch[key][0] for key in (SOURCE, AGAIN) if key in batch}
-        if self.workers is None:
-            self._complete(name)
-        else:
-            (given,), (predicted,) = engine.state.batch, engine.state.output
-            self.workers.submit(name, {**predicted, **given}, [], engine.state.device)
-
     def _collect(self, *, wait: bool = False) -> None:
-        for name, written in () if self.workers is None else self.workers.finished(wait=wait):
+        for name, written in self.workers.finished(wait=wait):
             try:
                 written()
-                self._complete(name)
+                case = self._cases.pop(name)
+                if self.record is not None and SOURCE in case:
+                    self.record.complete(case[SOURCE], name)
+                    self.again.update(filter(None, [case[AGAIN]]))
             except Exception as error:
                 message = str(error) if isinstance(error, CaseError) else one_line(error, name)
                 self._fail(message, None if find_data_error(error) else error)
-
-    def _complete(self, name: str) -> None:
-        case = self._cases.pop(name)
-        if self.record is not None and SOURCE in case:
-            self.record.complete(case[SOURCE], name)
-            self.again.update(filter(None, [case[AGAIN]]))
 
     def _fail(self, message: str, error: Exception | None = None) -> None:
         self.failed.append(message)
@@ -117,8 +100,7 @@ class PerCaseUpdate:
 
     def _report(self, _: Engine) -> None:
         self._collect(wait=True)
-        if self.workers is not None:
-            self.workers.close()
+        self.workers.close()
         ranks = gather((self.total, self.done, self.again, self.failed))
         self._reset()
         if rank() > 0:

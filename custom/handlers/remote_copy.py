@@ -34,9 +34,7 @@ class RemoteCopy:
     Example: ``{"_target_": "custom.handlers.RemoteCopy", "folders": {"models": "models"}, "url": "gs://bucket/run1"}``
 
     Args:
-        folders: local folders by name, such as those of weights and results.
         url: an fsspec URL; None copies nothing.
-        interval_s: seconds between two rounds of uploads.
 
     Raises:
         DataError: the package for the URL's file system is not installed; when training starts: the bucket holds
@@ -53,7 +51,6 @@ class RemoteCopy:
         self._thread: threading.Thread | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         if self.url is not None:
             engine.add_event_handler(Events.STARTED, self._start)
 
@@ -114,9 +111,10 @@ class RemoteCopy:
                     self._uploaded[key] = version
             except FileNotFoundError:  # an old checkpoint, deleted meanwhile
                 continue
-        for key in [key for key in self._uploaded if _belongs_to_a_run(key) and key not in files]:
-            system.rm_file(f"{root}/{key}")
-            del self._uploaded[key]
+        for key in self._uploaded.keys() - files.keys():
+            if _is_checkpoint(key) or _name(key) in WEIGHTS:  # old weights would be taken for those of the new run
+                system.rm_file(f"{root}/{key}")
+                del self._uploaded[key]
 
     def _here(self) -> dict[str, Path]:
         """The local files by path relative to the URL."""
@@ -155,17 +153,11 @@ def _version(path: Path) -> tuple[int, int]:
 
 
 def _newest(keys: Iterable[str]) -> str:
-    """Name of the newest checkpoint among files, empty if there is none."""
     return max((_name(key) for key in keys if _is_checkpoint(key)), default="")
 
 
 def _name(key: str) -> str:
     return key.rsplit("/", 1)[-1]
-
-
-def _belongs_to_a_run(key: str) -> bool:
-    """Whether the file must be deleted with its run: old weights would be taken for those of the new run."""
-    return _is_checkpoint(key) or _name(key) in WEIGHTS
 
 
 def _is_checkpoint(key: str) -> bool:

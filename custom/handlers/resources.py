@@ -32,7 +32,6 @@ class Resources:
         self._steps = 0
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.state.resources = {}
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self._start_waiting)

@@ -34,8 +34,6 @@ class RunRecord:
 
     Args:
         folders: where to write the file: the run's folder and that of the weights.
-        cases: lists of cases by name, such as ``{"training": [...], "validation": [...]}``.
-        configuration: the run's configuration.
     """
 
     def __init__(
@@ -50,7 +48,6 @@ class RunRecord:
         self.configuration = configuration
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.add_event_handler(Events.STARTED, self._write)
 
     def _write(self, _: Engine) -> None:

@@ -22,7 +22,6 @@ class SaveBestWeights:
     Example: ``{"_target_": "custom.handlers.SaveBestWeights", "path": "models/model.pt", "network": "@network"}``
 
     Args:
-        path: the file, a flat state dict.
         network: the network that is evaluated, on any device. With several ranks, all use the buffers (batch-norm
             statistics) of rank 0, which are the ones that are saved.
     """
@@ -32,7 +31,6 @@ class SaveBestWeights:
         self.network = network
 
     def attach(self, engine: Engine) -> None:
-        """Register with the evaluator."""
         engine.add_event_handler(Events.STARTED, lambda _: share_buffers(self.network))
         engine.add_event_handler(Events.COMPLETED, self._save)
 
@@ -54,7 +52,6 @@ class SaveFinalWeights:
     "@network"}``
 
     Args:
-        path: the file, a flat state dict.
         network: the trained network, or its average.
     """
 
@@ -63,7 +60,6 @@ class SaveFinalWeights:
         self.network = network
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.add_event_handler(Events.COMPLETED, lambda _: _write(self.path, self.network))
 
 

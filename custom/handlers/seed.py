@@ -20,10 +20,6 @@ class SeedSteps:
     be fastest. This is decided when the handler is attached, for the whole process.
 
     Example: ``{"_target_": "custom.handlers.SeedSteps", "seed": 0}``
-
-    Args:
-        seed: the run's seed.
-        deterministic: whether cuDNN uses reproducible kernels only.
     """
 
     def __init__(self, *, seed: int, deterministic: bool = False) -> None:

@@ -28,7 +28,6 @@ class StepSchedule:
             raise ValueError("the schedule 'plateau' needs a validation, expected an evaluator")
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.evaluator.add_event_handler(Events.COMPLETED, self._step_on_metric)
         else:

@@ -26,12 +26,6 @@ class TensorBoard:
     it after the ``ValidationHandler``.
 
     Example: ``{"_target_": "custom.handlers.TensorBoard", "output_dir": "@results_dir", "optimizer": "@optimizer"}``
-
-    Args:
-        output_dir: the run's folder.
-        optimizer: its learning rate is logged.
-        loss: its components are logged.
-        evaluator: the validation engine.
     """
 
     def __init__(
@@ -51,13 +45,12 @@ class TensorBoard:
         self._opened: SummaryWriter | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._try, self._hold)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._try, self._write_epoch)
         for end in (Events.TERMINATE, Events.COMPLETED):
             engine.add_event_handler(end, self._try, self._close)
         if self.evaluator is not None:
-            self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
+            self.evaluator.add_event_handler(Events.COMPLETED, lambda _: setattr(self, "_validated", True))
 
     def _try(self, engine: Engine, work: Callable[[Engine], None]) -> None:
         """Call ``work``; after the first error (full disk) no more curves are written, and training continues."""
@@ -67,9 +60,6 @@ class TensorBoard:
         with dispensable(self.output_dir):
             work(engine)
             self._given_up = False
-
-    def _remember_validation(self, _: Engine) -> None:
-        self._validated = True
 
     def _hold(self, engine: Engine) -> None:
         components = {name: value for part in self.losses for name, value in part.components.items()}
@@ -85,7 +75,6 @@ class TensorBoard:
             self._write_held()
 
     def _write_held(self) -> None:
-        """Write the values held back, waiting for the GPU once."""
         tensors = [value for _, values in self._held for value in values.values() if isinstance(value, torch.Tensor)]
         numbers = iter(torch.stack([tensor.float() for tensor in tensors]).tolist() if tensors else ())
         for step, values in self._held:
@@ -95,6 +84,8 @@ class TensorBoard:
         self._held = []
 
     def _write_epoch(self, engine: Engine) -> None:
+        from matplotlib.image import imread
+
         self._write_held()
         step = engine.state.iteration
         writer = self._writer(step)
@@ -105,7 +96,7 @@ class TensorBoard:
                 if torch.as_tensor(value).numel() == 1:
                     writer.add_scalar(f"validation/{name}", float(value), step)
             for picture in sorted((self.output_dir / "panels").glob("[!.]*.png")):  # hidden ones are incomplete
-                writer.add_image(f"panels/{picture.stem}", _pixels(picture), step, dataformats="HWC")
+                writer.add_image(f"panels/{picture.stem}", imread(picture)[..., :3], step, dataformats="HWC")
         self._validated = False
         writer.flush()
 
@@ -122,10 +113,3 @@ class TensorBoard:
         if self._opened is not None:
             self._opened.close()
         self._opened = None
-
-
-def _pixels(picture: Path) -> Any:
-    """Read a picture as ``(H, W, 3)`` uint8."""
-    from matplotlib.image import imread
-
-    return (imread(picture)[..., :3] * 255).round().astype("uint8")

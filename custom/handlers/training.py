@@ -44,14 +44,7 @@ class StepHandlers(HandlerGroup):
 
     Args:
         loader: the trainer's :class:`custom.data.StreamLoader`.
-        network: the network that is trained.
-        optimizer: its optimizer.
         lr_scheduler: from :func:`custom.training.lr_schedules.build_schedule`, or any torch scheduler.
-        output_dir: the run's folder.
-        evaluator: the validation engine, for a schedule that depends on its metric.
-        max_gradient_norm: L2 norm over all gradients above which they are clipped; None clips nothing.
-        seed: the run's seed.
-        deterministic: whether cuDNN uses reproducible kernels only, see :class:`SeedSteps`.
         changes: handlers to switch off or replace, see :class:`HandlerGroup`.
     """
 
@@ -101,23 +94,14 @@ class RunHandlers(HandlerGroup):
 
     Example: ``{"_target_": "custom.handlers.RunHandlers", "model_dir": "@model_dir", "results_dir": "@results_dir",
     "output_dir": "@output_dir", "evaluator": "@validate#evaluator", "datasets": ["@train#dataset",
-    "@validate#dataset"], "objects": {"network": "@network", "optimizer": "@optimizer"}, "resume": true, "budget_hours":
-    12}``
+    "@validate#dataset"], "objects": {"network": "@network", "optimizer": "@optimizer"}}``
 
     Args:
         model_dir: folder of the weights; checkpoints are in ``checkpoints`` below it.
         results_dir: local folder of tables and pictures.
-        output_dir: the same folder, or a URL to upload to.
-        evaluator: the validation engine, whose network is saved at the end.
         datasets: the datasets of training and validation, in this order.
         objects: objects with a ``state_dict``, by name, see :class:`Checkpoints`; ``optimizer`` (required) and ``loss``
             are also logged.
-        configuration: the run's configuration; only a run with the same settings is resumed.
-        resume: whether to resume the run in ``model_dir``.
-        changed_data: whether to resume even though volumes have changed.
-        overwrite: whether to replace a run in ``model_dir`` when not resuming.
-        budget_hours: time limit from the start of the process; None sets no limit.
-        checkpoint_minutes: time between two checkpoints.
         changes: handlers to switch off or replace, see :class:`HandlerGroup`.
 
     Raises:

@@ -2,9 +2,9 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Protocol, TypeVar
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
@@ -25,24 +25,15 @@ logger = logging.getLogger(__name__)
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def check_option(name: str, values: Sequence[str | None], known: Sequence[str | None]) -> None:
-    """Check that all values are among the known ones.
-
-    Raises:
-        DataError: a value is not known.
-    """
-    for value in values:
-        if value not in known:
-            raise DataError.of(name, repr(value), f"one of {', '.join(map(str, known))}")
+def check_option(name: str, value: str | None, known: Collection[str | None]) -> None:
+    """Raise a DataError for a value that is not among the known ones."""
+    if value not in known:
+        raise DataError.of(name, repr(value), f"one of {', '.join(map(str, known))}")
 
 
 def check_precision(precision: str) -> None:
-    """Check the inferers' argument ``precision``.
-
-    Raises:
-        DataError: the value is not known.
-    """
-    check_option("precision", [precision], ["auto", *PRECISIONS])
+    """Raise a DataError for an unknown ``precision``."""
+    check_option("precision", precision, ["auto", *PRECISIONS])
 
 
 @contextmanager
@@ -93,20 +84,10 @@ def check_finite(output: torch.Tensor) -> None:
         )
 
 
-class WithPrecision(Protocol):
-    """An inferer that chooses its precision."""
-
-    precision: str
-
-
-Narrow = TypeVar("Narrow", bound=WithPrecision)
-
-
-def predict_finite(inferer: Narrow, predict: Callable[[Narrow], torch.Tensor]) -> torch.Tensor:
+def predict_finite(inferer: Any, predict: Callable[[Any], torch.Tensor]) -> torch.Tensor:
     """Predict, and repeat the prediction in float32 if a value overflowed in 16 bits.
 
     Args:
-        inferer: an inferer with ``precision``.
         predict: called with the inferer; the second time with a copy of it in float32.
 
     Raises:

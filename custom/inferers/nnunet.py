@@ -39,15 +39,11 @@ class NnunetInferer(SlidingWindow):
     Args:
         spacing: of the training, for the transposed axes, (D, H, W) in mm; or (H, W) of a 2-D network, which predicts
             slices along the first transposed axis.
-        activation: ``"softmax"`` or ``"sigmoid"``.
         transpose: ``transpose_forward`` of the plans.
         orientation: order in which nnU-Net read the axes: ``"file"``, those of the file, last one first as ITK does,
             in a TIFF as they are; ``"RAS"``, reoriented, then last one first. The volume may have been reoriented since
             it was read, if its metadata have the ``original_affine``.
-        order: of the splines that resample the volume.
-        logits_order: of the splines that resample the logits.
         separate_z: ``force_separate_z`` of the plans, see :func:`custom.ops.nnunet_resampling.separate_axis`.
-        windows: further arguments of :class:`SlidingWindow`.
 
     Shape:
         Input ``(1, 1, D, H, W)``, a ``MetaTensor`` whose affine has the spacing; output ``(1, C_out, D, H, W)`` of the
@@ -96,8 +92,7 @@ class NnunetInferer(SlidingWindow):
             pairs = zip(volumes, places, strict=True)
             return torch.stack([inferer._case(volume, place, network, args, kwargs) for volume, place in pairs])
 
-        device = inputs.device if self.output_device is None else self.output_device
-        return with_metadata_of(inputs, predict_finite(self, predict).to(device))
+        return with_metadata_of(inputs, predict_finite(self, predict).to(inputs.device))
 
     def _place(self, volume: MetaTensor) -> "_Place":
         affine = np.asarray(volume.affine, float)
@@ -121,7 +116,6 @@ class NnunetInferer(SlidingWindow):
         return _Place(tuple(axes), tuple(flips), tuple(float(lengths[axis]) for axis in axes), inside)
 
     def _case(self, volume: np.ndarray, place: "_Place", network: Callable, args, kwargs) -> torch.Tensor:
-        """Predict ``(C, D, H, W)``."""
         cropped = np.ascontiguousarray(place.of(volume), np.float32)
         target = place.spacing[: 3 - len(self.spacing)] + self.spacing
         shape = new_shape(cropped.shape[1:], place.spacing, target)
@@ -141,7 +135,6 @@ class NnunetInferer(SlidingWindow):
         return self._collected(rows, volume.shape[1:], place)
 
     def _predicted(self, volume: torch.Tensor, network: Callable, args, kwargs):
-        """Yield the prediction of ``(C, D, H, W)`` in groups of planes."""
         part = self.grid(volume.shape[1:]).part()
         padding = [amount for pair in reversed(part.padding) for amount in pair]
         volume = F.pad(volume, padding) if any(padding) else volume

@@ -27,18 +27,12 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def predict_in_halves(
-    predict: Callable[[torch.Tensor], torch.Tensor],
-    batch: torch.Tensor,
-    unit: str,
-    smaller: Callable[[int], None] | None = None,
+    predict: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, unit: str, smaller: Callable[[int], None]
 ) -> torch.Tensor:
     """Return ``predict(batch)``; if the GPU runs out of memory, halve the batch, repeatedly if necessary.
 
     Args:
         predict: called with ``(n, ...)``, returns ``(n, ...)``.
-        batch: at least one item.
-        unit: name of the items, for the warning.
-        smaller: called with the new batch size.
 
     Raises:
         RuntimeError: memory does not suffice for a single item; see :func:`lacks_memory`.
@@ -52,6 +46,5 @@ def predict_in_halves(
     torch.cuda.empty_cache()
     half = len(batch) // 2
     logger.warning("out of GPU memory with %d %s at a time: trying %d", len(batch), unit, half)
-    if smaller is not None:
-        smaller(half)
+    smaller(half)
     return torch.cat([predict_in_halves(predict, part, unit, smaller) for part in batch.split(half)])

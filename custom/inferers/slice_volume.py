@@ -19,19 +19,17 @@ from .views import views
 FLIPS = ("vertical", "horizontal")
 
 
-@without_effect("sw_batch_size", "device", "output_device", "progress")
+@without_effect("sw_batch_size", "progress")
 class SliceVolumeInferer(Inferer):
     """Predicts a volume slice by slice, in batches, optionally averaged over flips.
 
-    Slices lie along the first spatial axis (in this package's orientation "SPL", from inferior to superior).
-    Neighbouring slices as channels are built by the same function as in training,
-    :func:`custom.ops.slice_context.slice_neighbours`. Beside the volume and its output, only one batch is in memory.
+    Slices lie along the first spatial axis (in this package's orientation "SPL", from inferior to superior). Beside the
+    volume and its output, only one batch is in memory.
 
     Example: ``{"_target_": "custom.inferers.SliceVolumeInferer", "sw_batch_size": 8, "divisor": 32,
     "tta": ["horizontal"]}``
 
     Args:
-        sw_batch_size: slices per call of the network.
         tta: test-time augmentation: flips ``"horizontal"`` (columns reversed: left and right of the patient) and
             ``"vertical"`` (rows reversed), in all combinations, whose predictions are averaged.
         n_context: number of neighbouring slices on each side that are added as channels, lowest first. With C channels
@@ -41,20 +39,15 @@ class SliceVolumeInferer(Inferer):
         divisor: rows and columns are padded at their end, with the edge's values, to a multiple of it, and the
             prediction is cropped back. MONAI's ``FlexibleUNet`` needs 32. A slice of a single multiple in both axes is
             padded to two, since instance normalisation needs more than one position where the network is coarsest.
-        activation: ``"sigmoid"`` or ``"softmax"``: probabilities are averaged and returned. None: logits are averaged
-            and returned.
+        activation: ``"sigmoid"`` or ``"softmax"``: probabilities are averaged and returned; None: logits.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``: type to which the network is autocast. ``"auto"``:
             bfloat16 with hardware support (CPU with AVX512-BF16, CUDA from Ampere on), float16 on older CUDA devices,
             otherwise float32. Activation and averaging are computed in float32.
-        device: where the network runs; by default where its parameters are, or the input if it has none.
-        output_device: where the result is collected; by default the input's device.
-        progress: whether to show a progress bar.
 
     Shape:
         Input ``(B, C, D, H, W)``, or single slices ``(B, C, H, W)``, of any dtype. The network is called with float32
-        ``(n, (2 * n_context + 1) * C, H', W')``, n up to ``sw_batch_size``, H' and W' being the padded sizes, and
-        returns one tensor ``(n, C_out, H', W')``. Output float32 ``(B, C_out, D, H, W)`` or ``(B, C_out, H, W)``; a
-        ``MetaTensor`` with the input's metadata if the input is one.
+        ``(n, (2 * n_context + 1) * C, H', W')``, H' and W' being the padded sizes, and returns one tensor. Output
+        float32 ``(B, C_out, D, H, W)`` or ``(B, C_out, H, W)``, a ``MetaTensor`` if the input is one.
 
     Raises:
         ValueError: an unknown option, an input with a wrong number of dimensions or without slices, ``context_mm``
@@ -72,15 +65,13 @@ class SliceVolumeInferer(Inferer):
         divisor: int = 1,
         activation: str | None = "sigmoid",
         precision: str = "auto",
-        device: str | torch.device | None = None,
-        output_device: str | torch.device | None = None,
         progress: bool = False,
     ) -> None:
         super().__init__()
         for name, value in {"sw_batch_size": sw_batch_size, "divisor": divisor}.items():
             if value < 1:
                 raise DataError(f"{name} must be 1 or more, found {value}")
-        check_option("activation", [activation], ACTIVATIONS)
+        check_option("activation", activation, ACTIVATIONS)
         check_precision(precision)
         context_offsets(n_context, context_mm, spacing_mm=1.0)  # raises for invalid values
         self.sw_batch_size = sw_batch_size
@@ -90,8 +81,6 @@ class SliceVolumeInferer(Inferer):
         self.divisor = divisor
         self.activation = ACTIVATIONS[activation]
         self.precision = precision
-        self.device = device
-        self.output_device = output_device
         self.progress = progress
 
     @torch.no_grad()
@@ -110,15 +99,13 @@ class SliceVolumeInferer(Inferer):
     def _volumes(
         self, volumes: torch.Tensor, offsets: list[list[int]], network: Callable, args, kwargs
     ) -> torch.Tensor:
-        """Predict ``(B, C, D, H, W)`` with context slices at the given offsets."""
-        device = torch.device(self.device) if self.device is not None else device_of(network, volumes)
+        device = device_of(network, volumes)
         neighbours = [
             [slice_neighbours(index, volumes.shape[2], own) for index in range(volumes.shape[2])] for own in offsets
         ]
         jobs = [(b, z) for b in range(volumes.shape[0]) for z in range(volumes.shape[2])]
         size = self.sw_batch_size
         starts = range(0, len(jobs), size)
-
         output = None
         with autocast_to(self.precision, device):
             for start in tqdm(starts, desc="slices", unit="batch", leave=False, disable=not self.progress):
@@ -129,7 +116,7 @@ class SliceVolumeInferer(Inferer):
                 parts = batch.split(self.sw_batch_size)  # smaller once memory has run out
                 predictions = torch.cat([predict_in_halves(predict, x, "slices", self._limit_batch) for x in parts])
                 if output is None:
-                    output = _empty_output(predictions, volumes, self.output_device)
+                    output = _empty_output(predictions, volumes)
                 for (b, z), prediction in zip(batch_jobs, predictions.to(output.device), strict=True):
                     output[b, :, z] = prediction
         return output
@@ -138,7 +125,6 @@ class SliceVolumeInferer(Inferer):
         self.sw_batch_size = max(1, min(self.sw_batch_size, size))
 
     def _predict(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], args, kwargs) -> torch.Tensor:
-        """Mean over all views of a batch, float32."""
         total = None
         for view in self.views:
             values = view.back(self.activation(self._logits(view.of(batch), network, *args, **kwargs)))
@@ -158,7 +144,6 @@ class SliceVolumeInferer(Inferer):
         return logits[:, :, : batch.shape[2], : batch.shape[3]]
 
     def _offsets(self, inputs: torch.Tensor) -> list[list[int]]:
-        """Offsets of the context slices, for each volume of the batch."""
         spacings = [None] * len(inputs)
         if self.context_mm is not None and self.n_context > 0:
             spacings = _slice_distances(inputs)
@@ -172,18 +157,16 @@ def _with_context(volume: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
 
 
 def _slice_distances(inputs: torch.Tensor) -> list[float]:
-    """Distance in mm between slices, for each volume of the batch."""
     if not isinstance(inputs, MetaTensor):
         raise ValueError("context in mm needs a MetaTensor: a plain tensor does not know the distance between slices")
     spacings = inputs.pixdim if inputs.is_batch else [inputs.pixdim] * len(inputs)
     return [float(spacing[0]) for spacing in spacings]
 
 
-def _empty_output(predictions: torch.Tensor, volumes: torch.Tensor, device: str | torch.device | None) -> torch.Tensor:
+def _empty_output(predictions: torch.Tensor, volumes: torch.Tensor) -> torch.Tensor:
     batch, _, depth, *size = volumes.shape
     _check_size(predictions, size)
-    shape = (batch, predictions.shape[1], depth, *size)
-    return torch.empty(shape, dtype=torch.float32, device=volumes.device if device is None else device)
+    return torch.empty((batch, predictions.shape[1], depth, *size), device=volumes.device)
 
 
 def _check_size(predictions: torch.Tensor, size: Sequence[int]) -> None:

@@ -24,7 +24,7 @@ from .views import ROTATE90, ViewMean, views
 logger = logging.getLogger(__name__)
 
 
-@without_effect("sw_batch_size", "output_device", "concurrency", "progress")
+@without_effect("sw_batch_size", "concurrency", "progress")
 class SlidingWindow(Inferer):
     """Predicts overlapping windows and blends them with Gaussian weights.
 
@@ -51,10 +51,8 @@ class SlidingWindow(Inferer):
             calling the network. None: every window is predicted.
         precision: see :class:`custom.inferers.SliceVolumeInferer`. On a CPU in bfloat16 the network is also converted
             to the channels-last memory format.
-        output_device: where the result is collected; by default the input's device.
         concurrency: number of threads that predict batches of windows on a CPU. If torch uses one thread itself, the
             result does not depend on the number of cores.
-        progress: whether to show a progress bar.
 
     Shape:
         Input ``(B, C, D, H, W)``; the network is called with float32 ``(n, C, *roi_size)`` and returns one tensor of
@@ -81,12 +79,11 @@ class SlidingWindow(Inferer):
         tta: Sequence[str] = (),
         empty_value: float | None = None,
         precision: str = "auto",
-        output_device: str | torch.device | None = None,
         concurrency: int = 1,
         progress: bool = False,
     ) -> None:
         super().__init__()
-        check_option("activation", [activation], ACTIVATIONS)
+        check_option("activation", activation, ACTIVATIONS)
         check_precision(precision)
         overlap = [overlap] * len(roi_size) if isinstance(overlap, int | float) else list(overlap)
         if len(overlap) != len(roi_size) or not all(0 <= share < 1 for share in overlap):
@@ -112,7 +109,6 @@ class SlidingWindow(Inferer):
         self.views = views(tta)
         self.empty_value = empty_value
         self.precision = precision
-        self.output_device = output_device
         self.concurrency = concurrency
         self.progress = progress
 
@@ -132,12 +128,10 @@ class SlidingWindow(Inferer):
         return WindowGrid(shape, self.roi_size, self.stride, self.even if self.like_nnunet else None)
 
     def _volumes(self, volumes: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
-        """Predict ``(B, C, D, H, W)``."""
         predicted = [self._volume(volume, network, args, kwargs) for volume in volumes]
         return torch.stack(predicted) if len(predicted) > 1 else predicted[0][None]
 
     def _volume(self, volume: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
-        """Predict ``(C, D, H, W)``."""
         shape = volume.shape[1:]
         part = self.grid(shape).part()
         if any(map(any, part.padding)):
@@ -148,8 +142,7 @@ class SlidingWindow(Inferer):
         output, at = None, 0
         for planes in self._planes(iter(layers), lambda _: next(occupied), part, network, args, kwargs):
             if output is None:
-                device = volume.device if self.output_device is None else self.output_device
-                output = torch.empty((len(planes), *shape), device=device)
+                output = torch.empty((len(planes), *shape), device=volume.device)
             output[:, at : at + planes.shape[1]] = planes
             at += planes.shape[1]
         return output
@@ -172,7 +165,6 @@ class SlidingWindow(Inferer):
             read: called with ``start`` and ``stop``, returns these planes of the part's padded input, ``(C, stop -
                 start, H, W)`` of any type; called in ascending order, and again for planes that windows share.
             part: which windows, from :meth:`custom.ops.windows.WindowGrid.part`.
-            network: as for the inferer itself, and so are further arguments.
 
         Yields:
             blended predictions ``(C_out, n, h, w)`` float32, which together are the part's box. They may be modified in
@@ -199,7 +191,8 @@ class SlidingWindow(Inferer):
                     weights = nnunet_weights if self.like_nnunet else gaussian_weights
                     slab = _Slab(weights(self.roi_size), layer.shape[2:], device)
                     _use_channels_last(network, self.precision, device)
-                predict = _Predictor(self, layer, network, device, slab, args, kwargs)
+                call = partial(self._views, network=network, args=args, kwargs=kwargs)
+                predict = partial(self._predictions, layer=layer, device=device, slab=slab, call=call)
                 with autocast_to(self.precision, device):  # around all windows of the layer, to convert weights once
                     for corner, prediction in predict(occupied(layer)):
                         slab.add(corner, prediction)
@@ -221,7 +214,38 @@ class SlidingWindow(Inferer):
         filled = iter((torch.stack([window.amax() for window in windows]) > self.empty_value).tolist())
         return [[corner for corner in corners if next(filled)] for _ in layers]
 
-    def _channels_out(self, predict: "_Predictor", corners: list[tuple[int, ...]]) -> int:
+    def _predictions(
+        self, corners: list[tuple[int, ...]], layer: torch.Tensor, device: torch.device, slab: "_Slab", call: Callable
+    ) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
+        """Yield corners of windows in a layer, in order, with their predictions ``(C_out, *roi_size)`` float32."""
+        size = self.sw_batch_size
+        groups = [corners[start : start + size] for start in range(0, len(corners), size)]
+        predict = partial(self._predict_group, layer=layer, device=device, slab=slab, call=call)
+        if self.concurrency == 1 or device.type != "cpu":
+            predictions = map(predict, groups)  # a GPU still computes while the next group is cut out
+        else:
+            predictions = _in_threads(predict, groups, self.concurrency)
+        for group, predicted in zip(groups, predictions, strict=True):
+            yield from zip(group, predicted, strict=True)
+
+    @torch.no_grad()  # grad mode and autocast are per thread
+    def _predict_group(
+        self, group: list[tuple[int, ...]], layer: torch.Tensor, device: torch.device, slab: "_Slab", call: Callable
+    ) -> torch.Tensor:
+        windows = torch.stack([window_of(layer, corner, self.roi_size) for corner in group])
+        if device.type == "cuda" and windows.device.type == "cpu":
+            windows = windows.pin_memory()
+        windows = windows.to(device, non_blocking=True).float()
+        with autocast_to(self.precision, device):
+            try:
+                return call(windows)
+            except RuntimeError as error:
+                if not slab.on_gpu or not lacks_memory(error):
+                    raise
+            slab.move_to_main_memory()
+            return call(windows)
+
+    def _channels_out(self, predict: Callable, corners: list[tuple[int, ...]]) -> int:
         if self.channels is None or self.like_nnunet:
             return len(next(iter(predict(corners[:1])))[1])
         return len(self.channels)
@@ -242,47 +266,8 @@ class SlidingWindow(Inferer):
         return mean.result()
 
     def _activated(self, logits: torch.Tensor) -> torch.Tensor:
-        """Chosen channels of the activated logits ``(n, C, ...)``."""
         values = self.activation(logits)
         return values if self.channels is None else _channels_of(values, self.channels)
-
-
-class _Predictor:
-    """Cuts windows out of one layer of a volume and predicts them."""
-
-    def __init__(self, inferer: SlidingWindow, layer, network, device, slab: "_Slab", args, kwargs) -> None:
-        self.inferer = inferer
-        self.layer = layer
-        self.network = network
-        self.device = device
-        self.slab = slab
-        self.call = partial(inferer._views, network=network, args=args, kwargs=kwargs)
-
-    def __call__(self, corners: Sequence[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
-        """Yield corners, in order, with their predictions ``(C_out, *roi_size)`` float32."""
-        size = self.inferer.sw_batch_size
-        groups = [corners[start : start + size] for start in range(0, len(corners), size)]
-        if self.inferer.concurrency == 1 or self.device.type != "cpu":
-            predictions = map(self._predict, groups)  # a GPU still computes while the next group is cut out
-        else:
-            predictions = _in_threads(self._predict, groups, self.inferer.concurrency)
-        for group, predicted in zip(groups, predictions, strict=True):
-            yield from zip(group, predicted, strict=True)
-
-    @torch.no_grad()  # grad mode and autocast are per thread
-    def _predict(self, group: Sequence[tuple[int, ...]]) -> torch.Tensor:
-        windows = torch.stack([window_of(self.layer, corner, self.inferer.roi_size) for corner in group])
-        if self.device.type == "cuda" and windows.device.type == "cpu":
-            windows = windows.pin_memory()
-        windows = windows.to(self.device, non_blocking=True).float()
-        with autocast_to(self.inferer.precision, self.device):
-            try:
-                return self.call(windows)
-            except RuntimeError as error:
-                if not self.slab.on_gpu or not lacks_memory(error):
-                    raise
-            self.slab.move_to_main_memory()
-            return self.call(windows)
 
 
 def _in_threads(work: Callable, items: Sequence, threads: int) -> Iterator:
@@ -293,8 +278,7 @@ def _in_threads(work: Callable, items: Sequence, threads: int) -> Iterator:
             ahead.append(pool.submit(work, item))
             if len(ahead) > threads:
                 yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        yield from (future.result() for future in ahead)
 
 
 class _Slab:
@@ -311,7 +295,6 @@ class _Slab:
         self.weights = weights.to(self.weight.device)
 
     def allocate(self, channels: int) -> None:
-        """Allocate the sums of predictions."""
         self.total = self._zeros(channels, self.weight.device)
         if self.total.device != self.weight.device:
             self._leave_gpu()
@@ -346,7 +329,6 @@ class _Slab:
         return self.weight.device.type != "cpu"
 
     def move_to_main_memory(self) -> None:
-        """Move the sums to main memory."""
         logger.warning("out of GPU memory: predictions are summed up in main memory from now on")
         self._leave_gpu()
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from ..errors import DataError
-from ..ops.warp import sample_linear, warp_coordinates
+from ..ops.warp import rotation_matrix, sample_linear, warp_coordinates
 
 FLIPS = {"depth": -3, "vertical": -2, "horizontal": -1}
 """Axis that is reversed: the first of a volume, rows (up and down), columns (left and right)."""
@@ -32,7 +32,6 @@ class View(NamedTuple):
         return _rotated(turned, self.angle) if self.angle else turned
 
     def back(self, prediction: torch.Tensor) -> torch.Tensor:
-        """Transform the prediction for this view back."""
         prediction = _rotated(prediction, -self.angle) if self.angle else prediction
         turned = torch.rot90(prediction, -self.turns, (-2, -1)) if self.turns else prediction
         return turned.flip(self.flips)
@@ -66,7 +65,6 @@ class ViewMean:
         self.total = prediction if self.total is None else self.total.add_(prediction)
 
     def result(self) -> torch.Tensor:
-        """Return the mean, in place."""
         return self.total if type(self.count) is int and self.count == 1 else self.total.div_(self.count)
 
 
@@ -80,8 +78,7 @@ def _rotated(image: torch.Tensor, angle: float) -> torch.Tensor:
 @lru_cache(8)
 def _source(size: Sequence[int], angle: float) -> torch.Tensor:
     """(1, 2, H, W) source of each pixel of an image rotated about its centre by ``angle`` degrees."""
-    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    return warp_coordinates(size, torch.tensor([[[cos, -sin], [sin, cos]]]))
+    return warp_coordinates(size, torch.tensor([rotation_matrix([math.radians(angle)])]))
 
 
 def views(tta: Sequence[str], known: Sequence[str] = (*FLIPS, ROTATE90, ROTATE15)) -> list[View]:
@@ -90,7 +87,6 @@ def views(tta: Sequence[str], known: Sequence[str] = (*FLIPS, ROTATE90, ROTATE15
     Args:
         tta: any of ``"depth"``, ``"vertical"`` and ``"horizontal"`` (flips), and in the plane of rows and columns
             ``"rotate90"`` (quarter turns) and ``"rotate15"`` (by 15 degrees either way).
-        known: the allowed names.
 
     Raises:
         DataError: another name, or a string instead of a list.

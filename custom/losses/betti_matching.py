@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..ops.betti import Bars, BettiUnavailableError, betti_extension, match_betti
-from ..ops.target_layout import IGNORE_LABEL
 from .masked import MaskedLoss, surface_probability
 
 LEVELS = 32
@@ -39,22 +39,19 @@ class BettiMatchingLoss(MaskedLoss):
     Args:
         crop_size: edge of the crop in voxels, or one for each axis; at most that of the patch.
         seed: for the positions of the crops.
-        ignore_index: label value of ignored voxels.
 
     Raises:
         BettiUnavailableError: when called without the extension.
     """
 
-    def __init__(self, *, crop_size: int | Sequence[int] = 48, seed: int = 0, ignore_index: int = IGNORE_LABEL) -> None:
-        super().__init__(ignore_index=ignore_index)
+    def __init__(self, *, crop_size: int | Sequence[int] = 48, seed: int = 0) -> None:
+        super().__init__()
         self.crop_size = crop_size
         self.seed = seed
         self.calls = 0
         self.available = _available()
 
-    def compute(
-        self, logits: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, *extras: torch.Tensor
-    ) -> torch.Tensor:
+    def compute(self, logits: Tensor, label: Tensor, valid: Tensor, *extras: Tensor) -> Tensor:
         crop = self._random_crop(valid)
         logits, label, valid = logits[crop], label[crop], valid[crop]
         prediction = 1 - surface_probability(logits) * valid
@@ -62,7 +59,7 @@ class BettiMatchingLoss(MaskedLoss):
         error, persistence = betti_matching_error(prediction[0, 0], truth[0, 0])
         return error / (1 + persistence.detach())
 
-    def _random_crop(self, valid: torch.Tensor) -> tuple[slice, ...]:
+    def _random_crop(self, valid: Tensor) -> tuple[slice, ...]:
         """Draw a crop: one item, all channels, and a range of D, H and W."""
         random = np.random.default_rng((self.seed, self.calls))
         self.calls += 1
@@ -82,7 +79,7 @@ class BettiMatchingLoss(MaskedLoss):
         self.calls = state["calls"]
 
 
-def betti_matching_error(prediction: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def betti_matching_error(prediction: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """Compare the topological features of two volumes ``(D, H, W)`` in [0, 1].
 
     Returns:
@@ -102,13 +99,11 @@ def betti_matching_error(prediction: torch.Tensor, label: torch.Tensor) -> tuple
     return error, persistence
 
 
-def _persistence(values: torch.Tensor) -> torch.Tensor:
-    """Squared distance of the bars to the diagonal."""
+def _persistence(values: Tensor) -> Tensor:
     return (values[0] - values[1]).square().sum() / 2
 
 
-def _values(volume: torch.Tensor, bars: Bars) -> torch.Tensor:
-    """Birth and death value of each bar, ``(2, N)``."""
+def _values(volume: Tensor, bars: Bars) -> Tensor:
     where = torch.from_numpy(np.stack([bars.birth, bars.death])).to(volume.device, non_blocking=True)
     return volume[where[..., 0], where[..., 1], where[..., 2]]
 

@@ -1,6 +1,6 @@
 """Boundary loss on the distance from the true surface."""
 
-import torch
+from torch import Tensor
 
 from .masked import MaskedLoss, surface_probability
 
@@ -13,16 +13,11 @@ class SurfaceDistanceLoss(MaskedLoss):
     ``y`` shifts the published loss by a constant and does not change its gradient.
 
     Example: ``{"_target_": "custom.losses.SurfaceDistanceLoss"}``
-
-    Args:
-        ignore_index: label value of ignored voxels.
     """
 
     reads = ("distance",)
 
-    def compute(
-        self, logits: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, *extras: torch.Tensor
-    ) -> torch.Tensor:
+    def compute(self, logits: Tensor, label: Tensor, valid: Tensor, *extras: Tensor) -> Tensor:
         (distance,) = extras
         error = (surface_probability(logits) - (label == 1).to(logits.dtype)) * distance
         return (error * valid).sum() / valid.sum().clamp(min=1)

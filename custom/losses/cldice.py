@@ -1,9 +1,8 @@
 """Soft clDice: overlap of skeletons with masks."""
 
-import torch
+from torch import Tensor
 
 from ..ops.skeleton import soft_skeleton
-from ..ops.target_layout import IGNORE_LABEL
 from .masked import MaskedLoss, surface_probability
 
 
@@ -19,24 +18,20 @@ class SoftClDiceLoss(MaskedLoss):
 
     Args:
         iterations: erosions of the skeleton; at least half the thickness of the thickest structure, in voxels.
-        smooth: added to numerator and denominator of both fractions.
-        ignore_index: label value of ignored voxels.
     """
 
-    def __init__(self, *, iterations: int = 3, smooth: float = 1.0, ignore_index: int = IGNORE_LABEL) -> None:
-        super().__init__(ignore_index=ignore_index)
+    def __init__(self, *, iterations: int = 3) -> None:
+        super().__init__()
         self.iterations = iterations
-        self.smooth = smooth
 
-    def compute(
-        self, logits: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, *extras: torch.Tensor
-    ) -> torch.Tensor:
+    def compute(self, logits: Tensor, label: Tensor, valid: Tensor, *extras: Tensor) -> Tensor:
         prediction = surface_probability(logits) * valid
         surface = (label == 1).to(prediction.dtype)
-        precision = self._share(soft_skeleton(prediction, self.iterations), surface)
-        sensitivity = self._share(soft_skeleton(surface, self.iterations), prediction)
+        precision = _share(soft_skeleton(prediction, self.iterations), surface)
+        sensitivity = _share(soft_skeleton(surface, self.iterations), prediction)
         return (1 - 2 * precision * sensitivity / (precision + sensitivity + 1e-4)).mean()
 
-    def _share(self, skeleton: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        inside = (skeleton * mask).flatten(1).sum(1)
-        return (inside + self.smooth) / (skeleton.flatten(1).sum(1) + self.smooth)
+
+def _share(skeleton: Tensor, mask: Tensor) -> Tensor:
+    """Share of each item's skeleton within the mask; both sums are smoothed by 1, as in MONAI."""
+    return ((skeleton * mask).flatten(1).sum(1) + 1) / (skeleton.flatten(1).sum(1) + 1)

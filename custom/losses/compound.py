@@ -12,9 +12,9 @@ from ..errors import DataError
 class CompoundLoss(_Loss):
     """Weighted sum of named losses, for networks with deep supervision.
 
-    The terms in ``deep`` are computed on every level of the output by :class:`monai.losses.DeepSupervisionLoss`, the
-    others on the finest level only: skeletons and distances in voxels are meaningless on a downsampled target. Terms
-    with weight 0 or whose ``available`` is False are not computed.
+    The terms in ``deep`` are computed on every level of the output by :class:`monai.losses.DeepSupervisionLoss`, whose
+    weights halve from level to level, the others on the finest level only: skeletons and distances in voxels are
+    meaningless on a downsampled target. Terms with weight 0 or whose ``available`` is False are not computed.
 
     After each call ``components`` holds the unweighted value of each term by name, as detached tensors on the loss's
     device. A term that is computed every N-th call keeps its last value in between. The number of calls is in the state
@@ -25,9 +25,6 @@ class CompoundLoss(_Loss):
 
     Args:
         terms: loss modules by name, each called as ``loss(input, target)``.
-        weights: a weight for each term.
-        deep: names of the terms with deep supervision.
-        level_weights: weights of the levels, finest first; by default halved from level to level.
         every: the interval N of terms that are computed only on every N-th call, from the first on; their weight is not
             scaled.
 
@@ -41,7 +38,6 @@ class CompoundLoss(_Loss):
         terms: Mapping[str, torch.nn.Module],
         weights: Mapping[str, float],
         deep: Sequence[str] = (),
-        level_weights: Sequence[float] | None = None,
         every: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
@@ -50,12 +46,8 @@ class CompoundLoss(_Loss):
             raise DataError(f"a weight for each term expected: terms {sorted(terms)}, weights {sorted(weights)}")
         if unknown := {*deep, *every} - set(terms):
             raise DataError(f"deep and every name terms that do not exist: {sorted(unknown)}, terms {sorted(terms)}")
-        self.level_weights = None if level_weights is None else list(level_weights)
         self.terms = torch.nn.ModuleDict(
-            {
-                name: _DeepLoss(term, weights=self.level_weights) if name in deep else term
-                for name, term in terms.items()
-            }
+            {name: _DeepLoss(term) if name in deep else term for name, term in terms.items()}
         )
         self.weights = {name: float(weights[name]) for name in terms if getattr(terms[name], "available", True)}
         self.deep = frozenset(deep)
@@ -69,21 +61,12 @@ class CompoundLoss(_Loss):
         Args:
             input: logits ``(B, 2, D, H, W)``, or a list of them from the finest level to the coarsest.
             target: ``(B, K, D, H, W)``, see :data:`custom.ops.target_layout.TARGET_CHANNELS`.
-
-        Returns:
-            the weighted sum, a float32 scalar.
-
-        Raises:
-            ValueError: there are more levels than level weights.
         """
         levels = [input] if isinstance(input, torch.Tensor) else input
-        if self.level_weights is not None and len(levels) > len(self.level_weights):  # MONAI would use its own weights
-            raise ValueError(f"{len(levels)} levels of output, {len(self.level_weights)} level weights")
-        finest = levels[0]
-        total = torch.zeros((), device=finest.device)
+        total = torch.zeros((), device=levels[0].device)
         for name, weight in self.weights.items():
             if weight and self.calls % self.every.get(name, 1) == 0:
-                value = self.terms[name](levels if name in self.deep else finest, target)
+                value = self.terms[name](levels if name in self.deep else levels[0], target)
                 self.components[name] = value.detach()
                 total = total + weight * value
         self.calls += 1

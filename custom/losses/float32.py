@@ -31,9 +31,6 @@ class Float32Loss(_Loss):
     """A loss of MONAI or torch, computed in float32 with autocast disabled.
 
     Example: ``{"_target_": "custom.losses.Float32Loss", "loss": {"_target_": "TverskyLoss", "sigmoid": true}}``
-
-    Args:
-        loss: the loss, called as ``loss(input, target)``.
     """
 
     def __init__(self, *, loss: torch.nn.Module) -> None:
@@ -42,10 +39,4 @@ class Float32Loss(_Loss):
 
     @in_float32
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Compute the wrapped loss in float32.
-
-        Args:
-            input: logits ``(B, C, ...)`` of any float dtype.
-            target: as the wrapped loss expects, of any dtype.
-        """
         return self.loss(input, target)

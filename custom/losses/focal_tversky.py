@@ -1,9 +1,12 @@
 """Focal Tversky loss for overlapping regions."""
 
-import torch
 from monai.losses import TverskyLoss
+from torch import Tensor
 
 from .regions import RegionLoss
+
+_FLOOR = 1e-6
+"""x is clamped to this, since the slope of ``x ** (1 / gamma)`` is infinite at 0."""
 
 
 class FocalTverskyLoss(RegionLoss):
@@ -17,30 +20,14 @@ class FocalTverskyLoss(RegionLoss):
     Example: ``{"_target_": "custom.losses.FocalTverskyLoss", "alpha": 0.3, "beta": 0.7}``
 
     Args:
-        alpha: weight of false positives.
         beta: weight of false negatives; a value above ``alpha`` favours recall.
-        gamma: 1 gives the Tversky loss.
         batch: whether voxels are counted over the whole batch (see :class:`.RegionLoss`) or for each slice.
-        smooth: added to numerator and denominator, so that the loss is finite if a region is absent.
     """
 
-    # x is clamped to this, since the slope of x ** (1 / gamma) is infinite at 0.
-    _FLOOR = 1e-6
-
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.3,
-        beta: float = 0.7,
-        gamma: float = 4 / 3,
-        batch: bool = True,
-        smooth: float = 1e-5,
-    ) -> None:
+    def __init__(self, *, alpha: float = 0.3, beta: float = 0.7, gamma: float = 4 / 3, batch: bool = True) -> None:
         super().__init__()
         self.exponent = 1 / gamma
-        self.tversky = TverskyLoss(
-            sigmoid=True, alpha=alpha, beta=beta, batch=batch, smooth_nr=smooth, smooth_dr=smooth, reduction="none"
-        )
+        self.tversky = TverskyLoss(sigmoid=True, alpha=alpha, beta=beta, batch=batch, reduction="none")
 
-    def compute(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return self.tversky(logits, target).clamp(min=self._FLOOR).pow(self.exponent).mean()
+    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
+        return self.tversky(logits, target).clamp(min=_FLOOR).pow(self.exponent).mean()

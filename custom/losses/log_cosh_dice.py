@@ -1,7 +1,7 @@
 """Log-cosh Dice loss for overlapping regions."""
 
-import torch
 from monai.losses import DiceLoss
+from torch import Tensor
 
 from .regions import RegionLoss
 
@@ -16,12 +16,11 @@ class LogCoshDiceLoss(RegionLoss):
 
     Args:
         batch: whether Dice is computed over the whole batch (see :class:`.RegionLoss`) or for each slice.
-        smooth: added to numerator and denominator of Dice, so that it is finite if a region is absent.
     """
 
-    def __init__(self, *, batch: bool = True, smooth: float = 1e-5) -> None:
+    def __init__(self, *, batch: bool = True) -> None:
         super().__init__()
-        self.dice = DiceLoss(sigmoid=True, batch=batch, smooth_nr=smooth, smooth_dr=smooth, reduction="none")
+        self.dice = DiceLoss(sigmoid=True, batch=batch, reduction="none")
 
-    def compute(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return torch.log(torch.cosh(self.dice(logits, target))).mean()
+    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
+        return self.dice(logits, target).cosh().log().mean()

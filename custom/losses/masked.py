@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-import torch
+from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from ..ops.target_layout import IGNORE_LABEL, TARGET_CHANNELS
@@ -13,26 +13,19 @@ class MaskedLoss(_Loss, ABC):
     """Base of losses on two-class logits with an ignored label.
 
     A subclass lists the additional target channels that it needs in ``reads``, and implements :meth:`compute`.
-
-    Args:
-        ignore_index: label value of ignored voxels.
     """
 
     reads: tuple[str, ...] = ()
 
-    def __init__(self, *, ignore_index: int = IGNORE_LABEL) -> None:
-        super().__init__()
-        self.ignore_index = ignore_index
-
     @in_float32
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Compute the loss over the voxels that are not ignored.
 
         Args:
             input: logits ``(B, 2, D, H, W)`` of any float dtype; channel 1 is the surface.
             target: ``(B, K, D, H, W)`` of any dtype, with channels in the order of
-                :data:`custom.ops.target_layout.TARGET_CHANNELS`: the label (0 background, 1 surface, ignored), then
-                additional channels. ``K = 1`` suffices for losses that only need the label.
+                :data:`custom.ops.target_layout.TARGET_CHANNELS`. ``K = 1`` suffices for losses that only need the
+                label (0 background, 1 surface, 2 ignored).
 
         Returns:
             the loss, a float32 scalar; finite and with zero gradient if all voxels are ignored.
@@ -52,15 +45,13 @@ class MaskedLoss(_Loss, ABC):
                 f"to the label; the target has {target.shape[1]} channel(s), expected {len(TARGET_CHANNELS)}"
             )
         label = target[:, :1]
-        return self.compute(input, label, label != self.ignore_index, *(target[:, i : i + 1] for i in indices))
+        return self.compute(input, label, label != IGNORE_LABEL, *(target[:, i : i + 1] for i in indices))
 
     @abstractmethod
-    def compute(
-        self, logits: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, *extras: torch.Tensor
-    ) -> torch.Tensor:
+    def compute(self, logits: Tensor, label: Tensor, valid: Tensor, *extras: Tensor) -> Tensor:
         """Compute the loss from logits ``(B, 2, ...)`` and label, boolean mask and extra channels ``(B, 1, ...)``."""
 
 
-def surface_probability(logits: torch.Tensor) -> torch.Tensor:
+def surface_probability(logits: Tensor) -> Tensor:
     """Return channel 1 of the softmax of two-class logits, ``(B, 1, ...)``, keeping a single tensor for backward."""
-    return torch.sigmoid(logits[:, 1:] - logits[:, :1])
+    return (logits[:, 1:] - logits[:, :1]).sigmoid()

@@ -44,7 +44,6 @@ class CaseMetric(CumulativeIterationMetric):
         """Return the ``columns`` for one volume, ``(1, D, H, W)`` each; NaN for an undefined score."""
 
     def reset(self) -> None:
-        """Remove all volumes."""
         super().reset()
         self._rows: dict[str, list[float]] = {}
 
@@ -82,13 +81,11 @@ class CaseMetric(CumulativeIterationMetric):
         return {name: sum(found) / len(found) for name, found in values.items() if found}
 
     def write(self, folder: str | Path) -> None:
-        """Write the scores to a folder from rank 0. Every rank must call it."""
         cases = self.cases()
         if rank() == 0:
             self.write_cases(cases, Path(folder))
 
     def write_cases(self, cases: Cases, folder: Path) -> None:
-        """Write ``cases.csv``, one row per case."""
         write_whole(folder / CASES_CSV, lambda file: write_csv(cases, self.columns, file))
 
     def _compute_list(self, y_pred: Any, y: Any = None, **_: Any) -> torch.Tensor:

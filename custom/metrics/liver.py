@@ -48,7 +48,6 @@ class LiverMetrics(CaseMetric):
         self.distances = distances
 
     def measure(self, prediction: torch.Tensor, label: torch.Tensor, name: str) -> dict[str, float]:
-        """Return all scores of one volume ``(1, D, H, W)`` or slice ``(1, H, W)``."""
         described = next((t for t in (label, prediction) if isinstance(t, MetaTensor)), None)
         affine = np.eye(4) if described is None else described.affine.detach().cpu().numpy()
         found, true = (_plane_as_volume(tensor.detach().cpu().numpy()[0]) for tensor in (prediction, label))
@@ -78,11 +77,9 @@ class LiverMetrics(CaseMetric):
         return torch.tensor(sum(defined) / len(defined) if defined else 0.0)
 
     def table(self) -> str:
-        """Return the scores of each case and their means as a text table."""
         return format_table(self.cases())
 
     def write_cases(self, cases: Cases, folder: Path) -> None:
-        """Write ``cases.csv``, ``scores.json`` and ``dice_histogram.png``."""
         write_reports(cases, folder)
 
 

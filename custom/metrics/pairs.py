@@ -82,7 +82,6 @@ def _by_name(paths: list[Path]) -> dict[str, Path]:
 
 
 def _key(name: str) -> str:
-    """Common part of the two names of a pair."""
     name = WRITER_SUFFIX.sub("", name)
     lits = _LITS.match(name)
     return f"lits-{lits[1]}" if lits else name

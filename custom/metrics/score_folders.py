@@ -21,11 +21,8 @@ def score_folders(
     """Score every prediction of a folder against the label of the same name.
 
     Args:
-        predictions: folder of volumes ``<id>.tif``.
         labels: folder of volumes ``<id>.tif``. A ``train.csv`` or ``test.csv`` (``id,scroll_id``) in it or its parent
             folder adds means per scroll to the table.
-        processes: octants matched in parallel.
-        parts: the parts of the score to compute.
 
     Returns:
         ``{"cases": {id: {"score", "toposcore", "surface_dice", "voi_score"}}, "mean": {...}}``, and a text table.
@@ -75,7 +72,6 @@ def _read_pair(prediction: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scrolls(labels: Path) -> dict[str, str]:
-    """Scroll of each id, from the competition's table if there is one."""
     for table in (folder / name for folder in (labels, labels.parent) for name in ("train.csv", "test.csv")):
         if table.is_file():
             with table.open(newline="", encoding="utf-8") as file:

@@ -37,12 +37,10 @@ class VesuviusScore(CaseMetric):
         self.columns = tuple(column_names(parts))
 
     def measure(self, prediction: torch.Tensor, label: torch.Tensor, name: str) -> dict[str, float]:
-        """Return all scores of one volume, prediction and label ``(1, D, H, W)``."""
         if prediction.shape != label.shape or prediction.ndim != 4 or prediction.shape[0] != 1:
             raise ValueError(f"expected (1, D, H, W) twice, got {tuple(prediction.shape)} and {tuple(label.shape)}")
         arrays = (torch.as_tensor(tensor[0]).cpu().numpy() for tensor in (prediction, label))
         return score_volume(*arrays, parts=self.parts, processes=self.processes)
 
     def aggregate(self) -> torch.Tensor:
-        """Return the mean score of the volumes since the last reset; 0 if there were none."""
         return torch.tensor(self.means().get("score", 0.0))

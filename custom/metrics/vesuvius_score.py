@@ -54,7 +54,6 @@ def score_volume(
         label: (D, H, W); 0 background, 1 surface, 2 ignored.
         parts: the parts to compute; without "toposcore" a 320^3 volume takes about a second instead of a minute.
         processes: octants matched in parallel; None: as many as cores and free memory allow (5.6 GiB for 160^3).
-        done: called after each of the eight octants, from any thread.
 
     Returns:
         ``score``, the official one or, if parts are left out, the weighted mean of the others; the ``parts``; and their
@@ -170,6 +169,5 @@ def check_parts(parts: Sequence[str]) -> None:
 
 
 def _weighted(scores: Mapping[str, float]) -> float:
-    """Weighted mean of the computed parts; with all of them, the official score."""
     weights = {part: weight for part, weight in WEIGHTS.items() if part in scores}
     return sum(weight * scores[part] for part, weight in weights.items()) / sum(weights.values())

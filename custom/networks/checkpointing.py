@@ -11,10 +11,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 
-def checkpoint_activations(
-    network: torch.nn.Module, *, names: Sequence[str] = (), types: Sequence[str] = ()
-) -> torch.nn.Module:
-    """Checkpoint those modules of a network that are selected by name or type; modifies and returns the network.
+def checkpoint_activations(network: torch.nn.Module, *, names: Sequence[str]) -> torch.nn.Module:
+    """Checkpoint those modules of a network that are selected by name; modifies and returns the network.
 
     Most memory is used at the finest levels, so choose those: in SegResNetDS ``encoder.layers.0.blocks``,
     ``encoder.layers.1.blocks``, ``up_layers.1.blocks`` and ``up_layers.2.blocks``. Checkpointing a single convolution
@@ -27,19 +25,19 @@ def checkpoint_activations(
     Example: ``checkpoint_activations(network, names=["encoder.layers.0.blocks", "up_layers.2.blocks"])``
 
     Args:
-        network: any module.
-        names: names of submodules as in ``network.named_modules()``, or patterns (``up_layers.*.blocks``).
-        types: class names, e.g. ``SegResBlock``. Of nested modules only the outermost is checkpointed.
+        names: names of submodules as in ``network.named_modules()``, or patterns (``up_layers.*.blocks``). Of nested
+            modules only the outermost is checkpointed.
 
     Raises:
-        ValueError: a name or type matches no module, or a container that is never called itself, such as a ModuleList.
+        ValueError: a name matches no module, or a container that is never called itself, such as a ModuleList.
     """
     modules = {name: module for name, module in network.named_modules() if name}
     chosen: dict[str, torch.nn.Module] = {}
     for pattern in names:
-        chosen |= _at_least_one({name: m for name, m in modules.items() if fnmatchcase(name, pattern)}, pattern)
-    for kind in types:
-        chosen |= _at_least_one({name: m for name, m in modules.items() if type(m).__name__ == kind}, kind)
+        found = {name: module for name, module in modules.items() if fnmatchcase(name, pattern)}
+        if not found:
+            raise ValueError(f"checkpointing: no module of the network is called {pattern!r}")
+        chosen |= found
     for name, module in chosen.items():
         if type(module).forward is torch.nn.Module.forward:
             raise ValueError(f"{name} is a {type(module).__name__}, which is never called; name the modules inside it")
@@ -47,12 +45,6 @@ def checkpoint_activations(
             # A partial instead of a closure, so that deepcopy and pickle bind a copy's forward to the copy.
             module.forward = partial(_forward, module)
     return network
-
-
-def _at_least_one(found: dict[str, torch.nn.Module], choice: str) -> dict[str, torch.nn.Module]:
-    if not found:
-        raise ValueError(f"checkpointing: no module of the network is called or has the type {choice!r}")
-    return found
 
 
 def _forward(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:

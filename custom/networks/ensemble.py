@@ -16,7 +16,6 @@ class Ensemble(nn.Module):
     memory.
 
     Args:
-        network: the architecture; the first member.
         count: number of members. The others are copies; load their weights by :class:`custom.handlers.LoadWeights`.
         activation: ``"softmax"`` over channels or ``"sigmoid"``. None: logits are averaged.
 
@@ -34,7 +33,6 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList([network, *(deepcopy(network) for _ in range(count - 1))])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the logits of the mean probability."""
         total = torch.zeros(1, device=image.device)
         for member in self.members:
             total = total + self._activated(member(image).float())

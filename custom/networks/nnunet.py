@@ -118,10 +118,8 @@ class PlainConvUNet(_UNet):
     "torch.nn.LeakyReLU"}}``
 
     Args:
-        in_channels: channels of the image.
         out_channels: classes including background, or regions.
         architecture: ``arch_kwargs`` of ``plans.json``.
-        deep_supervision: whether the network returns the logits of all levels in training mode.
 
     Shape:
         Input ``(B, C, [D,] H, W)``, sizes being multiples of the product of the strides; output ``(B, out_channels,
@@ -171,7 +169,6 @@ def _check_sizes(sizes: list[int], divisors: list[int]) -> None:
 
 
 def _stages(layers: Layers, inputs: int):
-    """Input and output channels, count, kernel and stride of the encoder's stages."""
     features = [inputs, *layers.features]
     return zip(features, layers.features, layers.blocks, layers.kernels, layers.strides, strict=False)
 

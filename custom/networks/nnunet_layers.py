@@ -49,7 +49,6 @@ class Layers:
         return (value,) * self.spatial_dims if isinstance(value, int) else tuple(value)
 
     def nonlinear(self) -> nn.Module:
-        """Return a nonlinearity."""
         return self.nonlinearity(**self.nonlinearity_kwargs)
 
 

@@ -15,7 +15,6 @@ def set_batch_norm_momentum(*, network: nn.Module, momentum: float = 0.1) -> nn.
     Example: ``set_batch_norm_momentum(network=FlexibleUNet(1, 2, "efficientnet-b0"), momentum=0.1)``
 
     Args:
-        network: any network; its state dict does not change.
         momentum: weight of a batch's mean and variance in the running statistics, above 0 and up to 1.
 
     Returns:

@@ -25,7 +25,6 @@ class OnnxNetwork(nn.Module):
     Example: ``{"_target_": "custom.networks.OnnxNetwork", "path": "models/model.onnx"}``
 
     Args:
-        path: the exported file.
         providers: ONNX Runtime's execution providers in order of preference: ``CPUExecutionProvider`` is in every
             build; ``CUDAExecutionProvider`` and others need special builds (``onnxruntime-gpu``).
         threads: number of threads per call; by default as many as torch uses.

@@ -18,13 +18,8 @@ class SpaceToDepthSegResNetDS(SegResNetDS):
     Example: ``{"_target_": "custom.networks.SpaceToDepthSegResNetDS", "init_filters": 24, "dsdepth": 3}``
 
     Args:
-        in_channels: of the volume.
-        out_channels: of the prediction.
         init_filters: as SegResNetDS has at full resolution; the finest level here, that of the blocks, has ``factor``
             times as many, as SegResNetDS has at its resolution.
-        blocks_down: residual blocks of each level of the encoder.
-        norm: normalisation, as in other networks of MONAI.
-        act: activation, likewise.
         dsdepth: levels with an output, for deep supervision.
         factor: edge of a block in voxels.
 

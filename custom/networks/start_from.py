@@ -16,7 +16,6 @@ def start_from(*, network: nn.Module, weights: str, trained: Sequence[str] = ("*
 
     Args:
         network: any module, on any device; modified in place.
-        weights: its flat state dict.
         trained: names of the parameters to train, or patterns.
 
     Raises:

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from monai.networks.blocks import UpSample
 from monai.networks.blocks.activation import MemoryEfficientSwish
-from monai.networks.layers.factories import Conv
 from monai.networks.layers.utils import get_pool_layer
 from monai.networks.nets.basic_unet import TwoConv
 from monai.networks.nets.efficientnet import EfficientNet
@@ -34,35 +32,25 @@ class FlexibleUNetPlusPlus(nn.Module):
     X^{0,L} is upsampled to the input's size, followed by another pair of convolutions and the head.
 
     Source: Zhou et al., "UNet++: A Nested U-Net Architecture for Medical Image Segmentation" (2018) and "UNet++:
-    Redesigning Skip Connections to Exploit Multiscale Features in Image Segmentation" (2020). As in the papers, all
-    nodes of a level have the same width. Since the encoder halves the image first, the finest level has half the
-    input's size.
+    Redesigning Skip Connections to Exploit Multiscale Features in Image Segmentation" (2020).
 
     Example: ``{"_target_": "custom.networks.FlexibleUNetPlusPlus", "backbone": "efficientnet-b4", "out_channels": 2}``
 
     Args:
         backbone: a name in ``FLEXUNET_BACKBONE``: ``efficientnet-b0`` to ``b8`` and ``l2``, ``resnet10`` to
             ``resnet200``.
-        in_channels: channels of the input.
-        out_channels: channels of the output logits.
         decoder_channels: width of the nodes from the coarsest level with nodes (E^{L-1}) to the finest (E^0), and
             finally the width at full size: as many numbers as the encoder has feature maps.
-        deep_supervision: whether heads on X^{0,L-1} ... X^{0,1} are trained as well.
         encoder_weights: None for random weights; ``"imagenet"`` for weights downloaded by MONAI (2-D
             ``efficientnet-b0`` to ``b7``); or the path of a local file, see :func:`.read_encoder_weights`.
-        spatial_dims: 2 or 3.
         norm: normalisation of the decoder and, if configurable (EfficientNet), of the encoder, in MONAI's format. With
             a momentum of 0.1 running statistics converge within tens of steps; MONAI's EfficientNet has 0.01 by
             default, which takes hundreds.
-        act: activation of the decoder, in MONAI's format.
-        dropout: dropout of the decoder, in MONAI's format.
 
     Shape:
         Input ``(B, in_channels, H, W)`` or ``(B, in_channels, D, H, W)`` of any size: it is padded at the end of each
         axis, with the edge's values, to a multiple of ``2 ** (L + 1)`` (32 for all of MONAI's encoders), and the output
-        is cropped. Output ``(B, out_channels, ...)`` of the input's spatial size. In training mode with deep
-        supervision, a list of L such tensors, from X^{0,L} to X^{0,1}, for ``monai.losses.DeepSupervisionLoss`` (the
-        paper weights them equally: ``weight_mode="same"``).
+        is cropped. Output ``(B, out_channels, ...)`` of the input's spatial size.
 
     In training with batch norm, the coarsest feature map needs more than one value per channel: a single 32x32 image is
     too small.
@@ -80,12 +68,10 @@ class FlexibleUNetPlusPlus(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         decoder_channels: Sequence[int] = (256, 128, 64, 32, 16),
-        deep_supervision: bool = False,
         encoder_weights: str | None = None,
         spatial_dims: int = 2,
         norm: str | Sequence = ("batch", {"eps": 1e-3, "momentum": 0.1}),
         act: str | Sequence = ("relu", {"inplace": True}),
-        dropout: float | Sequence = 0.0,
     ) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):
@@ -99,7 +85,6 @@ class FlexibleUNetPlusPlus(nn.Module):
             )
         # MONAI's layer factories need tuples instead of JSON's lists
         norm, act = (tuple(x) if isinstance(x, list) else x for x in (norm, act))
-        dropout = tuple(dropout) if isinstance(dropout, list) else dropout
 
         self.encoder = _build_encoder(backbone, in_channels, spatial_dims, norm)
         if encoder_weights is not None:
@@ -110,27 +95,16 @@ class FlexibleUNetPlusPlus(nn.Module):
 
         *node_channels, final_channels = decoder_channels
         node_channels = node_channels[::-1]
-        style = {"spatial_dims": spatial_dims, "act": act, "norm": norm, "bias": False, "dropout": dropout}
+        style = {"spatial_dims": spatial_dims, "act": act, "norm": norm, "bias": False}
         self.decoder = NestedDecoder(encoder_channels=encoder_channels, node_channels=node_channels, **style)
         self.upsample = nn.Upsample(scale_factor=2.0, mode="nearest")
         self.final = TwoConv(in_chns=node_channels[0], out_chns=final_channels, **style)
         self.head = SegmentationHead(spatial_dims, final_channels, out_channels)
-        n_auxiliary = len(node_channels) - 1 if deep_supervision else 0
-        self.auxiliary_heads = nn.ModuleList(
-            _AuxiliaryHead(spatial_dims, node_channels[0], out_channels) for _ in range(n_auxiliary)
-        )
         self.divisor = 2 ** len(encoder_channels)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        size = x.shape[2:]
-        row = self.decoder(self.encoder(_pad_to_multiple(x, self.divisor)))  # X^{0,0}, ..., X^{0,L}
-        logits = _crop(self.head(self.final(self.upsample(row[-1]))), size)
-        if not self.training or len(self.auxiliary_heads) == 0:
-            return logits
-        outputs = [logits]
-        for i, head in enumerate(self.auxiliary_heads):
-            outputs.append(_crop(head(row[-2 - i]), size))
-        return outputs
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        finest = self.decoder(self.encoder(_pad_to_multiple(x, self.divisor)))  # X^{0,L}
+        return _crop(self.head(self.final(self.upsample(finest))), x.shape[2:])
 
 
 class NestedDecoder(nn.Module):
@@ -141,7 +115,7 @@ class NestedDecoder(nn.Module):
         node_channels: channels of the nodes of levels 0 ... L - 1.
         style: further arguments of MONAI's ``TwoConv``, the same for all nodes.
 
-    Shape: takes the list E^0 ... E^L and returns the list X^{0,0} ... X^{0,L}.
+    Shape: takes the list E^0 ... E^L and returns X^{0,L}.
     """
 
     def __init__(self, *, encoder_channels: Sequence[int], node_channels: Sequence[int], **style) -> None:
@@ -156,12 +130,12 @@ class NestedDecoder(nn.Module):
                 column.append(_Node(in_chns=from_row + from_below, out_chns=node_channels[i], **style))
             self.columns.append(column)
 
-    def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         rows = [[feature] for feature in features]
         for j, column in enumerate(self.columns):
             for i, node in enumerate(column):
                 rows[i].append(node(rows[i], rows[i + 1][j]))
-        return rows[0]
+        return rows[0][-1]
 
 
 class _Node(nn.Module):
@@ -176,18 +150,6 @@ class _Node(nn.Module):
         inputs = list(row)
         inputs.append(self.upsample(below))
         return self.convolutions(torch.cat(inputs, dim=1))
-
-
-class _AuxiliaryHead(nn.Sequential):
-    """1x1 convolution to logits, upsampled from half to full size.
-
-    MONAI's ``SegmentationHead`` aligns corners, which would shift borders by half a pixel relative to the main output.
-    """
-
-    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
-        convolution = Conv[Conv.CONV, spatial_dims](in_channels, out_channels, kernel_size=1)
-        up = UpSample(spatial_dims, out_channels, out_channels, mode="nontrainable", align_corners=False)
-        super().__init__(convolution, up)
 
 
 class _ZeroPaddedShortcut(nn.Module):
@@ -207,7 +169,6 @@ class _ZeroPaddedShortcut(nn.Module):
 
 
 def _build_encoder(backbone: str, in_channels: int, spatial_dims: int, norm: str | tuple) -> nn.Module:
-    """Build the registered encoder with random weights."""
     entry = FLEXUNET_BACKBONE.register_dict[backbone]
     own = {"in_channels": in_channels, "spatial_dims": spatial_dims, "pretrained": False, "norm": norm}
     encoder = entry["type"](**entry["parameter"] | {key: own[key] for key in own if key in entry["parameter"]})
@@ -244,7 +205,6 @@ def _classifier_parts(encoder: nn.Module) -> tuple[str, ...]:
 
 
 def _pad_to_multiple(x: torch.Tensor, divisor: int) -> torch.Tensor:
-    """Replicate the edge of each spatial axis until its size is a multiple of ``divisor``."""
     pad: list[int] = []
     for axis in range(x.dim() - 1, 1, -1):
         pad += [0, (divisor - x.size(axis) % divisor) % divisor]

@@ -60,7 +60,6 @@ def match_counts_of_all(
 
     Args:
         pairs: (prediction, label) masks (D, H, W).
-        processes: None uses :func:`affordable_processes`.
         done: called after each pair, from any thread, for a progress bar.
 
     Raises:
@@ -166,7 +165,6 @@ class _Matcher:
 
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer the requests of a :class:`_Matcher` until its input ends."""
     while header := requests.read(_SHAPE.size):
         shape = (2, *_SHAPE.unpack(header))
         voxels = int(np.prod(shape))

@@ -43,7 +43,6 @@ def fill_cavities(mask: np.ndarray, max_voxels: int | None = None, connectivity:
     """Fill background components that do not touch the faces of the volume and have up to ``max_voxels`` voxels.
 
     Args:
-        mask: (D, H, W).
         max_voxels: larger cavities are kept; None fills all.
         connectivity: of the background. 26 is the complement of a 6-connected foreground, as in the Vesuvius TopoScore;
             6 also fills cavities that leak only through edges and corners.
@@ -67,33 +66,11 @@ def betti_numbers(mask: np.ndarray) -> np.ndarray:
     The first component is not counted (reduced homology), as in Betti matching. Components and cavities are counted;
     tunnels follow from the Euler number.
     """
+    from skimage.measure import euler_number
+
     mask = np.ascontiguousarray(mask, bool)
     components = label_components(mask, SIX)[1]
     outside, count = label_components(~mask, TWENTY_SIX)
     cavities = count - np.count_nonzero(border_labels(outside))
-    tunnels = components + cavities - euler_number(mask)
+    tunnels = components + cavities - euler_number(mask, connectivity=1)
     return np.array([max(components - 1, 0), tunnels, cavities], np.int64)
-
-
-def euler_number(mask: np.ndarray) -> int:
-    """Return components - tunnels + cavities of a 6-connected (D, H, W) bool mask.
-
-    They are counted as vertices - edges + faces - cubes of the cubical complex whose vertices are the mask's voxel
-    centres; a cell of more than one voxel is the AND of cells one dimension lower.
-    """
-    total = 0
-    cells = [(mask, 0)]  # (cells of one kind, first axis along which they may still be extended)
-    while cells:
-        cell, first = cells.pop()
-        sign = (-1) ** sum(a != b for a, b in zip(cell.shape, mask.shape, strict=True))
-        total += sign * int(np.count_nonzero(cell))
-        cells += [(_both(cell, axis), axis + 1) for axis in range(first, mask.ndim)]
-    return total
-
-
-def _both(cell: np.ndarray, axis: int) -> np.ndarray:
-    """True where a cell and its next neighbour along an axis are both present."""
-    length = cell.shape[axis]
-    before = cell[(slice(None),) * axis + (slice(0, length - 1),)]
-    after = cell[(slice(None),) * axis + (slice(1, length),)]
-    return before & after

@@ -25,7 +25,6 @@ def diffuse_along_sheets(values: torch.Tensor, steps: int) -> torch.Tensor:
 
     Args:
         values: (D, H, W) float32, on any device; axes of at least two voxels.
-        steps: number of steps.
 
     Returns:
         (D, H, W) float32, within the range of the values.

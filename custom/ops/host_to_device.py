@@ -6,12 +6,7 @@ import torch
 
 
 def to_device(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-    """Send small tensors of one dtype to a device: in one copy, from pinned memory, for which the host does not wait.
-
-    Args:
-        tensors: on the CPU.
-        device: any.
-    """
+    """Send small tensors of one dtype to a device in one copy from pinned memory, for which the host does not wait."""
     if device.type == "cpu":
         return list(tensors)
     flat = torch.cat([tensor.flatten() for tensor in tensors]).pin_memory().to(device, non_blocking=True)

@@ -34,10 +34,6 @@ def plug_pinholes(mask: np.ndarray, iterations: int = 1) -> np.ndarray:
 
     A hole one voxel wide through a sheet has four such faces, whatever the sheet's thickness; a voxel between two
     sheets, or in the corner of a step, has at most three.
-
-    Args:
-        mask: (D, H, W).
-        iterations: number of repetitions, each on the result of the one before.
     """
     mask = np.array(mask, bool)
     for _ in range(iterations):

@@ -22,8 +22,6 @@ def separate_axis(current: Sequence[float], new: Sequence[float], force: bool | 
     It is the axis with the largest of three spacings, if one volume is anisotropic and the axis is the only one.
 
     Args:
-        current: spacing of the volume.
-        new: spacing after resampling.
         force: whether to resample slice by slice; None: if a spacing is anisotropic, the current one first.
     """
     if force is False:
@@ -40,9 +38,7 @@ def resample(volume: np.ndarray, shape: Sequence[int], *, axis: int | None, orde
 
     Args:
         volume: (D, H, W) float32.
-        shape: (D, H, W) of the result.
         axis: of slices to resample one by one, see :func:`separate_axis`; along it, the nearest slice is taken.
-        order: of the spline.
     """
     if tuple(shape) == volume.shape:
         return volume
@@ -58,7 +54,6 @@ def resample(volume: np.ndarray, shape: Sequence[int], *, axis: int | None, orde
 
 
 def _resized(values: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
-    """Resize a slice or a volume, as one."""
     if order != 1:
         return resize(values, shape, order, mode="edge", anti_aliasing=False).astype(np.float32, copy=False)
     if values.ndim == 2:  # in float64, for the positions: in float32 they would be wrong by 1e-5 of a voxel

@@ -28,9 +28,7 @@ def normal_noise(shape: Sequence[int], key: int, device: torch.device) -> torch.
     Appleby's MurmurHash3) and transformed in pairs (Box and Muller, 1958).
 
     Args:
-        shape: any.
         key: 0 to 2**63 - 1.
-        device: where the numbers are computed.
 
     Returns:
         float32 of this shape.

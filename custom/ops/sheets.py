@@ -1,4 +1,4 @@
-"""Repair of individual sheets, without joining them."""
+"""Repair of individual sheets of (D, H, W) masks, without joining them."""
 
 import math
 
@@ -21,10 +21,6 @@ def close_sheets(mask: np.ndarray, radius: float) -> np.ndarray:
 
     Each voxel of the closing is assigned to the nearest component, and left out where it would touch another one (by a
     face, an edge or a corner). A plain closing joins sheets with a gap narrower than the ball.
-
-    Args:
-        mask: (D, H, W).
-        radius: of the ball, in voxels.
     """
     mask = mask.astype(bool)
     added = close(mask, radius) & ~mask
@@ -49,9 +45,7 @@ def patch_holes(mask: np.ndarray, max_area: int, min_voxels: int = 1000) -> np.n
     Genuine holes of the papyrus are filled as well: choose ``max_area`` by the score.
 
     Args:
-        mask: (D, H, W).
         max_area: in voxel faces, projected along the axis.
-        min_voxels: smaller components are skipped.
     """
     labels, count = label_components(mask)
     sizes = component_sizes(labels, count)
@@ -143,7 +137,6 @@ def _patch(sheet: np.ndarray, hole: np.ndarray) -> np.ndarray | None:
 
 
 def _jump(heights: np.ndarray, rim: np.ndarray) -> int:
-    """Largest difference between neighbouring heights of the rim."""
     jumps = [0]
     for axis in (0, 1):
         pair = np.diff(heights, axis=axis)[_both(rim, axis)]
@@ -165,7 +158,6 @@ def _joined(
 
 
 def _both(area: np.ndarray, axis: int) -> np.ndarray:
-    """True where a pixel and the next one along an axis are both in the area."""
     return np.logical_and(np.delete(area, -1, axis), np.delete(area, 0, axis))
 
 

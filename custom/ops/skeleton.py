@@ -92,7 +92,6 @@ def _lost_by_opening(image: torch.Tensor, opened: torch.Tensor) -> torch.Tensor:
 
 
 def _erode(image: torch.Tensor) -> torch.Tensor:
-    """Minimum over a voxel and its face neighbours."""
     return _choose(torch.minimum, image, _neighbours(image.ndim))
 
 

@@ -45,7 +45,6 @@ def medial_surfaces(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _thin(flat: torch.Tensor, width: int) -> None:
-    """Thin the slices in rows of ``width`` voxels, in place."""
     tables = [torch.tensor([1 - (bits >> code & 1) for code in range(256)], dtype=torch.uint8) for bits in _REMOVED]
     tables = to_device(tables, flat.device)
     inner = len(flat) - 2 * (width + 1)

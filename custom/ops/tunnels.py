@@ -1,11 +1,12 @@
-"""Filling of holes through sheets, guarded by the Euler number."""
+"""Filling of holes through the sheets of (D, H, W) masks, guarded by the Euler number."""
 
 import itertools
 import math
 
 import numpy as np
+from skimage.measure import euler_number
 
-from .components import SIX, betti_numbers, component_sizes, euler_number, fill_cavities, label_components
+from .components import SIX, betti_numbers, component_sizes, fill_cavities, label_components
 from .morphology import dilate
 
 LINES = [step for step in itertools.product((-1, 0, 1), repeat=3) if step > (0, 0, 0)]
@@ -24,10 +25,6 @@ def fill_tunnels(mask: np.ndarray, radius: int) -> np.ndarray:
     one voxel thick; a wide hole in a thin sheet oblique to all 13 lines stays.
 
     Example: ``fill_tunnels(mask, radius=2)``
-
-    Args:
-        mask: (D, H, W).
-        radius: of the largest tunnels, in voxels.
     """
     from scipy import ndimage
 
@@ -45,7 +42,6 @@ def fill_tunnels(mask: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _filled(component: np.ndarray, others: np.ndarray, radius: int) -> np.ndarray:
-    """The component, which does not reach the faces of its box, with its tunnels filled."""
     from scipy import ndimage
 
     closed = fill_cavities(component)  # a filling that divides a cavity would raise the Euler number too
@@ -59,7 +55,8 @@ def _filled(component: np.ndarray, others: np.ndarray, radius: int) -> np.ndarra
         window = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in tight)
         patch = patches[window] == number
         before = filled[window]
-        if (ndimage.binary_dilation(patch) & before).any() and euler_number(before | patch) > euler_number(before):
+        touches = (ndimage.binary_dilation(patch) & before).any()
+        if touches and euler_number(before | patch, 1) > euler_number(before, 1):
             filled[window] |= patch
     pockets = fill_cavities(filled) & ~filled & ~closed
     if pockets.any():  # these were shut, and are opened again

@@ -25,7 +25,6 @@ def split_merged(
     Example: ``split_merged(levels >= 1, levels, at=[2, 3])``
 
     Args:
-        mask: (D, H, W) bool.
         levels: (D, H, W) integers, larger where the probability is higher.
         at: the levels at which components are thresholded again, ascending.
         max_overlap: share of pixels with more than one height up to which something is a single sheet.
@@ -51,7 +50,6 @@ def overlap(sheet: np.ndarray) -> float:
 
 
 def _boxes(labels: np.ndarray, sizes: np.ndarray, min_voxels: int) -> Iterator[tuple[int, tuple[slice, ...]]]:
-    """Number and box of each component that is large enough."""
     from scipy import ndimage
 
     for number, box in enumerate(ndimage.find_objects(labels, len(sizes) - 1), 1):

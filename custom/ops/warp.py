@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from scipy.spatial.transform import Rotation
 
 from .gaussian import gaussian
 from .host_to_device import to_device
@@ -177,14 +178,7 @@ def rotation_matrix(angles: Sequence[float]) -> list[list[float]]:
     if len(angles) == 1:
         c, s = math.cos(angles[0]), math.sin(angles[0])
         return [[c, -s], [s, c]]
-    product = torch.eye(3, dtype=torch.float64)
-    for axis, angle in enumerate(angles):
-        c, s = math.cos(angle), math.sin(angle)
-        turn = torch.eye(3, dtype=torch.float64)
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn[i, i], turn[i, j], turn[j, i], turn[j, j] = c, -s, s, c
-        product = turn @ product
-    return product.tolist()
+    return Rotation.from_euler("xyz", angles).as_matrix().tolist()
 
 
 def _apply(matrix: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,6 @@ def window_starts(size: int, roi: int, step: int) -> list[int]:
 
     Args:
         size: length of the axis, at least ``roi``.
-        roi: length of the window.
         step: distance between windows; the last one is moved back to end at the border.
     """
     starts = list(range(0, size - roi, step))
@@ -32,7 +31,6 @@ def even_starts(size: int, roi: int, step: float) -> list[int]:
 
     Args:
         size: length of the axis, at least ``roi``.
-        roi: length of the window.
         step: largest distance between windows; the actual one is the largest that ends at the border.
     """
     gaps = math.ceil((size - roi) / step)
@@ -95,7 +93,6 @@ class Part(NamedTuple):
 
     @property
     def count(self) -> int:
-        """Number of windows."""
         z, y, x = map(len, self.starts)
         return z * y * x
 
@@ -106,7 +103,6 @@ class WindowGrid:
 
     Args:
         shape: (D, H, W) of the volume, in voxels.
-        roi: (D, H, W) of the window.
         stride: (D, H, W) distance between windows.
         even: (D, H, W) largest distance of windows that are spread evenly, see :func:`even_starts`, instead.
     """

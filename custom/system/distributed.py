@@ -18,12 +18,7 @@ def world_size() -> int:
 
 
 def any_rank(flag: bool, group: "dist.ProcessGroup | None" = None) -> bool:
-    """Whether ``flag`` is set on any rank; every rank must call this, and all get the same result.
-
-    Args:
-        flag: this rank's flag.
-        group: see :func:`control_group`.
-    """
+    """Whether ``flag`` is set on any rank; every rank must call this, and all get the same result."""
     if not _several():
         return flag
     device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
@@ -35,7 +30,6 @@ def max_over_ranks(values: torch.Tensor, group: "dist.ProcessGroup | None" = Non
 
     Args:
         values: this rank's, of the same shape on every rank; modified in place.
-        group: see :func:`control_group`.
     """
     if _several():
         dist.all_reduce(values, dist.ReduceOp.MAX, group=group)

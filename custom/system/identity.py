@@ -76,7 +76,6 @@ def _below(root: Path) -> Iterable[Path]:
 
 
 def _data_files(header: Path) -> list[Path]:
-    """Separate data files of a MetaImage or NRRD header."""
     key = {".mhd": "ElementDataFile", ".nrrd": "data file|datafile"}.get(header.suffix.lower())
     if key is None:
         return []

@@ -1,8 +1,6 @@
 """Main memory: free, used, and peak use of this process; processor cores."""
 
 import os
-import resource
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,19 +9,16 @@ _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def resident_bytes() -> int:
-    """Return the bytes of main memory of this process and its children, without mapped files.
-
-    Without ``/proc``: this process's peak, including mapped files.
-    """
-    return _resident_below(os.getpid()) or _peak_by_usage()
+    """Return the bytes of main memory of this process and its children, without mapped files."""
+    return _resident_below(os.getpid())
 
 
 def peak_bytes() -> int:
     """Return this process's peak main memory in bytes, including mapped files.
 
-    ``getrusage``, which may include the memory of the process that started this one, is only used without ``/proc``.
+    ``getrusage`` may include the memory of the process that started this one.
     """
-    return _status(os.getpid()).get("VmHWM") or _peak_by_usage()
+    return _status(os.getpid())["VmHWM"]
 
 
 def free_bytes() -> int | None:
@@ -40,7 +35,7 @@ def free_bytes() -> int | None:
 
 def usable_cores() -> int:
     """Return the number of processor cores available to this process, within the container's limit; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
     with suppress(OSError, ValueError):  # no such file, or the word "max"
         quota, period = map(int, (_CONTROL_GROUP / "cpu.max").read_text().split())
         cores = min(cores, quota // period)
@@ -49,10 +44,6 @@ def usable_cores() -> int:
         quota, period = (int((_CONTROL_GROUP / "cpu" / name).read_text()) for name in names)
         cores = min(cores, quota // period) if quota > 0 else cores
     return max(1, cores)
-
-
-def _peak_by_usage() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _status(process: int) -> dict[str, int]:

@@ -17,7 +17,6 @@ def read_state_dict(
     """Read a flat state dict, as written by ``torch.save``, onto the CPU; no code in the file is executed.
 
     Args:
-        path: the file.
         missing: what the error says is expected if the file does not exist.
         below: optional key under which the file may have the state dict.
 

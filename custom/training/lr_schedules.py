@@ -23,7 +23,6 @@ def build_schedule(
     total_steps: int,
     warmup_steps: int = 0,
     power: float = 0.9,
-    final: float = 0.0,
     patience: int = 10,
     factor: float = 0.3,
 ) -> LRScheduler:
@@ -34,7 +33,7 @@ def build_schedule(
     - the first w steps have ``lr * (s + 1) / w`` (except ``one_cycle`` and ``plateau``), then with
       ``t = (s - w) / (T - w)``:
     - ``poly``: ``lr * (1 - t) ** power``, as in nnU-Net (power 0.9);
-    - ``cosine``: ``lr * (final + (1 - final) * (1 + cos(pi * t)) / 2)``; ``final`` applies to ``poly`` in the same way;
+    - ``cosine``: ``lr * (1 + cos(pi * t)) / 2``;
     - ``constant``: ``lr``;
     - ``one_cycle``: torch's ``OneCycleLR`` (Smith and Topin 2018): from ``lr / 25`` up to ``lr`` during the warm-up (by
       default 30 % of the run), then down by a cosine; momentum changes inversely;
@@ -44,12 +43,8 @@ def build_schedule(
 
     Args:
         optimizer: its learning rates are set immediately; parameter groups keep their ratios.
-        name: one of the above.
         total_steps: optimizer steps of the whole run, over all sessions.
         warmup_steps: optimizer steps of the warm-up.
-        power: for ``poly``.
-        final: learning rate at the end, as a fraction of ``lr``.
-        patience, factor: for ``plateau``.
 
     Raises:
         DataError: an unknown name, a run of no steps, a warm-up longer than the run, or a warm-up for ``plateau``.
@@ -71,11 +66,11 @@ def build_schedule(
     if name not in _DECAYS:
         raise DataError.of("lr_scheduler#name", repr(name), f"one of {', '.join([*_DECAYS, 'one_cycle', 'plateau'])}")
     decay = _DECAYS[name]
-    return LambdaLR(optimizer, partial(_share, total_steps, warmup_steps, final, lambda t: decay(t, power)))
+    return LambdaLR(optimizer, partial(_share, total_steps, warmup_steps, lambda t: decay(t, power)))
 
 
-def _share(total: int, warmup: int, final: float, decay: Callable[[float], float], step: int) -> float:
+def _share(total: int, warmup: int, decay: Callable[[float], float], step: int) -> float:
     """Learning rate after ``step`` steps as a fraction of the largest."""
     if step < warmup:
         return (step + 1) / warmup
-    return final + (1 - final) * decay(min(1.0, (step - warmup) / (total - warmup)))
+    return decay(min(1.0, (step - warmup) / (total - warmup)))

@@ -38,14 +38,9 @@ class Plan:
     Example: ``{"_target_": "custom.training.Plan", "trainer": "@train#trainer"}``
 
     Args:
-        trainer: the configured trainer.
-        evaluator: the configured validation engine.
         run: the trainer's :class:`custom.handlers.RunHandlers`, for the size of checkpoints and ``budget_hours``.
         metric: the validation metric, called as ``metric(predictions, labels)`` with lists of ``(1, D, H, W)``.
-        cache_dir: folder of the cached volumes.
-        val_interval: epochs between validations.
         steps: number of training steps to time, after those for which batches were prepared in advance.
-        limit_s: seconds after which no further step is begun.
     """
 
     def __init__(
@@ -253,12 +248,10 @@ def _bytes_below(folder: Path) -> int:
 
 
 def _existing(folder: Path) -> Path:
-    """Return the folder or its nearest existing parent."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def _duration(seconds: float) -> str:
-    """Format as ``45 s``, ``12.5 min``, ``6.1 h`` or ``9.5 days``."""
     for unit, length in (("days", 2 * 86400), ("h", 2 * 3600), ("min", 120)):
         if seconds >= length:
             return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.1f} {unit}"

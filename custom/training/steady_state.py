@@ -1,6 +1,5 @@
 """Seconds of a training step once the batches that were prepared in advance are used up."""
 
-import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -9,6 +8,8 @@ from typing import Any
 
 import torch
 from monai.engines import SupervisedTrainer
+
+from ..system.memory import usable_cores
 
 WARM_UP = 2
 """Steps that are not timed, since the first ones select kernels and start workers."""
@@ -38,7 +39,6 @@ class StepTimes:
 
     @property
     def totals(self) -> list[float]:
-        """Seconds of each step."""
         return [wait + own for wait, own in zip(self.waits, self.own, strict=True)]
 
     @property
@@ -70,7 +70,6 @@ def time_steps(trainer: SupervisedTrainer, steps: int, limit_s: float) -> StepTi
 
     Args:
         trainer: its network is trained by the steps.
-        steps: number of steps to time.
         limit_s: no step is begun after these seconds, except for two that are timed.
     """
     started = time.monotonic()
@@ -124,7 +123,7 @@ def _periodic(trainer: SupervisedTrainer, batches: Iterator[Any], plain: float) 
 
 
 def _advice(num_workers: int) -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if num_workers < cores:
         return f"use more num_workers (now {num_workers} on {cores} cores)"
     return f"num_workers ({num_workers}) has all {cores} cores; use fewer augmentations"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, RandCoarseDropout, RandomizableTransform
+from monai.transforms import RandCoarseDropout, RandomizableTransform
 from monai.transforms.transform import Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..ops import compression
 from ..ops.randomness import normal_noise
 from ..ops.target_layout import IGNORE_LABEL
-from .batch import RandBatchTransform, changed
+from .batch import RandBatchTransform
 
 
 class RandPatchDropoutd(RandBatchTransform):
@@ -33,7 +33,6 @@ class RandPatchDropoutd(RandBatchTransform):
         max_spatial_size: largest edges.
         fill: ``"mean"`` of the item, or a number.
         prob: probability that an item is changed.
-        allow_missing_keys: whether missing keys are ignored.
     """
 
     def __init__(
@@ -46,17 +45,14 @@ class RandPatchDropoutd(RandBatchTransform):
         max_spatial_size: Sequence[int] | int | None = None,
         fill: float | Literal["mean"] = "mean",
         prob: float = 0.1,
-        allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob)
+        super().__init__(keys, prob)
         self.holes = RandCoarseDropout(
             holes=holes, spatial_size=spatial_size, max_holes=max_holes, max_spatial_size=max_spatial_size, prob=1.0
         )
         self.fill = fill
 
     def randomize(self, size: Sequence[int]) -> list[tuple[slice, ...]]:
-        """Draw and return the cuboids of an item, as indices of ``(C, D, H, W)``."""
         super().randomize(None)
         if not self._do_transform:
             return []
@@ -64,21 +60,13 @@ class RandPatchDropoutd(RandBatchTransform):
         self.holes.randomize(size)
         return self.holes.hole_coords
 
-    def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with cuboids of some items blanked."""
-        keys = list(self.key_iterator(batch))
-        drawn = self.drawn(states, batch[keys[0]].shape[2:])
-        return {**batch, **{key: changed(batch[key], self._blanked(batch[key], drawn)) for key in keys}}
-
-    def _blanked(self, images: torch.Tensor, drawn: Mapping[int, list[tuple[slice, ...]]]) -> dict[int, torch.Tensor]:
-        results = {}
-        for index, holes in drawn.items():
-            image = results[index] = images[index].clone()
-            low, high = image.aminmax()
-            value = image.float().mean().clamp(low, high) if self.fill == "mean" else self.fill  # rounding
-            for hole in holes:
-                image[hole] = value
-        return results
+    def changed_item(self, item: torch.Tensor, parameters: list[tuple[slice, ...]]) -> torch.Tensor:
+        image = item.clone()
+        low, high = image.aminmax()
+        value = image.float().mean().clamp(low, high) if self.fill == "mean" else self.fill  # rounding
+        for hole in parameters:
+            image[hole] = value
+        return image
 
 
 class RandContrastd(RandBatchTransform):
@@ -92,30 +80,23 @@ class RandContrastd(RandBatchTransform):
         keys: floating images; the same gamma for all.
         gamma: its range.
         prob: probability that an item is changed.
-        allow_missing_keys: whether missing keys are ignored.
     """
 
-    def __init__(
-        self, keys: KeysCollection, *, gamma: Sequence[float], prob: float = 0.1, allow_missing_keys: bool = False
-    ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob)
+    def __init__(self, keys: KeysCollection, *, gamma: Sequence[float], prob: float = 0.1) -> None:
+        super().__init__(keys, prob)
         if not 0 < gamma[0] <= gamma[1]:
             raise DataError.of("gamma", str(list(gamma)), "a range of positive numbers")
         self.gamma = gamma
 
     def randomize(self, data: Any = None) -> float:
-        """Draw and return the gamma of an item."""
         super().randomize(None)
         return self.R.uniform(*self.gamma)
 
-    def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with the contrast of some items changed."""
-        drawn = self.drawn(states, ())
-        batch = dict(batch)
-        for key in self.key_iterator(batch):
-            batch[key] = changed(batch[key], {n: _gamma(batch[key][n], gamma) for n, gamma in drawn.items()})
-        return batch
+    def changed_item(self, item: torch.Tensor, parameters: float) -> torch.Tensor:
+        low, high = item.aminmax()
+        width = high - low
+        # Clipped, against rounding.
+        return ((item - low) / (width + 1e-7)).pow_(parameters).mul_(width).add_(low).clamp_(low, high)
 
 
 class RandNoised(RandBatchTransform):
@@ -130,40 +111,19 @@ class RandNoised(RandBatchTransform):
         keys: floating images of equal shape; the same noise for all.
         std: the standard deviation of an item's noise is drawn from 0 to this.
         prob: probability that an item is changed.
-        allow_missing_keys: whether missing keys are ignored.
     """
 
-    def __init__(
-        self, keys: KeysCollection, *, std: float = 0.1, prob: float = 0.1, allow_missing_keys: bool = False
-    ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob)
+    def __init__(self, keys: KeysCollection, *, std: float = 0.1, prob: float = 0.1) -> None:
+        super().__init__(keys, prob)
         self.std = std
 
     def randomize(self, data: Any = None) -> tuple[float, int]:
-        """Draw and return the standard deviation of an item's noise, and its key."""
         super().randomize(None)
         return self.R.uniform(0, self.std), int(self.R.randint(2**63, dtype=np.int64))
 
-    def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with noise added to some items."""
-        drawn = self.drawn(states, ())
-        batch = dict(batch)
-        for key in self.key_iterator(batch):
-            images = batch[key]
-            noisy = {
-                n: normal_noise(images.shape[1:], noise_key, images.device).mul_(std).add_(images[n])
-                for n, (std, noise_key) in drawn.items()
-            }
-            batch[key] = changed(images, noisy)
-        return batch
-
-
-def _gamma(image: torch.Tensor, gamma: float) -> torch.Tensor:
-    low, high = image.aminmax()
-    width = high - low
-    # Clipped, against rounding.
-    return ((image - low) / (width + 1e-7)).pow_(gamma).mul_(width).add_(low).clamp_(low, high)
+    def changed_item(self, item: torch.Tensor, parameters: tuple[float, int]) -> torch.Tensor:
+        std, key = parameters
+        return normal_noise(item.shape, key, item.device).mul_(std).add_(item)
 
 
 class RandSheetCompressiond(RandomizableTransform, Transform):
@@ -177,13 +137,13 @@ class RandSheetCompressiond(RandomizableTransform, Transform):
     Example: ``RandSheetCompressiond(prob=0.15, strength=(0.3, 0.7))``
 
     Args:
-        image_key: key of the image ``(1, D, H, W)``; keeps its dtype, whole numbers are rounded.
-        label_key: key of the label ``(1, D, H, W)``; keeps its dtype.
         strength: range of the fraction by which the darkest voxels are shortened, within [0, 1).
         max_shear: largest displacement between neighbouring columns, in voxels. The strength is reduced for oblique or
             irregular sheets that would exceed it.
-        label_fill: label of voxels from beyond the patch.
         prob: probability that an item is compressed.
+
+    Shape:
+        ``image`` and ``label`` ``(1, D, H, W)``, which keep their dtypes; whole numbers are rounded.
 
     Raises:
         ValueError: the strength is outside of [0, 1).
@@ -192,36 +152,26 @@ class RandSheetCompressiond(RandomizableTransform, Transform):
     def __init__(
         self,
         *,
-        image_key: str = "image",
-        label_key: str = "label",
         strength: Sequence[float] = (0.3, 0.7),
         max_shear: float = 0.5,
-        label_fill: int = IGNORE_LABEL,
         prob: float = 0.1,
     ) -> None:
         RandomizableTransform.__init__(self, prob)
         if not 0 <= strength[0] <= strength[1] < 1:
             raise ValueError(f"strength within [0, 1) expected, found {list(strength)}")
-        self.image_key = image_key
-        self.label_key = label_key
-        self.strength = strength
-        self.max_shear = max_shear
-        self.label_fill = label_fill
+        self.strength, self.max_shear = strength, max_shear
 
     def randomize(self, data: Any = None) -> None:
-        """Draw whether to compress, and the strength."""
         super().randomize(None)
         self.drawn_strength = self.R.uniform(*self.strength)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with image and label compressed; types and shapes do not change."""
         data = dict(data)
         self.randomize()
         if self._do_transform:
-            keys = (self.image_key, self.label_key)
-            image, label = (convert_to_tensor(data[key], track_meta=False)[0] for key in keys)
+            image, label = (convert_to_tensor(data[key], track_meta=False)[0] for key in ("image", "label"))
             pressed = self._compress(image, label, self.drawn_strength)
-            for key, tensor in zip(keys, pressed, strict=True):
+            for key, tensor in zip(("image", "label"), pressed, strict=True):
                 data[key] = convert_to_dst_type(tensor.contiguous()[None], data[key], dtype=tensor.dtype)[0]
         return data
 
@@ -238,12 +188,11 @@ class RandSheetCompressiond(RandomizableTransform, Transform):
             pressed = pressed.round_()
         # Elsewhere the nearest voxel decides between background and ignored.
         other = compression.voxels_at(label.masked_fill(surface, 0), index.clamp(min=0))
-        other = other.masked_fill_(compression.move_mask(surface, position), 1).masked_fill_(index < 0, self.label_fill)
+        other = other.masked_fill_(compression.move_mask(surface, position), 1).masked_fill_(index < 0, IGNORE_LABEL)
         return pressed.to(image.dtype).movedim(0, axis), other.movedim(0, axis)
 
 
 def _with_neighbours(mask: torch.Tensor) -> torch.Tensor:
-    """Dilate a mask by one voxel along its first axis."""
     grown = mask.clone()
     grown[1:] |= mask[:-1]
     grown[:-1] |= mask[1:]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.config import KeysCollection
 from monai.data import MetaTensor, list_data_collate
 from monai.transforms import Compose, MapTransform, RandomizableTransform, ScaleIntensityRanged
 from monai.utils import convert_to_dst_type, convert_to_tensor
@@ -43,10 +44,30 @@ class BatchTransform(MapTransform, ABC):
 
 
 class RandBatchTransform(RandomizableTransform, BatchTransform, ABC):
-    """A random transform of items and batches; :meth:`randomize` draws the parameters of one item."""
+    """A random transform of items and batches.
+
+    Subclasses define ``randomize``, which draws and returns the parameters of an item of a spatial shape, and
+    :meth:`changed_item`.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+
+    def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
+        keys = list(self.key_iterator(batch))
+        drawn = self.drawn(states, batch[keys[0]].shape[2:])
+        for key in keys:
+            items = {index: self.changed_item(batch[key][index], parameters) for index, parameters in drawn.items()}
+            batch = {**batch, key: changed(batch[key], items)}
+        return batch
+
+    def changed_item(self, item: torch.Tensor, parameters: Any) -> torch.Tensor:
+        """Return an item ``(C, ...)`` changed by the drawn parameters."""
+        raise NotImplementedError
 
     def drawn(self, states: Sequence[np.random.RandomState], size: Sequence[int]) -> dict[int, Any]:
-        """Return what :meth:`randomize` draws for each item of spatial shape ``size`` that is to be changed."""
+        """Return what ``randomize`` draws for each item of spatial shape ``size`` that is to be changed."""
         found = {}
         for index, state in enumerate(states):
             self.set_random_state(state=state)
@@ -73,11 +94,6 @@ class BatchCompose:
         self.transforms = Compose(transforms).flatten().transforms
 
     def __call__(self, batch: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the transformed batch.
-
-        Args:
-            batch: tensors ``(B, C, ...)`` and the items' seeds, ``(B,)`` on the host.
-        """
         batch = dict(batch)
         states = [np.random.RandomState(seed) for seed in batch.pop(SEED).tolist()]
         for transform in self.transforms:

@@ -22,22 +22,20 @@ class ClearOutsided(MapTransform):
     Example: ``{"_target_": "custom.transforms.ClearOutsided", "keys": "pred"}`` after ``@surface_postprocessing``
 
     Args:
-        keys: masks (1, D, H, W).
-        image_key: the CT, (1, D, H, W).
+        keys: masks (1, D, H, W), as the item's ``image``.
         empty: largest value of the CT outside of the scan, after the preceding transforms.
 
     Raises:
         ValueError: mask and CT differ in shape.
     """
 
-    def __init__(self, keys: KeysCollection, *, image_key: str = "image", empty: float = -1.0) -> None:
+    def __init__(self, keys: KeysCollection, *, empty: float = -1.0) -> None:
         super().__init__(keys)
-        self.image_key, self.empty = image_key, empty
+        self.empty = empty
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its masks cleared."""
         result = dict(data)
-        image = convert_to_numpy(result[self.image_key])
+        image = convert_to_numpy(result["image"])
         outside = remove_small(image[0] <= self.empty, DARK_VOXELS, SIX)
         for key in self.key_iterator(result):
             if result[key].shape != image.shape:

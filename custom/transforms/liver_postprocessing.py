@@ -115,7 +115,6 @@ def clean_liver(
 
 
 def _livers(label: np.ndarray, largest: bool, least: int) -> np.ndarray:
-    """Mask of the components that count as liver, including their tumours."""
     components, count = label_components(label > 0)
     sizes = component_sizes(components, count)
     is_liver = np.zeros(count + 1, bool)
@@ -129,7 +128,6 @@ def _livers(label: np.ndarray, largest: bool, least: int) -> np.ndarray:
 
 
 def _near(liver: np.ndarray, tumors: np.ndarray, margin: float, spacing: np.ndarray) -> np.ndarray:
-    """Mask of the voxels at most ``margin`` mm from the liver."""
     box = bounding_box(liver)
     if box is None or not (tumors & ~liver).any():
         return liver

@@ -113,7 +113,6 @@ class NormalizeNnunetd(MapTransform):
         return low, high, mean, max(std, _SMALLEST)
 
     def _normalized(self, values: np.ndarray) -> np.ndarray:
-        """Normalise the part ``(D, H, W)`` that is not zero."""
         if self.scheme == "CTNormalization":
             low, high, mean, std = self._constants()
             values = np.clip(values, low, high)

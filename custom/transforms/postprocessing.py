@@ -25,8 +25,7 @@ class PostprocessSurfaced(MapTransform):
     """Thresholds the surface probability and repairs the sheets; 0 disables a step.
 
     The competition's score penalises every pinhole, speck and bridge. Units are voxels. Steps are applied in the order
-    of the arguments. Thresholds are applied where the probability
-    is (:meth:`on_device`), everything else on the CPU (:meth:`afterwards`), where the mask is returned.
+    of the arguments, the thresholds where the probability is, everything else on the CPU.
 
     Example: ``PostprocessSurfaced("pred", threshold_low=0.3, threshold_high=0.6, min_component_voxels=500)``
 
@@ -90,7 +89,6 @@ class PostprocessSurfaced(MapTransform):
         self.steps = [step for enabled, step in steps if enabled]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its probabilities as masks."""
         return self.afterwards(self.on_device(data))
 
     def on_device(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import ensure_tuple_rep
 
 from ..errors import DataError
@@ -33,7 +32,6 @@ class RandWarpd(RandBatchTransform):
 
     The source of output voxel ``o`` is ``c + R @ S @ (o - c + elastic(o) + jitter(o))`` about the centre ``c``, with
     rotation ``R``, scaling ``S``, a cubic B-spline through random control points and one in-plane shift per slice.
-    :meth:`randomize` draws the parameters; the resampling is a deterministic function of them (:mod:`custom.ops.warp`).
     Outside of the input, border values are repeated.
 
     Example: ``RandWarpd(keys=["image", "label"], mode=["bilinear", "surface"], rotate_range=0.26,
@@ -77,8 +75,7 @@ class RandWarpd(RandBatchTransform):
         slice_shift_prob: float = 1.0,
         label_padding: int | None = None,
     ) -> None:
-        MapTransform.__init__(self, keys)
-        RandomizableTransform.__init__(self, prob)
+        super().__init__(keys, prob)
         low, high = (0.0, elastic_magnitude) if np.isscalar(elastic_magnitude) else elastic_magnitude
         bound = largest_elastic_magnitude(float(np.min(elastic_spacing)))
         if not 0 <= low <= high <= bound:
@@ -126,7 +123,6 @@ class RandWarpd(RandBatchTransform):
         return self.parameters
 
     def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with some of its items warped."""
         modes = dict(self.key_iterator(batch, self.mode))
         tensors = {key: batch[key].float() if mode == "bilinear" else batch[key] for key, mode in modes.items()}
         drawn = self.drawn(states, batch[self.keys[0]].shape[2:])
@@ -142,7 +138,6 @@ class RandWarpd(RandBatchTransform):
     def _warped(
         self, tensors: dict[Hashable, torch.Tensor], modes: dict[Hashable, str], parts: dict[str, torch.Tensor]
     ) -> dict[Hashable, torch.Tensor]:
-        """Resample items at the drawn coordinates."""
         first = tensors[self.keys[0]]
         size = first.shape[2:]
         parts = dict(zip(parts, to_device(list(parts.values()), first.device), strict=True))

@@ -24,7 +24,6 @@ class LabelToRegionsd(BatchTransform):
     Example: ``LabelToRegionsd("label", regions=[[1, 2], [2]])``
 
     Args:
-        keys: label maps with integers of any dtype.
         regions: the label values of each region; ``[[1, 2], [2]]`` is liver and tumour, ``[[1]]`` a single class.
     """
 
@@ -33,11 +32,6 @@ class LabelToRegionsd(BatchTransform):
         self.regions = [tuple(region) for region in regions]
 
     def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with each label map as one channel per region.
-
-        Raises:
-            ValueError: a label map has more than one channel.
-        """
         batch = dict(batch)
         for key in self.key_iterator(batch):
             label = batch[key]
@@ -61,7 +55,6 @@ class RegionsToLabeld(MapTransform):
     Example: ``RegionsToLabeld("pred", labels=(1, 2), thresholds=0.5)``
 
     Args:
-        keys: probabilities, or binary regions.
         labels: the label of each region, in channel order.
         thresholds: minimum probability of each region, or one for all.
     """
@@ -78,11 +71,6 @@ class RegionsToLabeld(MapTransform):
             raise DataError(f"{len(self.labels)} labels need as many thresholds, not {len(self.thresholds)}")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its regions as one label map.
-
-        Raises:
-            ValueError: the number of channels differs from that of the labels.
-        """
         output = dict(data)
         for key in self.key_iterator(data):
             output[key] = self._label_of(convert_to_tensor(data[key], track_meta=True))

@@ -24,10 +24,9 @@ class SaveVolumed(MapTransform):
     Example: ``{"_target_": "custom.transforms.SaveVolumed", "keys": "pred", "output_dir": "predictions"}``
 
     Args:
-        keys: predictions to write.
-        image_key: the input, which determines the file name: the item's ``id``, or else the input's file name. The
-            affine is the prediction's own (``Invertd`` restores the input's), or that of the input if it has none. From
-            NIfTI to NIfTI, qform, sform, their codes, pixdim and units are copied from the input.
+        keys: predictions, named by the item's ``id`` or else by the file name of its ``image``. The affine is the
+            prediction's own (``Invertd`` restores the image's), or that of the image if it has none. From NIfTI to
+            NIfTI, qform, sform, their codes, pixdim and units are copied from the image.
         output_dir: folder to write to; created if missing.
         output_ext: for example ``".nii.gz"``; None keeps the input's, with ``.nii.gz`` for DICOM and ``.mha`` for
             ``.mhd``.
@@ -46,21 +45,18 @@ class SaveVolumed(MapTransform):
         keys: KeysCollection,
         *,
         output_dir: str,
-        image_key: str = "image",
         output_ext: str | None = None,
         dtype: str = "uint8",
         channel_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__(keys)
         self.output_dir = Path(output_dir)
-        self.image_key = image_key
         self.output_ext = output_ext
         self.dtype = np.dtype(dtype)
         self.channel_names = channel_names
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write the predictions and return the item unchanged."""
-        image = data[self.image_key]
+        image = data["image"]
         source = image.meta["filename_or_obj"]
         paths = self.paths(source, data.get("id"))
         for key in self.key_iterator(data):

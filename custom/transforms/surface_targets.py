@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
-from monai.transforms import MapTransform
 
 from ..ops.target_layout import surface_targets
 from .batch import BatchTransform
@@ -21,20 +20,17 @@ class SurfaceTargetsd(BatchTransform):
     Example: ``SurfaceTargetsd("label", max_distance=10.0)``
 
     Args:
-        keys: the labels.
         max_distance: where the distance is clipped, in voxels; the channel holds the distance divided by it.
-        allow_missing_keys: whether missing keys are ignored.
 
     Raises:
         ValueError: an item is not ``(1, D, H, W)``.
     """
 
-    def __init__(self, keys: KeysCollection, *, max_distance: float = 10.0, allow_missing_keys: bool = False) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, *, max_distance: float = 10.0) -> None:
+        super().__init__(keys)
         self.max_distance = max_distance
 
     def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with each label replaced by its target."""
         batch = dict(batch)
         for key in self.key_iterator(batch):
             label = batch[key]

@@ -1,12 +1,10 @@
 """Flips and quarter turns of patches."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, RandomizableTransform
 
 from ..errors import DataError
 from .batch import RandBatchTransform
@@ -22,7 +20,6 @@ class RandSymmetriesd(RandBatchTransform):
     Args:
         keys: arrays ``(C, D, H, W)``, all transformed alike.
         spatial_size: (D, H, W) of the patch, which determines the planes of the turns.
-        flip_prob: probability of a flip along each axis.
         rotate_prob: probability of one to three quarter turns in each plane.
 
     Raises:
@@ -32,29 +29,20 @@ class RandSymmetriesd(RandBatchTransform):
     def __init__(
         self, keys: KeysCollection, *, spatial_size: Sequence[int], flip_prob: float = 0.5, rotate_prob: float = 0.75
     ) -> None:
-        MapTransform.__init__(self, keys)
-        RandomizableTransform.__init__(self, 1.0)
+        super().__init__(keys, prob=1.0)
         if len(spatial_size) != 3:
             raise DataError.of("patch_size", str(list(spatial_size)), "three numbers: depth, rows and columns")
         self.planes = [(a, b) for a, b in PLANES if spatial_size[a] == spatial_size[b]]
         self.flip_prob, self.rotate_prob = flip_prob, rotate_prob
 
     def randomize(self, data: Any = None) -> tuple[list[int], list[int]]:
-        """Draw and return the axes along which an item is flipped, and the quarter turns in each plane."""
         super().randomize(None)
         flips = [axis for axis in range(3) if self.R.rand() < self.flip_prob]
         turns = [int(self.R.randint(1, 4)) if self.R.rand() < self.rotate_prob else 0 for _ in self.planes]
         return flips, turns
 
-    def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        """Return the batch with each item flipped and turned."""
-        drawn = self.drawn(states, ())
-        batch = dict(batch)
-        for key in self.key_iterator(batch):
-            batch[key] = torch.stack([self._moved(item, *drawn[n]) for n, item in enumerate(batch[key])])
-        return batch
-
-    def _moved(self, item: torch.Tensor, flips: Sequence[int], turns: Sequence[int]) -> torch.Tensor:
+    def changed_item(self, item: torch.Tensor, parameters: tuple[list[int], list[int]]) -> torch.Tensor:
+        flips, turns = parameters
         item = item.flip([1 + axis for axis in flips]) if flips else item
         for (a, b), turn in zip(self.planes, turns, strict=True):
             item = item.rot90(turn, (1 + a, 1 + b)) if turn else item

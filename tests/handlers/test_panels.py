@@ -1,10 +1,7 @@
 """What the pictures show, read from the drawn layers."""
 
 import numpy as np
-import torch
-from ignite.engine import Engine
 
-from custom.handlers import Panels
 from custom.handlers.panels import draw_panel
 
 LABEL = np.array([[[0, 0], [0, 0]], [[1, 1], [0, 2]]])
@@ -39,17 +36,3 @@ def test_ignored_voxels_are_neither_drawn_nor_wrong():
 
 def test_without_a_label_only_image_and_prediction():
     assert len(draw_panel(np.zeros((2, 2, 2)), None, PRED, title="case").axes) == 2
-
-
-def test_draws_the_first_cases_only(tmp_path):
-    def step(engine, case):
-        engine.state.batch = [{"id": case}]
-        return [
-            {"image": torch.zeros(1, 2, 2, 2), "label": torch.tensor(LABEL)[None], "pred": torch.tensor(PRED)[None]}
-        ]
-
-    evaluator = Engine(step)
-    Panels(output_dir=str(tmp_path), n_cases=2).attach(evaluator)
-    for _ in range(2):  # the second validation draws the same cases again
-        evaluator.run(["a", "b", "c"])
-    assert sorted(path.name for path in (tmp_path / "panels").iterdir()) == ["a.png", "b.png"]

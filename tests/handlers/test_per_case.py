@@ -24,7 +24,7 @@ class Sum(torch.nn.Module):
         self.seen += 1
         if image.min() == 1:
             raise RuntimeError("no\nluck")
-        return image.sum()[None]
+        return image.sum(dim=(2, 3, 4))
 
 
 def run(*items):

@@ -8,9 +8,7 @@ from ignite.engine import Events
 from monai.handlers import MLFlowHandler, from_engine
 from monai.utils import path_to_sqlite_uri
 
-from custom.errors import DataError
-from custom.handlers import tracking
-from custom.handlers.tracking import single
+import custom.handlers  # noqa: F401 - which adapts the handler
 
 
 def handler(folder) -> MLFlowHandler:
@@ -44,14 +42,3 @@ def test_the_loss_of_every_step_is_logged(make_trainer, batches, tmp_path):
         found = database.execute("select value from metrics where key = 'train_loss' order by step").fetchall()
         assert database.execute("select name from runs").fetchall() == [("a run",)]
     assert [value for (value,) in found] == pytest.approx(losses)
-
-
-def test_without_mlflow_one_line_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "find_spec", lambda _: None)
-    with pytest.raises(DataError, match=r"^--tracking mlflow: found no package mlflow, .* pip install mlflow$"):
-        handler(tmp_path)
-
-
-@pytest.mark.parametrize(("value", "found"), [((1.5,), 1.5), ((1, 2), (1, 2)), (0.5, 0.5), ({"a": 1}, {"a": 1})])
-def test_a_tuple_of_one_is_what_it_holds(value, found):
-    assert single(value) == found

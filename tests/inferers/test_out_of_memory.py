@@ -24,9 +24,9 @@ def test_every_librarys_own_words(error):
         return batch + 1
 
     assert lacks_memory(error)
-    assert predict_in_halves(predict, torch.arange(5), "items").tolist() == [1, 2, 3, 4, 5]
+    assert predict_in_halves(predict, torch.arange(5), "items", print).tolist() == [1, 2, 3, 4, 5]
     with pytest.raises(type(error)):
-        predict_in_halves(lambda _: predict(torch.arange(3)), torch.arange(1), "items")
+        predict_in_halves(lambda _: predict(torch.arange(3)), torch.arange(1), "items", print)
 
 
 def test_other_errors_are_raised_at_once():
@@ -38,5 +38,5 @@ def test_other_errors_are_raised_at_once():
 
     assert not lacks_memory(MemoryError("the buffer is too large")) and not lacks_memory(ValueError("out of memory"))
     with pytest.raises(RuntimeError, match="scalar type"):
-        predict_in_halves(predict, torch.arange(4), "items")
+        predict_in_halves(predict, torch.arange(4), "items", print)
     assert calls == [4]

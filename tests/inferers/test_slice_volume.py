@@ -260,7 +260,7 @@ def test_automatic_precision_without_the_question(network, volume, monkeypatch):
     )
 
 
-def test_batches_go_to_the_network_and_the_result_to_the_output_device(volume, monkeypatch):
+def test_batches_go_to_the_network_and_the_result_to_the_inputs_device(volume, monkeypatch):
     """The meta device stands for an accelerator, whose values cannot be asked for."""
     monkeypatch.setattr("custom.inferers.slice_volume.predict_finite", lambda inferer, predict: predict(inferer))
 
@@ -277,10 +277,6 @@ def test_batches_go_to_the_network_and_the_result_to_the_output_device(volume, m
     network = OnMeta()
     assert SliceVolumeInferer()(volume, network).device.type == "cpu"
     assert network.devices == {"meta"}
-    assert SliceVolumeInferer(output_device="meta")(volume, network).device.type == "meta"
-    network.devices.clear()
-    SliceVolumeInferer(device="cpu")(volume, network)
-    assert network.devices == {"cpu"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -73,15 +73,6 @@ def test_one_tensor_is_one_level(levels):
     assert torch.equal(loss(levels[0], target), MaskedDiceCELoss()(levels[0], target))
 
 
-def test_level_weights(levels):
-    _, target = batch()
-    values = [level.mean().item() for level in levels]
-    loss = CompoundLoss(terms={"a": Value()}, weights={"a": 1.0}, deep=["a"], level_weights=[1, 0.5, 0])
-    assert loss(levels, target).item() == pytest.approx(values[0] + 0.5 * values[1])
-    with pytest.raises(ValueError, match="3 levels of output, 2 level weights"):
-        CompoundLoss(terms={"a": Value()}, weights={"a": 1.0}, deep=["a"], level_weights=[1, 0.5])(levels, target)
-
-
 def test_weight_zero_and_unavailable_terms_are_not_computed(levels):
     _, target = batch()
     parts = {"a": Value(2.0), "off": Value(), "missing": Value()}

@@ -51,14 +51,6 @@ def test_equals_monai_where_nothing_is_ignored():
     assert torch.allclose(MaskedDiceCELoss()(logits, label), monai(logits, label), atol=1e-6)
 
 
-def test_batch_pools_the_patches():
-    logits, label = batch()
-    pooled = torch.cat(list(logits), dim=-1)[None], torch.cat(list(label), dim=-1)[None]
-    loss = MaskedDiceCELoss(batch=True)
-    assert torch.allclose(loss(logits, label), loss(*pooled), atol=1e-6)
-    assert not torch.allclose(MaskedDiceCELoss()(logits, label), loss(logits, label), atol=1e-6)
-
-
 def test_ignored_voxels_change_nothing_and_get_no_gradient():
     logits, label = batch()
     loss = MaskedDiceCELoss()

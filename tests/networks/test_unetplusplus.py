@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.losses import DeepSupervisionLoss, DiceLoss
 from monai.networks.nets import efficientnet
 from monai.networks.nets.efficientnet import EfficientNetBN, EfficientNetEncoder
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
@@ -35,7 +34,7 @@ def count(module: torch.nn.Module) -> int:
 
 def test_every_node_takes_what_the_paper_says():
     """X^{i,j} takes X^{i,0}, ..., X^{i,j-1} and the upsampled X^{i+1,j-1}: the same tensors, not only their shapes."""
-    network = build(deep_supervision=True)
+    network = build()
     nodes = {(i, j + 1): node for j, column in enumerate(network.decoder.columns) for i, node in enumerate(column)}
     x, taken, convolved, order = {}, {}, {}, []
 
@@ -57,10 +56,8 @@ def test_every_node_takes_what_the_paper_says():
     network.encoder.register_forward_hook(keep_features)
     for key, node in nodes.items():
         watch(key, node)
-    last, heads = [], []
+    last = []
     network.upsample.register_forward_pre_hook(lambda _module, args: last.append(args[0]))
-    for head in network.auxiliary_heads:
-        head.register_forward_pre_hook(lambda _module, args: heads.append(args[0]))
     network(torch.rand(2, 1, 64, 64))
 
     # the ten nodes of a pyramid of five levels
@@ -73,7 +70,6 @@ def test_every_node_takes_what_the_paper_says():
         up = x[i + 1, j - 1].repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
         torch.testing.assert_close(convolved[i, j], torch.cat([*(x[i, k] for k in range(j)), up], dim=1))
     assert last[0] is x[0, 4]
-    assert [head is x[0, j] for head, j in zip(heads, (3, 2, 1), strict=True)] == [True, True, True]
 
 
 def test_nodes_of_a_level_have_its_width():
@@ -160,33 +156,10 @@ def test_norm_reaches_the_encoder():
 
 
 @pytest.mark.parametrize("backbone", ["efficientnet-b0", "resnet18", "resnet50"])
-@pytest.mark.parametrize("deep_supervision", [False, True])
-def test_every_parameter_gets_a_gradient(backbone, deep_supervision):
-    network = build(backbone, deep_supervision=deep_supervision)
-    outputs = network(torch.rand(2, 1, 64, 64))
-    sum(output.square().mean() for output in (outputs if deep_supervision else [outputs])).backward()
+def test_every_parameter_gets_a_gradient(backbone):
+    network = build(backbone)
+    network(torch.rand(2, 1, 64, 64)).square().mean().backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
-
-
-def test_deep_supervision_gives_four_outputs_in_training_and_one_else():
-    network = build(deep_supervision=True, out_channels=2)
-    x = torch.rand(2, 1, 50, 70)
-    outputs = network(x)
-    assert [tuple(output.shape) for output in outputs] == [(2, 2, 50, 70)] * 4
-    loss = DeepSupervisionLoss(DiceLoss(sigmoid=True), weight_mode="same")(outputs, torch.ones(2, 2, 50, 70))
-    assert torch.isfinite(loss)
-    assert isinstance(network.eval()(x), torch.Tensor)
-    assert isinstance(build(deep_supervision=False)(x), torch.Tensor)
-
-
-def test_first_output_in_training_is_the_one_of_evaluation():
-    network = build(deep_supervision=True, norm="instance")
-    for module in network.encoder.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()
-    x = torch.rand(1, 1, 32, 64)
-    first = network(x)[0]
-    torch.testing.assert_close(first, network.eval()(x))
 
 
 # ------------------------------------------------------------------------------------------------ sizes and scripting
@@ -212,7 +185,7 @@ def test_three_dimensions():
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["efficientnet-b0", "resnet18"])
 def test_scripted_network_equals_eager(backbone):
-    network = build(backbone, deep_supervision=True).eval()
+    network = build(backbone).eval()
     scripted = torch.jit.script(network)
     x = torch.rand(1, 1, 40, 64)
     with torch.no_grad():
@@ -221,9 +194,7 @@ def test_scripted_network_equals_eager(backbone):
             module.train()
         x = torch.rand(2, 1, 40, 64)
         if backbone.startswith("resnet"):  # EfficientNet drops connections at random in training
-            for ours, theirs in zip(scripted(x), network(x), strict=True):
-                torch.testing.assert_close(ours, theirs)
-        assert len(scripted(x)) == 4
+            torch.testing.assert_close(scripted(x), network(x))
 
 
 @pytest.mark.parametrize(

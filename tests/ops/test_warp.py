@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from scipy.spatial.transform import Rotation
 from skimage.measure import euler_number
 
 from scripts.phantoms import scroll_phantom
@@ -80,11 +79,6 @@ def test_quarter_turn_in_2d_equals_rot90():
     coordinates = warp_coordinates((8, 8), torch.tensor(rotation_matrix([math.pi / 2]))[None])
     image = random_image((8, 8))
     torch.testing.assert_close(sample_linear(image, coordinates), torch.rot90(image, -1, (2, 3)), rtol=0, atol=1e-5)
-
-
-def test_rotation_matrix_agrees_with_scipy():
-    angles = [0.3, -0.7, 1.1]
-    np.testing.assert_allclose(rotation_matrix(angles), Rotation.from_euler("xyz", angles).as_matrix(), atol=1e-12)
 
 
 def test_scaling_agrees_with_scipy():

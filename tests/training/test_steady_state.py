@@ -68,7 +68,7 @@ def test_what_computes_limits_otherwise():
     assert StepTimes([0.05], [1.0]).limited_by == "computing on the CPU"
     cores = {0, 1}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.os, "sched_getaffinity", lambda _: cores, raising=False)
+        patch.setattr(module, "usable_cores", lambda: len(cores))
         assert StepTimes([1.0], [1.0], num_workers=1).limited_by == (
             "loading data: use more num_workers (now 1 on 2 cores)"
         )
