@@ -12,6 +12,7 @@ from ..errors import DataError, nearest
 from .declared import Declared, settings, values
 from .kinds import fits, hint_of, hints, is_code, is_component, words
 from .references import SEPARATOR, References, join, shown, target_of
+from .renamed import RENAMED
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser, ConfigWorkflow
@@ -50,6 +51,7 @@ def check_options(
     strict = workflow is not None if strict is None else strict
     problems: dict[str, Problem] = {}
     for problem in (
+        *checked.renamed(),
         *checked.runs(),
         *checked.unread(strict),
         *checked.arguments(),
@@ -76,6 +78,13 @@ class _Checked:
             self.asked |= {id.split(SEPARATOR)[0] for id in _properties()}
         else:
             self.asked |= {workflow.init_id, workflow.run_id, workflow.final_id}
+
+    def renamed(self) -> Iterator[Problem]:
+        for old, new in RENAMED.items():
+            id = old.replace("#", SEPARATOR)
+            # an old name of one bundle may be a valid option of the other
+            if id in self.parser and not self.references.reach(id) and not self.declared.readers(id):
+                yield id, "the name that this option had in version 0.1.0", new
 
     def runs(self) -> Iterator[Problem]:
         """Yield missing entries that are to be run; MONAI ignores a missing initialize and finalize."""

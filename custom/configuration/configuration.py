@@ -1,12 +1,12 @@
 """Access of components to the run's configuration."""
 
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .check import check_options
 from .effect import settings_with_effect, without_effect
 from .kinds import is_plain
+from .running import running_parser, running_workflow
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -32,8 +32,8 @@ class Configuration:
     __slots__ = ("_parser",)  # hidden from MONAI's DataLoader, which traverses a dataset's attributes
 
     def __init__(self, parser: "ConfigParser | None" = None) -> None:
-        workflow = _caller("ConfigWorkflow") if parser is None else None
-        self._parser = _caller("ConfigParser") if parser is None else parser
+        workflow = running_workflow() if parser is None else None
+        self._parser = running_parser() if parser is None else parser
         if self._parser is not None:
             check_options(self._parser, workflow)
 
@@ -69,15 +69,3 @@ def _show(settings: Mapping[str, Any], key: str) -> str:
         return "absent"
     text = repr(settings[key])
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _caller(name: str) -> Any:
-    """Return the nearest caller of a component that is an instance of a class of ``monai.bundle``; None without one."""
-    bundle = sys.modules.get("monai.bundle")  # not imported means not running
-    frame = sys._getframe(2)
-    while bundle is not None and frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, getattr(bundle, name)):
-            return owner
-        frame = frame.f_back
-    return None

@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 from custom.configuration import check_options
 from custom.configuration.check import _Checked
 from custom.configuration.references import References
+from custom.configuration.renamed import RENAMED
 from custom.errors import DataError, find_data_error
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -227,6 +228,22 @@ def test_an_application_may_add_keys_of_its_own():
     parser["treshold"] = 0.4
     with pytest.raises(DataError, match=r"^treshold: found an option that nothing reads, expected threshold$"):
         check_options(parser, strict=False)
+
+
+def test_every_new_name_of_an_option_is_there():
+    surface, liver = (
+        ConfigParser(ConfigParser.load_config_file(REPOSITORY / "bundles" / bundle / "configs" / "train.json"))
+        for bundle in (SURFACE, LIVER)
+    )
+    for old, new in RENAMED.items():
+        first = re.match(r"[\w#]+", new)[0]
+        assert old not in surface
+        assert first == "configs" or "#handlers#" in first or first in surface or first in liver, new
+
+
+def test_an_old_option_is_refused():
+    expected = "window_batch_size: found the name that this option had in version 0.1.0, expected sw_batch_size"
+    assert refusal(SURFACE, ["train"], window_batch_size=1) == expected
 
 
 def combinations():
