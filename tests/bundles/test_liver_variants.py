@@ -206,6 +206,13 @@ def test_an_override_holds_only_what_differs(liver, name):
         assert whole.get(key, "absent") not in (value, "absent"), f"{name}.json: {key}"
 
 
+def test_the_default_network_normalises_crops_as_whole_slices(liver):
+    """Those of instance normalisation would differ between crops in training and slices in inference."""
+    parser = ConfigParser(ConfigParser.load_config_file(liver.configs("inference")[0]))
+    norms = {type(m).__name__ for m in parser.get_parsed_content("network_def").modules() if "Norm" in type(m).__name__}
+    assert norms == {"BatchNorm2d"}
+
+
 def test_all_overrides_are_tested(liver):
     known = {"train", "evaluate", "inference", "metadata", "quickstart", "multi_gpu_train", "multi_gpu_evaluate"}
     known |= {"probabilities", "multi_gpu_inference", "inference_onnx", "inference_deploy"}  # of inference alone
