@@ -14,10 +14,10 @@ from ..errors import DataError
 from ..ops import compression
 from ..ops.randomness import normal_noise
 from ..ops.target_layout import IGNORE_LABEL
-from .batch import RandBatchTransform
+from .batch import RandItemTransform
 
 
-class RandPatchDropoutd(RandBatchTransform):
+class RandPatchDropoutd(RandItemTransform):
     """Blanks random cuboids of the image, so that the network learns to continue a sheet through damage.
 
     Unlike :class:`monai.transforms.RandCoarseDropoutd` it can fill with the item's mean, works on a copy, and on
@@ -69,7 +69,7 @@ class RandPatchDropoutd(RandBatchTransform):
         return image
 
 
-class RandContrastd(RandBatchTransform):
+class RandContrastd(RandItemTransform):
     """Gamma correction of the image between its own extremes, as :class:`monai.transforms.RandAdjustContrastd`.
 
     MONAI's makes the host wait for the extremes, and does not work on batches.
@@ -99,7 +99,7 @@ class RandContrastd(RandBatchTransform):
         return ((item - low) / (width + 1e-7)).pow_(parameters).mul_(width).add_(low).clamp_(low, high)
 
 
-class RandNoised(RandBatchTransform):
+class RandNoised(RandItemTransform):
     """Adds Gaussian noise to the image, as :class:`monai.transforms.RandGaussianNoised`.
 
     MONAI draws the noise on the host. Here it is computed where the image is, and the same on every device

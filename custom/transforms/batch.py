@@ -44,27 +44,11 @@ class BatchTransform(MapTransform, ABC):
 
 
 class RandBatchTransform(RandomizableTransform, BatchTransform, ABC):
-    """A random transform of items and batches.
-
-    Subclasses define ``randomize``, which draws and returns the parameters of an item of a spatial shape, and
-    :meth:`changed_item`.
-    """
+    """A random transform of items and batches; ``randomize`` draws and returns the parameters of one item."""
 
     def __init__(self, keys: KeysCollection, prob: float) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob)
-
-    def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
-        keys = list(self.key_iterator(batch))
-        drawn = self.drawn(states, batch[keys[0]].shape[2:])
-        for key in keys:
-            items = {index: self.changed_item(batch[key][index], parameters) for index, parameters in drawn.items()}
-            batch = {**batch, key: changed(batch[key], items)}
-        return batch
-
-    def changed_item(self, item: torch.Tensor, parameters: Any) -> torch.Tensor:
-        """Return an item ``(C, ...)`` changed by the drawn parameters."""
-        raise NotImplementedError
 
     def drawn(self, states: Sequence[np.random.RandomState], size: Sequence[int]) -> dict[int, Any]:
         """Return what ``randomize`` draws for each item of spatial shape ``size`` that is to be changed."""
@@ -75,6 +59,22 @@ class RandBatchTransform(RandomizableTransform, BatchTransform, ABC):
             if self._do_transform:
                 found[index] = parameters
         return found
+
+
+class RandItemTransform(RandBatchTransform, ABC):
+    """A random transform of which each item is changed by itself."""
+
+    def on_batch(self, batch: dict[Hashable, Any], states: Sequence[np.random.RandomState]) -> dict[Hashable, Any]:
+        keys = list(self.key_iterator(batch))
+        drawn = self.drawn(states, batch[keys[0]].shape[2:])
+        for key in keys:
+            items = {index: self.changed_item(batch[key][index], parameters) for index, parameters in drawn.items()}
+            batch = {**batch, key: changed(batch[key], items)}
+        return batch
+
+    @abstractmethod
+    def changed_item(self, item: torch.Tensor, parameters: Any) -> torch.Tensor:
+        """Return an item ``(C, ...)`` changed by the drawn parameters."""
 
 
 class BatchCompose:

@@ -7,12 +7,12 @@ import torch
 from monai.config import KeysCollection
 
 from ..errors import DataError
-from .batch import RandBatchTransform
+from .batch import RandItemTransform
 
 PLANES = ((1, 2), (0, 1), (0, 2))
 
 
-class RandSymmetriesd(RandBatchTransform):
+class RandSymmetriesd(RandItemTransform):
     """Random flips along all three axes, and random quarter turns in planes with equal sides.
 
     Example: ``RandSymmetriesd(["image", "label"], spatial_size=(72, 136, 136))``

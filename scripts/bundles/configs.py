@@ -46,7 +46,7 @@ def export_configs(source: Path, folder: Path, variant: Path | None = None) -> C
     if variant is not None:
         for name in ("train", "inference"):
             _apply(read_json(variant), folder / f"{name}.json", whole=name == "train")
-        _set_channels(metadata, folder / "inference.json")
+        _set_channels(metadata, read_json(folder / "inference.json")["network_def"])
         _set_sizes(metadata, folder / "inference.json")
         _write(folder / "metadata.json", metadata)
     return metadata
@@ -93,18 +93,15 @@ def _without_unread(config: Config, before: Config) -> Config:
         config = kept
 
 
-def _set_channels(metadata: Config, inference: Path) -> None:
+def _set_channels(metadata: Config, network: Config) -> None:
     """Set the network's input and output channels in the metadata, as far as its arguments define them."""
-    from monai.bundle import ConfigParser
-
-    parser = ConfigParser(read_json(inference))
-    network = "network_def#network" if "network_def#network" in parser else "network_def"  # the first: of an ensemble
+    network = network.get("network", network)  # of an ensemble, its members'
     formats = metadata["network_data_format"]
-    for argument, tensor, meanings in (
-        ("in_channels", formats["inputs"]["image"], ["image"]),
-        ("out_channels", formats["outputs"]["pred"], list(formats["outputs"]["pred"]["channel_def"].values())),
+    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+    for channels, tensor, meanings in (
+        (network.get("in_channels"), image, ["image"]),
+        (network.get("out_channels"), pred, list(pred["channel_def"].values())),
     ):
-        channels = parser.get_parsed_content(f"{network}#{argument}", default=None)
         if isinstance(channels, int) and channels != tensor["num_channels"]:
             tensor["num_channels"] = channels
             tensor["channel_def"] = {str(i): meanings[min(i, len(meanings) - 1)] for i in range(channels)}

@@ -26,16 +26,10 @@ def workflow(bundle: str, data: Path, folder: Path, *, steps: int, num_workers: 
         steps: optimizer steps.
         num_workers: worker processes of the loader.
     """
-    layer = {"out_channels": 2, "kernel_size": 3, "padding": 1}
+    layer = {"in_channels": 1, "out_channels": 2, "kernel_size": 3, "padding": 1}
     own: dict[str, Any] = {
-        "vesuvius_surface_3d": {
-            "network_def": {"_target_": "torch.nn.Conv3d", "in_channels": 1, **layer},
-            "patch_size": [12, 24, 24],
-        },
-        "liver_tumor_2d": {
-            "network_def": {"_target_": "torch.nn.Conv2d", "in_channels": "$1 + 2 * @n_context", **layer},
-            "slice_size": [48, 48],
-        },
+        "vesuvius_surface_3d": {"network_def": {"_target_": "torch.nn.Conv3d", **layer}, "patch_size": [12, 24, 24]},
+        "liver_tumor_2d": {"network_def": {"_target_": "torch.nn.Conv2d", **layer}, "slice_size": [48, 48]},
     }
     flow = ConfigWorkflow(
         [str(CONFIGS / bundle / "configs" / f"{name}.json") for name in ("train", *ALL_TERMS.get(bundle, ()))],

@@ -32,7 +32,11 @@ def build(bundle, *files):
         parser[f"network_def#{name}"] = value
     torch.manual_seed(0)
     size = {"swin_unetr": 64, "low_memory": 32, "light_unet": 32, "exp001_full": 8, "train": 16}
-    image = (2, 1 + 2 * parser["n_context"], 64, 64) if bundle.startswith("liver") else (1, 1, *(size[files[-1]],) * 3)
+    image = (
+        (2, parser["network_def#in_channels"], 64, 64)
+        if bundle.startswith("liver")
+        else (1, 1, *(size[files[-1]],) * 3)
+    )
     return parser.get_parsed_content("module").train(), torch.rand(image)
 
 

@@ -122,8 +122,7 @@ def made(make_folder):
     folder = make_folder("kaggle")
     for name, (target, weight, bias) in POINTWISE.items():
         network = {"_target_": target, "in_channels": 1, "out_channels": 2, "kernel_size": 1}
-        variant = {"network_def": network} | ({"n_context": 0} if name == "liver" else {})
-        (folder / f"{name}.json").write_text(json.dumps(variant))
+        (folder / f"{name}.json").write_text(json.dumps({"network_def": network}))
         shape = (2, 1) + (1,) * (3 if target.endswith("3d") else 2)
         weights = {"weight": torch.tensor(weight).reshape(shape), "bias": torch.tensor(bias)}
         torch.save(weights, folder / f"{name}.pt")
