@@ -16,10 +16,9 @@ FOLDS = 8
 
 VERSIONS = {
     "v1_baseline": ["v1_baseline"],
-    "v2": ["v2_unetplusplus"],
+    "v2": [],
     "v3_context": ["v3_context"],
     "v4_resnet_elastic": ["v4_resnet_elastic"],
-    "v5": [],
     **{
         f"v3_context+{loss}": ["v3_context", loss]
         for loss in ("loss_tversky", "loss_focal_tversky", "loss_dice_focal", "loss_log_cosh_dice", "loss_lovasz")

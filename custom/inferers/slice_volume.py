@@ -37,8 +37,7 @@ class SliceVolumeInferer(Inferer):
         context_mm: distance between these slices in mm, see :func:`custom.ops.slice_context.context_offsets`; needs a
             ``MetaTensor`` for the slice spacing. None: adjacent slices.
         divisor: rows and columns are padded at their end, with the edge's values, to a multiple of it, and the
-            prediction is cropped back. MONAI's ``FlexibleUNet`` needs 32. A slice of a single multiple in both axes is
-            padded to two, since instance normalisation needs more than one position where the network is coarsest.
+            prediction is cropped back. MONAI's ``FlexibleUNet`` needs 32.
         activation: ``"sigmoid"`` or ``"softmax"``: probabilities are averaged and returned; None: logits.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``: type to which the network is autocast. ``"auto"``:
             bfloat16 with hardware support (CPU with AVX512-BF16, CUDA from Ampere on), float16 on older CUDA devices,
@@ -134,8 +133,6 @@ class SliceVolumeInferer(Inferer):
     def _logits(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
         """Output of the network for one view, float32, cropped to the view's size."""
         rows, columns = (-length % self.divisor for length in batch.shape[2:])
-        if batch.shape[2] + rows == batch.shape[3] + columns == self.divisor > 1:
-            columns += self.divisor
         if rows == columns == 0:
             return network(batch, *args, **kwargs).float()
         padded = F.pad(batch, (0, columns, 0, rows), mode="replicate")

@@ -23,8 +23,9 @@ SMALL: dict[str, dict[str, Any]] = {
         "epochs": 2,
         "steps_per_epoch": 2,
         "batch_size": 2,
-        "slice_size": [64, 64],
-        "network_def#architecture#features_per_stage": [4, 4, 8, 8, 8, 8],
+        "slice_size": [48, 48],
+        "network_def#backbone": "resnet18",
+        "network_def#decoder_channels": [16, 16, 8, 8, 8],
     },
 }
 

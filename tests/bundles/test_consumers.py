@@ -23,7 +23,8 @@ SMALL = {
         "num_workers": 0,
     },
     "liver_tumor_2d": {
-        "network_def#architecture#features_per_stage": [4, 4, 8, 8, 8, 8],
+        "network_def#backbone": "resnet10",
+        "network_def#decoder_channels": [8, 8, 8, 8, 8],
         "clean_liver": False,
         "n_folds": 3,
         "num_workers": 0,
@@ -41,10 +42,10 @@ def write_weights(name, configs, path):
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
         for _ in range(30):
-            network(torch.rand(2, *([1, 32, 16, 16] if name == "vesuvius_surface_3d" else [5, 64, 64])))
+            network(torch.rand(2, 1, *([32, 16, 16] if name == "vesuvius_surface_3d" else [64, 64])))
         if name == "liver_tumor_2d":  # about as many pixels on one side of the threshold as on the other
-            ramp = torch.linspace(0, 1, 64).expand(2, 5, 64, 64)
-            network.decoder.seg_layers[-1].bias -= network.eval()(ramp).mean(dim=(0, 2, 3))
+            ramp = torch.linspace(0, 1, 64).expand(2, 1, 64, 64)
+            network.head[0].bias -= network.eval()(ramp).mean(dim=(0, 2, 3))
     torch.save(network.state_dict(), path)
 
 
@@ -85,7 +86,7 @@ def name(request):
 
 
 def test_monai_loads_network_and_weights(used, name):
-    expected = {"vesuvius_surface_3d": "SpaceToDepthSegResNetDS", "liver_tumor_2d": "PlainConvUNet"}
+    expected = {"vesuvius_surface_3d": "SpaceToDepthSegResNetDS", "liver_tumor_2d": "FlexibleUNetPlusPlus"}
     assert used[name]["monai_load"]["network"] == expected[name]
 
 

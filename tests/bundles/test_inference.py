@@ -14,7 +14,7 @@ from custom.errors import DataError, find_data_error
 
 TINY = {
     "vesuvius_surface_3d": {"network_def#init_filters": 8, "patch_size": [16, 32, 32]},
-    "liver_tumor_2d": {"network_def#architecture#features_per_stage": [4, 4, 8, 8, 8, 8]},
+    "liver_tumor_2d": {"network_def#backbone": "resnet18", "network_def#decoder_channels": [8, 8, 8, 8, 8]},
 }
 TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
 EXTENSION = {"vesuvius_surface_3d": ".tif", "liver_tumor_2d": ".nii.gz"}

@@ -26,10 +26,10 @@ TINY = {
     "sw_batch_size": 4,
     "augmentation#warp#elastic_spacing": 40,
 }
-SMALL_NETWORK = {"network_def#architecture#features_per_stage": [4, 4, 8, 8, 8, 8]}
+SMALL_NETWORK = {"network_def#backbone": "resnet18", "network_def#decoder_channels": [16, 16, 8, 8, 8]}
 
 # The network of these is their point; the others train a small one.
-OWN_NETWORK = {"v1_baseline", "v2_unetplusplus", "v3_context", "v4_resnet_elastic"}
+OWN_NETWORK = {"v1_baseline", "v3_context", "v4_resnet_elastic", "v5_wide_context"}
 LOSSES = ["loss_tversky", "loss_focal_tversky", "loss_dice_focal", "loss_log_cosh_dice", "loss_lovasz"]
 VARIANTS = [*sorted(OWN_NETWORK), "binary", "v3_context+binary", "kaggle_p100", *LOSSES]
 
@@ -206,9 +206,9 @@ def test_an_override_holds_only_what_differs(liver, name):
         assert whole.get(key, "absent") not in (value, "absent"), f"{name}.json: {key}"
 
 
-def test_the_default_network_normalises_crops_as_whole_slices(liver):
-    """Those of instance normalisation would differ between crops in training and slices in inference."""
-    parser = ConfigParser(ConfigParser.load_config_file(liver.configs("inference")[0]))
+def test_v5_normalises_crops_as_whole_slices(liver):
+    """Statistics of instance normalisation would differ between crops in training and slices in inference."""
+    parser = ConfigParser(ConfigParser.load_config_file(liver.configs("v5_wide_context")[0]))
     norms = {type(m).__name__ for m in parser.get_parsed_content("network_def").modules() if "Norm" in type(m).__name__}
     assert norms == {"BatchNorm2d"}
 

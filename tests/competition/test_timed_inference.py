@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SCROLL, LIVER = "vesuvius_surface_3d", "liver_tumor_2d"
 OPTIONS = {
     SCROLL: {"patch_size": [16, 32, 32], "network_def#init_filters": 8},
-    LIVER: {"network_def#architecture#features_per_stage": [4, 4, 8, 8, 8, 8]},
+    LIVER: {"network_def#backbone": "resnet18", "network_def#decoder_channels": [16, 16, 8, 8, 8]},
 }
 
 

@@ -51,7 +51,7 @@ def refusal(bundle, names, *files, **options) -> str:
         (LIVER, "train", "workflow_typ", "train", "workflow_type"),
         (LIVER, "train", "initialise", ["$print(1)"], "initialize"),
         (LIVER, "train", "import", ["$import math"], "imports"),
-        (LIVER, "train", "network_def#out_channel", 3, "network_def#out_channels"),
+        (LIVER, "train", "network_def#backbon", "resnet18", "network_def#backbone"),
         (LIVER, "train", "train#trainr", 1, "train#trainer"),
         (LIVER, "train", "train#trainer#max_epoch", 1, "train#trainer#max_epochs"),
         (LIVER, "train", "train#dataset#shars", 1.0, "train#dataset#shares"),
@@ -107,7 +107,7 @@ def test_a_mistyped_key_in_an_override_file_beside_the_bundles_is_refused(tmp_pa
 @pytest.mark.parametrize(
     ("bundle", "options"),
     [
-        (LIVER, {"epochs": 3, "network_def#architecture#n_stages": 6, "optimizer#betas": [0.9, 0.99]}),
+        (LIVER, {"epochs": 3, "network_def#decoder_channels": [8] * 5, "optimizer#betas": [0.9, 0.99]}),
         (LIVER, {"my_rate": 0.5, "learning_rate": "@my_rate"}),
         (LIVER, {"my_rate": 0.5, "learning_rate": "$@my_rate / 2"}),
         (LIVER, {"my_rate": 0.5, "learning_rate": "%my_rate"}),
@@ -144,15 +144,15 @@ def test_the_value_of_an_option_is_of_the_right_kind():
         ("resume", "yes", "True or False"),
         ("resume", "false", "True or False"),
         ("clean_liver", "no", "True or False"),  # used in an expression alone
-        ("learning_rate", "high", "a number such as 0.001"),
+        ("learning_rate", "high", "a number such as 0.0003"),
         ("tta", "horizontal", "a list such as ['horizontal']"),
         ("slice_size", ["a", 3], "a list such as [512, 512]"),
         ("dataset_dir", 2024, "a text such as"),
         ("budget_hours", "8h", "a number (budget_hours of custom.handlers.RunHandlers)"),  # null by default
         ("early_stop_epochs", 1.5, "a whole number (patience of custom.handlers.EarlyStop)"),
         ("sampling#tumor", "much", "a number such as 0.34"),
-        ("network_def#out_channels", "two", "a whole number such as 2"),
-        ("network_def", "resnet18", "a component such as custom.networks.PlainConvUNet"),
+        ("network_def#in_channels", "one", "a whole number such as 1"),
+        ("network_def", "resnet18", "a component such as custom.networks.FlexibleUNetPlusPlus"),
     ):
         message = refusal(LIVER, ["train"], **{option: value})
         assert message.startswith(f"{option}: found {value!r}, expected {expected}"), message

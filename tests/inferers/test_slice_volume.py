@@ -92,18 +92,6 @@ def test_odd_sizes_are_padded_by_the_edge_and_cropped_back():
     assert recorder.batches[0][0, 0].tolist() == rows
 
 
-def test_a_slice_as_large_as_the_divisor_leaves_two_positions_for_instance_normalisation():
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 4, 4, stride=4), torch.nn.InstanceNorm2d(4), torch.nn.Upsample(scale_factor=4)
-    )
-    volume = torch.rand(1, 1, 1, 3, 4)
-    result = SliceVolumeInferer(divisor=4, activation=None, precision="float32")(volume, network)
-    padded = torch.cat([volume, volume[..., -1:, :]], 3)
-    padded = torch.cat([padded, padded[..., -1:].expand(1, 1, 1, 4, 4)], 4)
-    torch.testing.assert_close(result, network(padded[:, :, 0])[:, :, None, :3, :4])
-
-
 def test_flipped_views_are_padded_after_they_are_flipped(network, volume):
     """As a network does that pads inside, so that it makes no difference who pads."""
 

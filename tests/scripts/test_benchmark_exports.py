@@ -14,7 +14,7 @@ TINY = exports.Sizes(
     shapes={"vesuvius_surface_3d": (1, 1, 16, 24, 16), "liver_tumor_2d": (2, 1, 32, 64)},
     overrides={
         "vesuvius_surface_3d": {"network_def#init_filters": 8, "network_def#blocks_down": [1, 1]},
-        "liver_tumor_2d": {"network_def#backbone": "efficientnet-b0", "network_def#decoder_channels": [8, 8, 8, 8, 8]},
+        "liver_tumor_2d": {"network_def#backbone": "resnet10", "network_def#decoder_channels": [8, 8, 8, 8, 8]},
     },
     repeats=1,
 )

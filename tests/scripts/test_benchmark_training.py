@@ -16,7 +16,7 @@ TINY = training.Sizes(
     epoch=2,
     options=(
         (SURFACE, (("patch_size", [16, 32, 32]), ("network_def#init_filters", 4), *COMMON)),
-        (LIVER, (("slice_size", [64, 64]), ("network_def#architecture#features_per_stage", [4] * 6), *COMMON)),
+        (LIVER, (("slice_size", [64, 64]), ("network_def#backbone", "resnet18"), *COMMON)),
     ),
 )
 

@@ -28,7 +28,7 @@ from custom.errors import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {
-    "liver_tumor_2d": {"network_def#architecture#features_per_stage": [4, 4, 8, 8, 8, 8]},
+    "liver_tumor_2d": {"network_def#backbone": "resnet10", "network_def#decoder_channels": [8, 8, 8, 8, 8]},
     "vesuvius_surface_3d": {"network_def#init_filters": 8},
 }
 BUNDLES = sorted(SMALL)
@@ -232,7 +232,7 @@ def test_a_variant_changes_the_channels_in_the_metadata(tmp_path):
     assert image["num_channels"] == 3
     assert image["channel_def"] == {"0": "image", "1": "image", "2": "image"}
     inference = json.loads((configs / "inference.json").read_text())
-    assert inference["network_def"]["in_channels"] == 3
+    assert inference["n_context"] == 1
     assert "hypothesis" not in inference and "batch_size" not in inference
 
 

@@ -27,7 +27,7 @@ from custom.system.identity import sha256
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {
-    "liver_tumor_2d": {"network_def#architecture#features_per_stage": [4, 4, 8, 8, 8, 8]},
+    "liver_tumor_2d": {"network_def#backbone": "resnet10", "network_def#decoder_channels": [8, 8, 8, 8, 8]},
     "vesuvius_surface_3d": {"network_def#init_filters": 8},
 }
 RUN = ("inference", "training", "evaluation", "network in and out", "TorchScript export", "predictions", "model.ts")
