@@ -16,7 +16,7 @@ FOLDS = 8
 
 VERSIONS = {
     "v1_baseline": ["v1_baseline"],
-    "v2": [],
+    "v2": ["v2_unetplusplus"],
     "v3_context": ["v3_context"],
     "v4_resnet_elastic": ["v4_resnet_elastic"],
     **{

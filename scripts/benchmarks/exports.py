@@ -50,7 +50,7 @@ def _network(name: str, shape: tuple[int, ...], overrides: dict[str, Any], folde
     config = read_config(name, "inference", *FULL[name])
     config.update(overrides)
     network = _with_statistics(config.get_parsed_content("network_def"), len(shape) - 2)
-    exported = _export(network, configs, overrides, folder)
+    exported = _export(network, configs, overrides, shape, folder)
     image = torch.rand(shape)
     networks: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"eager": network, **exported}
     if fast_dtype(torch.device("cpu")) is not None:
@@ -92,7 +92,9 @@ def _with_statistics(network: nn.Module, spatial_dims: int) -> nn.Module:
     return network.eval()
 
 
-def _export(network: nn.Module, configs: Path, overrides: dict[str, Any], folder: Path) -> dict[str, nn.Module]:
+def _export(
+    network: nn.Module, configs: Path, overrides: dict[str, Any], shape: tuple[int, ...], folder: Path
+) -> dict[str, nn.Module]:
     torch.save(network.state_dict(), folder / "model.pt")
     common = {
         "ckpt_file": str(folder / "model.pt"),
@@ -103,7 +105,7 @@ def _export(network: nn.Module, configs: Path, overrides: dict[str, Any], folder
     ckpt_export(filepath=str(folder / "model.ts"), **common)
     arguments = folder / "export_onnx.json"
     arguments.write_text(json.dumps(json.loads((configs / "export_onnx.json").read_text()) | common))
-    onnx_export(args_file=str(arguments), filepath=str(folder / "model.onnx"))
+    onnx_export(args_file=str(arguments), filepath=str(folder / "model.onnx"), input_shape=list(shape))
     return {
         "TorchScript": torch.jit.load(folder / "model.ts"),
         "ONNX Runtime": OnnxNetwork(path=str(folder / "model.onnx")),

@@ -1,4 +1,4 @@
-"""The liver bundle's default version: volumes predicted beside MONAI's slice inferer.
+"""The liver bundle's version V2: volumes predicted beside MONAI's slice inferer.
 
 Decides that volumes are predicted by an inferer of our own. What a training takes on the data and the card at hand:
 ``python -m monai.bundle run plan``.
@@ -21,7 +21,7 @@ from custom.inferers import SliceVolumeInferer
 from custom.inferers.common import autocast_to
 from custom.transforms import LabelToRegionsd
 
-from .measure import LIVER, Row, dice, interleaved, read_config, share_outside, show_seconds, taught
+from .measure import FULL, LIVER, Row, dice, interleaved, read_config, share_outside, show_seconds, taught
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def run(device: str, sizes: Sizes = Sizes()) -> list[Row]:  # noqa: B008
     """Time of a whole volume, its masks, and the fraction of time outside of the network."""
     with TemporaryDirectory() as folder:
         data = write_abdomens(Path(folder, "data"), n_train=4, n_test=1, size=sizes.size, slices=sizes.slices)
-        parser = read_config(LIVER, "train")
+        parser = read_config(LIVER, "train", *FULL[LIVER])
         options = {"dataset_dir": str(data), "cache_dir": str(Path(folder, "cache")), "n_folds": 4, "num_workers": 0}
         parser.update({**options, "device": device})
         return _inference(parser, device, sizes)

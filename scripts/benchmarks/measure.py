@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SURFACE, LIVER = "vesuvius_surface_3d", "liver_tumor_2d"
-FULL = {SURFACE: ("exp001_full",), LIVER: ()}
+FULL = {SURFACE: ("exp001_full",), LIVER: ("v2_unetplusplus",)}
 """Override files of the largest network with all terms of the loss, for which goals are set."""
 
 FAILED = "failed"

@@ -97,12 +97,12 @@ def _set_channels(metadata: Config, network: Config) -> None:
     """Set the network's input and output channels in the metadata, as far as its arguments define them."""
     network = network.get("network", network)  # of an ensemble, its members'
     formats = metadata["network_data_format"]
-    for channels, tensor in (
-        (network.get("in_channels"), formats["inputs"]["image"]),
-        (network.get("out_channels"), formats["outputs"]["pred"]),
+    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+    for channels, tensor, meanings in (
+        (network.get("in_channels"), image, ["image"]),
+        (network.get("out_channels"), pred, list(pred["channel_def"].values())),
     ):
         if isinstance(channels, int) and channels != tensor["num_channels"]:
-            meanings = list(tensor["channel_def"].values())
             tensor["num_channels"] = channels
             tensor["channel_def"] = {str(i): meanings[min(i, len(meanings) - 1)] for i in range(channels)}
 

@@ -93,7 +93,7 @@ def _liver(settings: Settings) -> Config:
     if largest > 2:
         raise DataError.of("the model", f"labels up to {largest}", f"liver 1 and tumor 2, for the bundle {LIVER}")
     return {
-        "options": {"clean_liver": False},
+        "options": {"clean_liver": False, "n_context": 0},
         "to_label": to_label,
         "inferer": _inferer(settings, roi_size=_window(settings), overlap=0.5),
     }

@@ -56,8 +56,8 @@ def monai_load(bundle, image):
     script, metadata, extra = load(
         bundle.name, bundle_dir=str(bundle.parent), load_ts_module=True, config_files=("inference.json",), device="cpu"
     )
-    spatial = metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
-    x = torch.rand(1, 1, *[32] * len(spatial))
+    image_format = metadata["network_data_format"]["inputs"]["image"]
+    x = torch.rand(1, image_format["num_channels"], *[64] * len(image_format["spatial_shape"]))
     with torch.no_grad():
         difference = (network(x) - script(x)).abs().max().item()
     return {**found, "difference": difference, "extra": sorted(extra)}

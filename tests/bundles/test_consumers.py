@@ -42,9 +42,9 @@ def write_weights(name, configs, path):
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
         for _ in range(30):
-            network(torch.rand(2, 1, *([32, 16, 16] if name == "vesuvius_surface_3d" else [64, 64])))
+            network(torch.rand(2, *([1, 32, 16, 16] if name == "vesuvius_surface_3d" else [5, 64, 64])))
         if name == "liver_tumor_2d":  # about as many pixels on one side of the threshold as on the other
-            ramp = torch.linspace(0, 1, 64).expand(2, 1, 64, 64)
+            ramp = torch.linspace(0, 1, 64).expand(2, 5, 64, 64)
             network.head[0].bias -= network.eval()(ramp).mean(dim=(0, 2, 3))
     torch.save(network.state_dict(), path)
 

@@ -30,14 +30,14 @@ ELSEWHERE = {
 """Configurations that do not train in one process, or whose steps are those of train.json."""
 SMALL = {
     SURFACE: {"network_def#init_filters": 4},
-    LIVER: {"network_def#backbone": "resnet18", "network_def#decoder_channels": [16, 16, 8, 8, 8]},
+    LIVER: {"network_def#decoder_channels": [16, 16, 8, 8, 8]},
 }
 OWN_NETWORK = {
     "light_unet": {"network_def#features": [4, 4, 4, 8, 8, 4]},
     "exp001_full": {"network_def#init_filters": 8, "patch_size": [16, 32, 32]},
     "swin_unetr": {"network_def#feature_size": 12, "patch_size": [32, 32, 64]},
-    "train": {SURFACE: SMALL[SURFACE], LIVER: {"network_def#backbone": "efficientnet-b0"}},
     **{name: {} for name in ("v1_baseline", "v3_context", "v4_resnet_elastic")},
+    "v2_unetplusplus": {"network_def#backbone": "efficientnet-b0"},
     "v5_wide_context": {"network_def#architecture#features_per_stage": [4, 4, 4, 8, 8, 8]},
 }
 """Configurations whose network is their point."""
@@ -147,7 +147,7 @@ def network(bundle: str) -> torch.nn.Module:
 def test_inferers(bundle, request):
     """With test-time augmentation; whole volumes may stay in main memory."""
     parser = inference(bundle)
-    parser["tta"] = ["depth", "horizontal"] if bundle == SURFACE else ["horizontal"]
+    parser.update({"tta": ["depth", "horizontal"]} if bundle == SURFACE else {"context_mm": None})
     shape = (1, 1, 18, 40, 34) if bundle == SURFACE else (1, 1, 3, 40, 34)
     volume, original = torch.randn(shape, generator=torch.Generator().manual_seed(0)), network(bundle)
     inferer = parser.get_parsed_content("inferer")
@@ -181,7 +181,7 @@ def test_every_inferer_is_declared_by_a_configuration():
 
 @pytest.mark.parametrize("bundle", SIZES)
 def test_probabilities_in_bfloat16(bundle, request):
-    shape = (1, 1, 16, 32, 32) if bundle == SURFACE else (1, 1, 64, 64)
+    shape = (1, 1, 16, 32, 32) if bundle == SURFACE else (1, 5, 64, 64)
     image, original = torch.randn(shape, generator=torch.Generator().manual_seed(0)), network(bundle)
     with torch.no_grad():
         expected = AutocastInferer(precision="float32")(image, original).sigmoid()

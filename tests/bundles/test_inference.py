@@ -211,7 +211,7 @@ def test_probabilities_and_masks_agree(bundle, weights, images, infer, tmp_path)
     infer("probabilities", **options | {"output_dir": str(tmp_path / "p")})
     (mask,) = arrays(tmp_path / "out").values()
     probability = np.maximum.reduce(list(arrays(tmp_path / "p").values()))
-    assert probability.std() > 10
+    assert probability.std() > 5  # of 255: not constant
     clear = np.abs(probability.astype(int) - 127.5) > 1
     assert np.array_equal((mask > 0)[clear], (probability > 127)[clear])
 

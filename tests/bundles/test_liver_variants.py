@@ -26,10 +26,10 @@ TINY = {
     "sw_batch_size": 4,
     "augmentation#warp#elastic_spacing": 40,
 }
-SMALL_NETWORK = {"network_def#backbone": "resnet18", "network_def#decoder_channels": [16, 16, 8, 8, 8]}
+SMALL_NETWORK = {"network_def#decoder_channels": [16, 16, 8, 8, 8]}
 
 # The network of these is their point; the others train a small one.
-OWN_NETWORK = {"v1_baseline", "v3_context", "v4_resnet_elastic", "v5_wide_context"}
+OWN_NETWORK = {"v1_baseline", "v2_unetplusplus", "v3_context", "v4_resnet_elastic", "v5_wide_context"}
 LOSSES = ["loss_tversky", "loss_focal_tversky", "loss_dice_focal", "loss_log_cosh_dice", "loss_lovasz"]
 VARIANTS = [*sorted(OWN_NETWORK), "binary", "v3_context+binary", "kaggle_p100", *LOSSES]
 

@@ -39,6 +39,7 @@ def predict(path, output, request):
         output_dir=str(output),
         clean_liver=False,
         tta=[],
+        n_context=0,
         window=list(WINDOW),
         **{"handlers#0#_disabled_": True, "inferer#precision": "float32"},
     )

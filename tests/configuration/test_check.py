@@ -144,14 +144,14 @@ def test_the_value_of_an_option_is_of_the_right_kind():
         ("resume", "yes", "True or False"),
         ("resume", "false", "True or False"),
         ("clean_liver", "no", "True or False"),  # used in an expression alone
-        ("learning_rate", "high", "a number such as 0.0003"),
+        ("learning_rate", "high", "a number such as 0.001"),
         ("tta", "horizontal", "a list such as ['horizontal']"),
         ("slice_size", ["a", 3], "a list such as [512, 512]"),
         ("dataset_dir", 2024, "a text such as"),
         ("budget_hours", "8h", "a number (budget_hours of custom.handlers.RunHandlers)"),  # null by default
         ("early_stop_epochs", 1.5, "a whole number (patience of custom.handlers.EarlyStop)"),
         ("sampling#tumor", "much", "a number such as 0.34"),
-        ("network_def#in_channels", "one", "a whole number such as 1"),
+        ("network_def#in_channels", "one", "a whole number such as 5"),
         ("network_def", "resnet18", "a component such as custom.networks.FlexibleUNetPlusPlus"),
     ):
         message = refusal(LIVER, ["train"], **{option: value})

@@ -17,6 +17,7 @@ NETWORKS = {
     ("vesuvius_surface_3d", "train", "exp001_full"): {"init_filters": 4, "blocks_down": [1, 1, 1]},
     ("vesuvius_surface_3d", "train", "swin_unetr"): {"feature_size": 12},
     ("liver_tumor_2d", "train"): {"decoder_channels": [8] * 5},
+    ("liver_tumor_2d", "train", "v2_unetplusplus"): {"decoder_channels": [8] * 5},
     ("liver_tumor_2d", "train", "v1_baseline"): {"decoder_channels": [8] * 5},
     ("liver_tumor_2d", "train", "v4_resnet_elastic"): {"decoder_channels": [8] * 5},
 }
@@ -31,7 +32,11 @@ def build(bundle, *files):
         parser[f"network_def#{name}"] = value
     torch.manual_seed(0)
     size = {"swin_unetr": 64, "low_memory": 32, "light_unet": 32, "exp001_full": 8, "train": 16}
-    image = (2, 1, 64, 64) if bundle.startswith("liver") else (1, 1, *(size[files[-1]],) * 3)
+    image = (
+        (2, parser["network_def#in_channels"], 64, 64)
+        if bundle.startswith("liver")
+        else (1, 1, *(size[files[-1]],) * 3)
+    )
     return parser.get_parsed_content("module").train(), torch.rand(image)
 
 

@@ -18,14 +18,17 @@ def test_items_and_their_transforms():
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 def test_what_a_gpu_is_asked_to_do():
-    sizes = pretend.Sizes(
-        scroll=40,
-        ct=64,
-        surface=(("patch_size", [16, 32, 32]), ("network_def#init_filters", 4)),
-        liver=(("slice_size", [64, 64]), ("network_def#backbone", "efficientnet-b0")),
-    )
+    surface = {"patch_size": [16, 32, 32], "network_def#init_filters": 4}
+    options = {
+        pretend.SURFACE: surface,
+        pretend.FULL_SURFACE: surface,
+        pretend.LIVER: {"slice_size": [64, 64], "network_def#decoder_channels": [8] * 5},
+        pretend.FULL_LIVER: {"slice_size": [64, 64], "network_def#backbone": "efficientnet-b0"},
+    }
+    sizes = pretend.Sizes(scroll=40, ct=64, options=options)
     rows = pretend.run("cpu", sizes)
     assert all(row.ours != "failed" for row in rows)
     waits = [row for row in rows if "waits of the host in a step" in row.what]
-    assert len(waits) == len(pretend.GOALS) and all("x 1 x" in row.what for row in waits)
+    shapes = ["2 x 1 x 16 x 32 x 32", "2 x 1 x 16 x 32 x 32", "8 x 5 x 64 x 64", "8 x 1 x 64 x 64"]
+    assert all(shape in row.what for shape, row in zip(shapes, waits, strict=True))
     assert sum(row.ratio for row in waits) == sum(int(row.ours) for row in rows if row.what.startswith("where: "))

@@ -232,7 +232,7 @@ def test_a_variant_changes_the_channels_in_the_metadata(tmp_path):
     assert image["num_channels"] == 3
     assert image["channel_def"] == {"0": "image", "1": "image", "2": "image"}
     inference = json.loads((configs / "inference.json").read_text())
-    assert inference["n_context"] == 1
+    assert inference["network_def"]["in_channels"] == 3
     assert "hypothesis" not in inference and "batch_size" not in inference
 
 
