@@ -329,6 +329,9 @@ def test_an_interrupt_ends_all_processes(stand_in, tmp_path, monkeypatch, reques
     images = stand_in(READY, "stuck", "stuck2", "stuck3")
     gc.disable()  # hypothesis has a callback in it, where an interrupt would be lost
     request.addfinalizer(gc.enable)
+    # A shell lets processes in the background ignore interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with pytest.raises(KeyboardInterrupt):
         predict_in_time(
             bundle_root=tmp_path,
