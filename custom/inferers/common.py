@@ -72,18 +72,6 @@ def device_of(network: Callable, inputs: torch.Tensor) -> torch.device:
     return inputs.device if parameter is None else parameter.device
 
 
-def check_finite(output: torch.Tensor) -> None:
-    """Check that all values of a prediction are finite.
-
-    Raises:
-        DataError: a value is not finite. A threshold would turn it into background silently.
-    """
-    if not output.sum().isfinite():
-        raise DataError.of(
-            "the network's prediction", "values that are not finite", "finite ones; the weights may have diverged"
-        )
-
-
 def predict_finite(inferer: Any, predict: Callable[[Any], torch.Tensor]) -> torch.Tensor:
     """Predict, and repeat the prediction in float32 if a value overflowed in 16 bits.
 
@@ -91,7 +79,7 @@ def predict_finite(inferer: Any, predict: Callable[[Any], torch.Tensor]) -> torc
         predict: called with the inferer; the second time with a copy of it in float32.
 
     Raises:
-        DataError: a value is not finite in float32 either.
+        DataError: a value is not finite in float32 either. A threshold would turn it into background silently.
     """
     output = predict(inferer)
     if inferer.precision != "float32" and not output.sum().isfinite():
@@ -99,7 +87,10 @@ def predict_finite(inferer: Any, predict: Callable[[Any], torch.Tensor]) -> torc
         wide = copy.copy(inferer)
         wide.precision = "float32"
         output = predict(wide)
-    check_finite(output)
+    if not output.sum().isfinite():
+        raise DataError.of(
+            "the network's prediction", "values that are not finite", "finite ones; the weights may have diverged"
+        )
     return output
 
 

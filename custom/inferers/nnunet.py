@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.data import MetaTensor
 from nibabel import orientations
 from torch import nn
@@ -120,12 +119,14 @@ class NnunetInferer(SlidingWindow):
         target = place.spacing[: 3 - len(self.spacing)] + self.spacing
         shape = new_shape(cropped.shape[1:], place.spacing, target)
         if shape == cropped.shape[1:]:
-            planes = self._predicted(torch.from_numpy(cropped), network, args, kwargs)
+            planes = self._planes_of(torch.from_numpy(cropped), network, args, kwargs)
             return self._collected(planes, volume.shape[1:], place)
         axis = separate_axis(place.spacing, target, self.separate_z)
         resampled = np.stack([resample(channel, shape, axis=axis, order=self.order) for channel in cropped])
         del cropped
-        logits = self._logits(torch.from_numpy(resampled), network, args, kwargs)
+        plain = copy.copy(self)
+        plain.activation, plain.channels = ACTIVATIONS[None], None
+        logits = plain._volume(torch.from_numpy(resampled), network, args, kwargs)
         axis, size = separate_axis(target, place.spacing, self.separate_z), [s.stop - s.start for s in place.inside]
         back = [resample(channel, size, axis=axis, order=self.logits_order) for channel in logits.numpy()]
         rows = (
@@ -133,23 +134,6 @@ class NnunetInferer(SlidingWindow):
             for z in range(size[0])
         )
         return self._collected(rows, volume.shape[1:], place)
-
-    def _predicted(self, volume: torch.Tensor, network: Callable, args, kwargs):
-        part = self.grid(volume.shape[1:]).part()
-        padding = [amount for pair in reversed(part.padding) for amount in pair]
-        volume = F.pad(volume, padding) if any(padding) else volume
-        return self.planes(lambda start, stop: volume[:, start:stop], part, network, *args, **kwargs)
-
-    def _logits(self, volume: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
-        plain = copy.copy(self)
-        plain.activation, plain.channels = ACTIVATIONS[None], None
-        output, at = None, 0
-        for planes in plain._predicted(volume, network, args, kwargs):
-            if output is None:
-                output = torch.empty((len(planes), *volume.shape[1:]))
-            output[:, at : at + planes.shape[1]] = planes
-            at += planes.shape[1]
-        return output
 
     def _collected(self, planes, shape: Sequence[int], place: "_Place") -> torch.Tensor:
         """Put predicted planes in their place in the volume, whose other voxels are background."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -27,12 +28,13 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def predict_in_halves(
-    predict: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, unit: str, smaller: Callable[[int], None]
+    predict: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, unit: str, inferer: Any
 ) -> torch.Tensor:
     """Return ``predict(batch)``; if the GPU runs out of memory, halve the batch, repeatedly if necessary.
 
     Args:
         predict: called with ``(n, ...)``, returns ``(n, ...)``.
+        inferer: its ``sw_batch_size`` is reduced, so that later batches are smaller too.
 
     Raises:
         RuntimeError: memory does not suffice for a single item; see :func:`lacks_memory`.
@@ -46,5 +48,5 @@ def predict_in_halves(
     torch.cuda.empty_cache()
     half = len(batch) // 2
     logger.warning("out of GPU memory with %d %s at a time: trying %d", len(batch), unit, half)
-    smaller(half)
-    return torch.cat([predict_in_halves(predict, part, unit, smaller) for part in batch.split(half)])
+    inferer.sw_batch_size = min(inferer.sw_batch_size, half)
+    return torch.cat([predict_in_halves(predict, part, unit, inferer) for part in batch.split(half)])

@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..ops.slice_context import context_offsets, slice_neighbours
 from .common import ACTIVATIONS, autocast_to, check_option, check_precision, device_of, predict_finite, with_metadata_of
 from .out_of_memory import predict_in_halves
-from .views import views
+from .views import mean_over_views, views
 
 FLIPS = ("vertical", "horizontal")
 
@@ -111,40 +111,29 @@ class SliceVolumeInferer(Inferer):
                 batch_jobs = jobs[start : start + size]
                 batch = torch.stack([_with_context(volumes[b], neighbours[b][z]) for b, z in batch_jobs])
                 batch = batch.to(device, torch.float32, memory_format=torch.channels_last)
-                predict = partial(self._predict, network=network, args=args, kwargs=kwargs)
+                view = partial(self._view, network=network, args=args, kwargs=kwargs)
+                predict = partial(mean_over_views, self.views, view)
                 parts = batch.split(self.sw_batch_size)  # smaller once memory has run out
-                predictions = torch.cat([predict_in_halves(predict, x, "slices", self._limit_batch) for x in parts])
+                predictions = torch.cat([predict_in_halves(predict, part, "slices", self) for part in parts])
                 if output is None:
-                    output = _empty_output(predictions, volumes)
+                    shape = (len(volumes), predictions.shape[1], *volumes.shape[2:])
+                    output = torch.empty(shape, device=volumes.device)
                 for (b, z), prediction in zip(batch_jobs, predictions.to(output.device), strict=True):
                     output[b, :, z] = prediction
         return output
 
-    def _limit_batch(self, size: int) -> None:
-        self.sw_batch_size = max(1, min(self.sw_batch_size, size))
-
-    def _predict(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], args, kwargs) -> torch.Tensor:
-        total = None
-        for view in self.views:
-            values = view.back(self.activation(self._logits(view.of(batch), network, *args, **kwargs)))
-            total = values if total is None else total + values
-        return total / len(self.views) if len(self.views) > 1 else total
-
-    def _logits(self, batch: torch.Tensor, network: Callable[..., torch.Tensor], *args, **kwargs) -> torch.Tensor:
-        """Output of the network for one view, float32, cropped to the view's size."""
-        rows, columns = (-length % self.divisor for length in batch.shape[2:])
-        if rows == columns == 0:
-            return network(batch, *args, **kwargs).float()
-        padded = F.pad(batch, (0, columns, 0, rows), mode="replicate")
+    def _view(self, view: torch.Tensor, network: Callable[..., torch.Tensor], args, kwargs) -> torch.Tensor:
+        """Activated output of the network for one view, float32, of the view's size."""
+        rows, columns = (-length % self.divisor for length in view.shape[2:])
+        padded = F.pad(view, (0, columns, 0, rows), mode="replicate") if rows or columns else view
         logits = network(padded, *args, **kwargs).float()
-        _check_size(logits, padded.shape[2:])
-        return logits[:, :, : batch.shape[2], : batch.shape[3]]
+        if logits.shape[2:] != padded.shape[2:]:
+            raise ValueError(f"the network made {tuple(logits.shape[2:])} of slices of {tuple(padded.shape[2:])}")
+        return self.activation(logits[:, :, : view.shape[2], : view.shape[3]])
 
     def _offsets(self, inputs: torch.Tensor) -> list[list[int]]:
-        spacings = [None] * len(inputs)
-        if self.context_mm is not None and self.n_context > 0:
-            spacings = _slice_distances(inputs)
         context_mm = self.context_mm if self.n_context > 0 else None
+        spacings = [None] * len(inputs) if context_mm is None else _slice_distances(inputs)
         return [context_offsets(self.n_context, context_mm, spacing) for spacing in spacings]
 
 
@@ -158,14 +147,3 @@ def _slice_distances(inputs: torch.Tensor) -> list[float]:
         raise ValueError("context in mm needs a MetaTensor: a plain tensor does not know the distance between slices")
     spacings = inputs.pixdim if inputs.is_batch else [inputs.pixdim] * len(inputs)
     return [float(spacing[0]) for spacing in spacings]
-
-
-def _empty_output(predictions: torch.Tensor, volumes: torch.Tensor) -> torch.Tensor:
-    batch, _, depth, *size = volumes.shape
-    _check_size(predictions, size)
-    return torch.empty((batch, predictions.shape[1], depth, *size), device=volumes.device)
-
-
-def _check_size(predictions: torch.Tensor, size: Sequence[int]) -> None:
-    if tuple(predictions.shape[2:]) != tuple(size):
-        raise ValueError(f"the network made {tuple(predictions.shape[2:])} of slices of {tuple(size)}")

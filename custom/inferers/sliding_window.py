@@ -19,7 +19,7 @@ from ..errors import DataError
 from ..ops.windows import Part, WindowGrid, gaussian_weights, nnunet_weights
 from .common import ACTIVATIONS, autocast_to, check_option, check_precision, device_of, predict_finite, with_metadata_of
 from .out_of_memory import lacks_memory, predict_in_halves
-from .views import ROTATE90, ViewMean, views
+from .views import ROTATE90, mean_over_views, views
 
 logger = logging.getLogger(__name__)
 
@@ -132,20 +132,22 @@ class SlidingWindow(Inferer):
         return torch.stack(predicted) if len(predicted) > 1 else predicted[0][None]
 
     def _volume(self, volume: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
-        shape = volume.shape[1:]
-        part = self.grid(shape).part()
+        output, at = None, 0
+        for planes in self._planes_of(volume, network, args, kwargs):
+            if output is None:
+                output = torch.empty((len(planes), *volume.shape[1:]), device=volume.device)
+            output[:, at : at + planes.shape[1]] = planes
+            at += planes.shape[1]
+        return output
+
+    def _planes_of(self, volume: torch.Tensor, network: Callable, args, kwargs) -> Iterator[torch.Tensor]:
+        part = self.grid(volume.shape[1:]).part()
         if any(map(any, part.padding)):
             mode = "constant" if self.like_nnunet else "replicate"
             volume = F.pad(volume[None].float(), list(chain(*reversed(part.padding))), mode=mode)[0]
         layers = [volume[:, z : z + self.roi_size[0]] for z in part.starts[0]]
         occupied = iter(self._occupied(layers, list(product(*part.starts[1:]))))
-        output, at = None, 0
-        for planes in self._planes(iter(layers), lambda _: next(occupied), part, network, args, kwargs):
-            if output is None:
-                output = torch.empty((len(planes), *shape), device=volume.device)
-            output[:, at : at + planes.shape[1]] = planes
-            at += planes.shape[1]
-        return output
+        return self._planes(iter(layers), lambda _: next(occupied), part, network, args, kwargs)
 
     @torch.no_grad()
     def planes(
@@ -251,19 +253,13 @@ class SlidingWindow(Inferer):
         return len(self.channels)
 
     def _views(self, windows: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
-        """Mean over all views; once memory has run out, later batches are smaller too."""
-        predict = partial(self._mean, network=network, args=args, kwargs=kwargs)
-        return predict_in_halves(predict, windows, "windows", self._limit_batch)
+        """Mean over all views."""
 
-    def _limit_batch(self, size: int) -> None:
-        self.sw_batch_size = max(1, min(self.sw_batch_size, size))
+        def predict(view: torch.Tensor) -> torch.Tensor:
+            values = network(view, *args, **kwargs).float()
+            return values if self.like_nnunet else self._activated(values)
 
-    def _mean(self, windows: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
-        mean = ViewMean()
-        for view in self.views:
-            values = network(view.of(windows), *args, **kwargs).float()
-            mean.add(view, view.back(values if self.like_nnunet else self._activated(values)))
-        return mean.result()
+        return predict_in_halves(partial(mean_over_views, self.views, predict), windows, "windows", self)
 
     def _activated(self, logits: torch.Tensor) -> torch.Tensor:
         values = self.activation(logits)

@@ -1,7 +1,7 @@
 """Test-time augmentation: the views of an image whose predictions are averaged."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
@@ -66,6 +66,16 @@ class ViewMean:
 
     def result(self) -> torch.Tensor:
         return self.total if type(self.count) is int and self.count == 1 else self.total.div_(self.count)
+
+
+def mean_over_views(
+    views: Sequence[View], predict: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor
+) -> torch.Tensor:
+    """Return the mean of ``predict`` over the views of an image ``(n, C, ..., H, W)``."""
+    mean = ViewMean()
+    for view in views:
+        mean.add(view, view.back(predict(view.of(image))))
+    return mean.result()
 
 
 def _rotated(image: torch.Tensor, angle: float) -> torch.Tensor:

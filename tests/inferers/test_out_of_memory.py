@@ -1,5 +1,7 @@
 """What counts as a lack of memory: the messages of torch 2.13, cuDNN 9 and cuBLAS."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -23,10 +25,12 @@ def test_every_librarys_own_words(error):
             raise error
         return batch + 1
 
+    inferer = SimpleNamespace(sw_batch_size=5)
     assert lacks_memory(error)
-    assert predict_in_halves(predict, torch.arange(5), "items", print).tolist() == [1, 2, 3, 4, 5]
+    assert predict_in_halves(predict, torch.arange(5), "items", inferer).tolist() == [1, 2, 3, 4, 5]
+    assert inferer.sw_batch_size == 2
     with pytest.raises(type(error)):
-        predict_in_halves(lambda _: predict(torch.arange(3)), torch.arange(1), "items", print)
+        predict_in_halves(lambda _: predict(torch.arange(3)), torch.arange(1), "items", inferer)
 
 
 def test_other_errors_are_raised_at_once():
@@ -38,5 +42,5 @@ def test_other_errors_are_raised_at_once():
 
     assert not lacks_memory(MemoryError("the buffer is too large")) and not lacks_memory(ValueError("out of memory"))
     with pytest.raises(RuntimeError, match="scalar type"):
-        predict_in_halves(predict, torch.arange(4), "items", print)
+        predict_in_halves(predict, torch.arange(4), "items", SimpleNamespace(sw_batch_size=4))
     assert calls == [4]
