@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..configuration import Configuration, differences, without_effect
 from ..data.cached_volume import CachedVolume
 from ..errors import DataError
 from ..system.distributed import gather, rank, unwrapped, world_size
-from ..system.files import CANNOT_WRITE, why_unwritten, write_whole
+from ..system.files import indispensable, write_whole
 from .accumulation import ends_step
 
 WEIGHTS = ("model.pt", "model_final.pt", "model.ts", "model.onnx")
@@ -115,13 +116,9 @@ class Checkpoints:
         Raises:
             DataError: it cannot be written.
         """
-        if self._writing is None:
-            return
-        try:
-            self._writing.result()
-        except CANNOT_WRITE as error:
-            found = f"a checkpoint that cannot be written ({why_unwritten(self.folder, error)})"
-            raise DataError.of(self.folder, found, "enough free space; --resume True continues the run") from error
+        if self._writing is not None:
+            with indispensable(self.folder, "a checkpoint"):
+                self._writing.result()
 
     @property
     def size(self) -> int:
@@ -160,13 +157,14 @@ class Checkpoints:
 
     def _prepare_folder(self) -> Path | None:
         """Return the checkpoint to resume from, if any; otherwise make sure that the folder is free for a new run."""
-        self._remove_partial_files()
+        for partial in self.folder.glob(".*step_*.pt"):
+            partial.unlink()
         self.check_space()
-        found = self._newest()
-        if found is not None and self.resume:
-            return found
-        self._clear_folder(found)
-        return None
+        newest = self._newest()
+        if newest is None or not self.resume:
+            self._clear_folder(newest)
+            return None
+        return newest
 
     def _current_settings(self) -> dict[str, Any]:
         settings = {} if self.configuration is None else self.configuration.effective()
@@ -210,7 +208,10 @@ class Checkpoints:
 
     def _continue(self, engine: Engine, path: Path) -> None:
         state = _read(path)
-        self._refuse_other_settings(path, state["settings"])
+        if VERSION not in state["settings"]:
+            raise DataError.of(path, "a run of version 0.1.0", "one of this version; finish it with 0.1.0, or restart")
+        if different := differences(state["settings"], self._settings):
+            raise DataError.of(path, f"a run of other settings ({different})", "the same, or another --model_dir")
         self._refuse_other_data(path, state.get("data", {}))
         for name, thing in self.objects.items():
             thing.load_state_dict(state["objects"][name])
@@ -226,12 +227,6 @@ class Checkpoints:
         if state["finished"]:
             logger.info("the run was complete")
             engine.terminate()
-
-    def _refuse_other_settings(self, path: Path, saved: dict[str, Any]) -> None:
-        if VERSION not in saved:
-            raise DataError.of(path, "a run of version 0.1.0", "one of this version; finish it with 0.1.0, or restart")
-        if different := differences(saved, self._settings):
-            raise DataError.of(path, f"a run of other settings ({different})", "the same, or another --model_dir")
 
     def _refuse_other_data(self, path: Path, saved: dict[str, dict[str, str]]) -> None:
         """Compare the content of the volumes; the ids of the training cases have been compared as settings."""
@@ -282,7 +277,12 @@ class Checkpoints:
             if evaluator is None
             else (float(evaluator.state.best_metric), evaluator.state.best_metric_epoch),
             "scaler": {} if scaler is None else scaler.state_dict(),
-            "objects": {name: _copied(thing.state_dict()) for name, thing in self.objects.items()},
+            # copies, so that training does not change them while they are written
+            "objects": tree_map_only(
+                torch.Tensor,
+                lambda tensor: tensor.detach().to("cpu", copy=True),
+                {name: thing.state_dict() for name, thing in self.objects.items()},
+            ),
         }
 
     def _write(self, path: Path, state: dict[str, Any], started: float) -> None:
@@ -291,27 +291,9 @@ class Checkpoints:
             old.unlink()
         self.seconds = time.monotonic() - started
 
-    def _remove_partial_files(self) -> None:
-        for file in self.folder.glob(".*step_*.pt"):
-            file.unlink()
 
-
-def _copied(value: Any) -> Any:
-    """Copy all tensors to the CPU, so that training does not change them while they are written."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_copied(item) for item in value)
-    return value
-
-
-def _size(value: Any) -> int:
-    if isinstance(value, torch.Tensor):
-        return value.nbytes
-    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return sum(_size(item) for item in values)
+def _size(state: Any) -> int:
+    return sum(leaf.nbytes for leaf in tree_leaves(state) if isinstance(leaf, torch.Tensor))
 
 
 def _is_whole(path: Path) -> bool:

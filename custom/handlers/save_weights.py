@@ -7,9 +7,8 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..configuration import without_effect
-from ..errors import DataError
 from ..system.distributed import rank, share_buffers, unwrapped
-from ..system.files import CANNOT_WRITE, why_unwritten, write_whole
+from ..system.files import indispensable, write_whole
 
 
 @without_effect("path")
@@ -72,8 +71,5 @@ def _write(path: Path, network: torch.nn.Module) -> None:
     if rank() != 0:
         return
     state = {key: value.cpu() for key, value in unwrapped(network).state_dict().items()}
-    try:
+    with indispensable(path, "weights"):
         write_whole(path, lambda file: torch.save(state, file))
-    except CANNOT_WRITE as error:
-        found = f"weights that cannot be written ({why_unwritten(path.parent, error)})"
-        raise DataError.of(path, found, "enough free space; --resume True continues the run") from error

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CANNOT_WRITE = (OSError, RuntimeError)
-"""Errors raised by a full or lost disk: by the system, and by ``torch.save``."""
+from ..errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,17 @@ def dispensable(path: str | Path) -> Iterator[None]:
         logger.warning("%s: not written (%s); the run goes on", path, error)
 
 
-def why_unwritten(folder: str | Path, error: BaseException) -> str:
-    """Describe the error in a few words, with the free space on the disk."""
-    reason = " ".join(str(error).split())
-    return f"{type(error).__name__}: {reason}; {shutil.disk_usage(folder).free / 1e9:.3g} GB free"
+@contextmanager
+def indispensable(path: Path, what: str) -> Iterator[None]:
+    """Context for writing what a run is for.
+
+    Raises:
+        DataError: instead of the errors of a full or lost disk.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the latter by torch.save
+        free = shutil.disk_usage(path if path.is_dir() else path.parent).free / 1e9
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}; {free:.3g} GB free"
+        expected = "enough free space; --resume True continues the run"
+        raise DataError.of(path, f"{what} that cannot be written ({why})", expected) from error
