@@ -1,14 +1,13 @@
 """Worker processes that finish cases while the network predicts the next ones."""
 
 import logging
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing import forkserver
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -27,14 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class CaseError(RuntimeError):
-    """A case could not be finished; the message is one line, and a note has the traceback."""
-
-
-class _Outcome(NamedTuple):
-    results: list[Any]
-    error: str = ""
-    trace: str = ""
-    """Of an unexpected error; a DataError explains itself."""
+    """A case could not be finished; the message is one line, and the cause has the traceback."""
 
 
 class CaseWorkers:
@@ -83,10 +75,13 @@ class CaseWorkers:
         item = self.postprocessing.on_device(item)
         if self._count == 0:
             future: Future = Future()
-            future.set_result(_finish(name, item, self.postprocessing.afterwards, work))
+            try:
+                future.set_result(_finish(name, item, self.postprocessing.afterwards, work))
+            except (DataError, CaseError) as error:
+                future.set_exception(error)
         else:
-            item = packed(item, image=self.postprocessing.reads_image)
-            future = self._start(_finish_packed, name, item, self.postprocessing.afterwards, work)
+            sent = packed(item, image=self.postprocessing.reads_image)
+            future = self._start(_finish, name, sent, self.postprocessing.afterwards, work)
         self._running.append((name, future))
 
     def _start(self, *call: Any) -> Future:
@@ -120,22 +115,16 @@ class CaseWorkers:
 
     def _results(self, name: str, future: Future) -> list[Any]:
         try:
-            outcome = future.result(self.timeout_s)
+            return future.result(self.timeout_s)
         except BrokenProcessPool:
-            names = ", ".join([name, *(other for other, also in self._running if also.done() and also.exception())])
+            done = [(other, also.exception()) for other, also in self._running if also.done()]
+            names = ", ".join([name, *(other for other, error in done if isinstance(error, BrokenProcessPool))])
             raise DataError.of(
                 names, "a worker process that was killed, probably for lack of memory", "fewer workers, or workers 0"
             ) from None
         except TimeoutError:
             self._kill()
             raise DataError.of(name, f"no result within timeout_s={self.timeout_s:g}", "more time") from None
-        if outcome.trace:
-            error = CaseError(outcome.error)
-            error.add_note(outcome.trace)
-            raise error
-        if outcome.error:
-            raise DataError(outcome.error)
-        return outcome.results
 
     def _kill(self) -> None:
         """End workers that hang, for which the interpreter would wait at its end."""
@@ -156,14 +145,15 @@ class CaseWorkers:
         return max(1, min(count, fitting))
 
 
-def _finish_packed(name: str, item: Item, postprocessing: Callable[[Item], Item], work: Sequence[Callable]) -> _Outcome:
-    return _finish(name, unpacked(item), postprocessing, work)
-
-
-def _finish(name: str, item: Item, postprocessing: Callable[[Item], Item], work: Sequence[Callable]) -> _Outcome:
-    """Never raises: some exceptions cannot be pickled."""
+def _finish(
+    name: str, item: Item | bytes, postprocessing: Callable[[Item], Item], work: Sequence[Callable]
+) -> list[Any]:
+    """Finish an item; errors are raised as ones that can be pickled."""
     try:
-        item = postprocessing(item)
-        return _Outcome([each(item) for each in work])
+        item = postprocessing(unpacked(item) if isinstance(item, bytes) else item)
+        return [each(item) for each in work]
     except Exception as error:
-        return _Outcome([], one_line(error, name), "" if find_data_error(error) else traceback.format_exc())
+        message = one_line(error, name)
+        if find_data_error(error):
+            raise DataError(message) from None
+        raise CaseError(message) from error

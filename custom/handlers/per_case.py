@@ -66,7 +66,7 @@ class PerCaseUpdate:
         if DONE in batch:
             self.done += 1
         elif FAILED in batch:
-            self._fail(batch[FAILED][0])
+            self._fail(DataError(batch[FAILED][0]), batch["id"][0])
         elif SHARED not in batch:
             name = batch["id"][0]
             try:
@@ -75,7 +75,7 @@ class PerCaseUpdate:
                 (given,), (predicted,) = engine.state.batch, engine.state.output
                 self.workers.submit(name, {**predicted, **given}, [], engine.state.device)
             except Exception as error:
-                self._fail(one_line(error, name), None if find_data_error(error) else error)
+                self._fail(error, name)
             else:
                 return output
             finally:
@@ -91,12 +91,12 @@ class PerCaseUpdate:
                     self.record.complete(case[SOURCE], name)
                     self.again.update(filter(None, [case[AGAIN]]))
             except Exception as error:
-                message = str(error) if isinstance(error, CaseError) else one_line(error, name)
-                self._fail(message, None if find_data_error(error) else error)
+                self._fail(error, name)
 
-    def _fail(self, message: str, error: Exception | None = None) -> None:
+    def _fail(self, error: Exception, name: str) -> None:
+        message = str(error) if isinstance(error, CaseError) else one_line(error, name)
         self.failed.append(message)
-        logger.error(message, exc_info=error)
+        logger.error(message, exc_info=None if find_data_error(error) else error)
 
     def _report(self, _: Engine) -> None:
         self._collect(wait=True)
