@@ -4,8 +4,7 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ..handlers import RunHandlers
 from ..handlers.budget import process_age
 from ..inferers.out_of_memory import lacks_memory
 from ..system.memory import resident_bytes
-from .steady_state import StepTimes, time_steps
+from .steady_state import StepTimes, synchronize, time_steps
 
 GIB = 2**30
 WINDOWS = 3
@@ -35,7 +34,8 @@ class Plan:
     the validation, the first volume's windows are counted, three of them are predicted, and the metric is computed with
     the label as prediction.
 
-    Example: ``{"_target_": "custom.training.Plan", "trainer": "@train#trainer"}``
+    Example: ``{"_target_": "custom.training.Plan", "trainer": "@train#trainer", "evaluator": "@validate#evaluator",
+    "run": "@train#handlers#3", "metric": "@validate#metric"}``
 
     Args:
         run: the trainer's :class:`custom.handlers.RunHandlers`, for the size of checkpoints and ``budget_hours``.
@@ -47,9 +47,9 @@ class Plan:
         self,
         *,
         trainer: SupervisedTrainer,
-        evaluator: SupervisedEvaluator | None = None,
-        run: RunHandlers | None = None,
-        metric: Callable[[list[torch.Tensor], list[torch.Tensor]], Any] | None = None,
+        evaluator: SupervisedEvaluator,
+        run: RunHandlers,
+        metric: Callable[[list[torch.Tensor], list[torch.Tensor]], Any],
         cache_dir: str | None = None,
         val_interval: int = 1,
         steps: int = 10,
@@ -57,10 +57,10 @@ class Plan:
     ) -> None:
         self.trainer = trainer
         self.evaluator = evaluator
-        self.checkpoints = None if run is None else run.checkpoints
+        self.checkpoints = run.checkpoints
         self.metric = metric
         self.cache_dir = cache_dir
-        self.budget_hours = None if run is None else run.budget_hours
+        self.budget_hours = run.budget_hours
         self.val_interval = val_interval
         self.steps = steps
         self.limit_s = limit_s
@@ -79,47 +79,44 @@ class Plan:
         device = self.trainer.state.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        with refusing_what_does_not_fit(device):
-            times = self._time_steps()
-            validation = self._time_validation(device)
-        rows, numbers = self._measured(device, times, validation)
+        try:
+            times = time_steps(self.trainer, self.steps, self.limit_s)
+            validation_s, words = self._time_validation(device)
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            found = "too little memory for a training step or a window of the validation"
+            smaller = "a smaller batch_size (with accumulation_steps), patch or slice size, network_def"
+            raise DataError.of(_name_and_memory(device), found, f"{smaller}, or precision bfloat16") from error
+        rows, numbers = self._measured(device, times, validation_s)
+        rows.append(("a validation", f"{_duration(validation_s)} ({words})"))
         rows += self._projected(numbers, set_up)
         print("\n| what | |\n| --- | --- |", *(f"| {what} | {value} |" for what, value in rows), sep="\n", flush=True)
-        if self.checkpoints is not None:
-            self.checkpoints.check_space()
-        self._check_budget(numbers)
+        self.checkpoints.check_space()
+        if numbers.get("steps_per_epoch") == 0:
+            raise DataError(
+                f"budget_hours {self.budget_hours:g}: found too little time for one step in each of"
+                f" {self.trainer.state.max_epochs} epochs, expected more, or fewer epochs, or a longer val_interval"
+            )
         return numbers
 
-    def _time_steps(self) -> StepTimes:
-        trainer = self.trainer
-        trainer.scaler = torch.amp.GradScaler(trainer.state.device.type) if trainer.amp else None  # ty: ignore[invalid-assignment]
-        times = time_steps(trainer, self.steps, self.limit_s)
-        trainer.state.iteration = 0
-        trainer.optimizer.zero_grad(set_to_none=True)
-        return times
-
-    def _time_validation(self, device: torch.device) -> dict[str, float] | None:
-        """Number of volumes, windows of the first volume, and estimated seconds for all volumes."""
+    def _time_validation(self, device: torch.device) -> tuple[float, str]:
+        """Estimated seconds for all volumes; how many there are, and windows of the first, in words."""
         evaluator = self.evaluator
-        if evaluator is None:
-            return None
         batch = next(iter(evaluator.data_loader))
         inputs, label = evaluator.prepare_batch(batch, device, False)[:2]
         network = FirstWindows(evaluator.network)
         started = time.monotonic()
         with torch.no_grad(), eval_mode(evaluator.network):
             evaluator.inferer(inputs, network)
-        _finish(device)
+        synchronize(device)
+        self.metric(list(label), list(label))
         seconds = time.monotonic() - started + network.seconds_left_out
-        if self.metric is not None and label is not None:
-            started = time.monotonic()
-            self.metric(list(label), list(label))
-            seconds += time.monotonic() - started
         volumes = len(evaluator.data_loader)
-        return {"volumes": volumes, "windows": network.calls, "seconds": seconds * volumes}
+        return seconds * volumes, f"volumes: {volumes}, calls of the network for the first: {network.calls}"
 
     def _measured(
-        self, device: torch.device, times: StepTimes, validation: dict[str, float] | None
+        self, device: torch.device, times: StepTimes, validation_s: float
     ) -> tuple[list[tuple[str, str]], dict[str, Any]]:
         trainer = self.trainer
         weights = sum(parameter.numel() for parameter in trainer.network.parameters())
@@ -128,7 +125,7 @@ class Plan:
             "data_wait": times.data_wait,
             "limited_by": times.limited_by,
             "memory_gib": resident_bytes() / GIB,
-            "validation_s": 0.0 if validation is None else validation["seconds"],
+            "validation_s": validation_s,
         }
         image = trainer.state.batch["image"]
         span = f"from {min(times.totals):.3g} to {max(times.totals):.3g} in {len(times.own)} steps"
@@ -148,14 +145,10 @@ class Plan:
         rows.append(("main memory", f"{numbers['memory_gib']:.1f} GiB"))
         if self.cache_dir is not None:
             rows.append(("cache on disk", f"{_bytes_below(Path(self.cache_dir)) / GIB:.2f} GiB"))
-        if self.checkpoints is not None:
-            kept, size = self.checkpoints.keep, self.checkpoints.size / GIB
-            free = shutil.disk_usage(_existing(self.checkpoints.folder)).free / GIB
-            rows.append(("checkpoints on disk", f"{kept} x {size:.2f} of {free:.1f} GiB"))
-        if validation is not None:
-            volumes = f"volumes: {validation['volumes']:.0f}"
-            calls = f"calls of the network for the first: {validation['windows']:.0f}"
-            rows.append(("a validation", f"{_duration(validation['seconds'])} ({volumes}, {calls})"))
+        kept, size = self.checkpoints.keep, self.checkpoints.size / GIB
+        self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.checkpoints.folder).free / GIB
+        rows.append(("checkpoints on disk", f"{kept} x {size:.2f} of {free:.1f} GiB"))
         return rows, numbers
 
     def _projected(self, numbers: dict[str, Any], set_up: float) -> list[tuple[str, str]]:
@@ -173,13 +166,6 @@ class Plan:
             fitting = f"{numbers['steps_per_epoch']} steps_per_epoch for {state.max_epochs} epochs"
             rows.append((f"within budget_hours {self.budget_hours:g}", fitting))
         return rows
-
-    def _check_budget(self, numbers: dict[str, Any]) -> None:
-        if numbers.get("steps_per_epoch") == 0:
-            raise DataError(
-                f"budget_hours {self.budget_hours:g}: found too little time for one step in each of"
-                f" {self.trainer.state.max_epochs} epochs, expected more, or fewer epochs, or a longer val_interval"
-            )
 
 
 class FirstWindows(torch.nn.Module):
@@ -207,52 +193,27 @@ class FirstWindows(torch.nn.Module):
         if len(self._times) >= WINDOWS and inputs.shape in self._last:
             self._left_out += 1
             return self._last[inputs.shape]
-        _finish(inputs.device)
+        synchronize(inputs.device)
         started = time.monotonic()
         self._last[inputs.shape] = self.network(inputs, *args, **kwargs)
-        _finish(inputs.device)
+        synchronize(inputs.device)
         self._times.append(time.monotonic() - started)
         return self._last[inputs.shape]
 
 
-@contextmanager
-def refusing_what_does_not_fit(device: torch.device) -> Iterator[None]:
-    """Context that turns out-of-memory errors into one line that says what to change.
-
-    Raises:
-        DataError: instead of torch's errors.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not lacks_memory(error):
-            raise
-        name, total = "the CPU", ""
-        if device.type == "cuda":
-            name = torch.cuda.get_device_name(device)
-            total = f" ({torch.cuda.get_device_properties(device).total_memory / GIB:.1f} GiB)"
-        raise DataError.of(
-            f"{name}{total}",
-            "too little memory for a training step or a window of the validation",
-            "a smaller batch_size (with accumulation_steps), patch or slice size, network_def, or precision bfloat16",
-        ) from error
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _name_and_memory(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "the CPU"
+    memory = torch.cuda.get_device_properties(device).total_memory / GIB
+    return f"{torch.cuda.get_device_name(device)} ({memory:.1f} GiB)"
 
 
 def _bytes_below(folder: Path) -> int:
     return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
 
 
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-
-
 def _duration(seconds: float) -> str:
-    for unit, length in (("days", 2 * 86400), ("h", 2 * 3600), ("min", 120)):
-        if seconds >= length:
-            return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.1f} {unit}"
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.1f} s"

@@ -55,7 +55,10 @@ class StepTimes:
     def limited_by(self) -> str:
         """What a shorter step has to begin with."""
         if self.data_wait > NOTABLE:
-            return f"loading data: {_advice(self.num_workers)}"
+            cores = usable_cores()
+            if self.num_workers < cores:
+                return f"loading data: use more num_workers (now {self.num_workers} on {cores} cores)"
+            return f"loading data: num_workers ({self.num_workers}) has all {cores} cores; use fewer augmentations"
         name = max(self.periodic, key=self.periodic.__getitem__, default=None)
         if name is not None and self.periodic[name] > NOTABLE * self.seconds:
             return f"the loss's term {name}, {self.periodic[name]:.3g} s a step: use a longer interval"
@@ -63,7 +66,7 @@ class StepTimes:
 
 
 def time_steps(trainer: SupervisedTrainer, steps: int, limit_s: float) -> StepTimes:
-    """Run training steps and time them.
+    """Run training steps and time them; they count neither as iterations nor as calls of the loss.
 
     The batches that the loader has prepared in advance are passed by, since a loader that is too slow shows only after
     them. The number of timed steps is a multiple of the loader's workers, which finish at the same time.
@@ -76,6 +79,7 @@ def time_steps(trainer: SupervisedTrainer, steps: int, limit_s: float) -> StepTi
     calls = getattr(trainer.loss_function, "calls", 0)
     loader, device = trainer.data_loader, trainer.state.device
     workers = getattr(loader, "num_workers", 0)
+    trainer.scaler = torch.amp.GradScaler(device.type) if trainer.amp else None  # ty: ignore[invalid-assignment]
     batches = iter(loader)
     for _ in range(WARM_UP):
         _step(trainer, batches)
@@ -92,6 +96,8 @@ def time_steps(trainer: SupervisedTrainer, steps: int, limit_s: float) -> StepTi
         times.own.append(own)
     times.periodic = _periodic(trainer, batches, statistics.fmean(times.own))
     _set_calls(trainer, calls)
+    trainer.state.iteration = 0
+    trainer.optimizer.zero_grad(set_to_none=True)
     return times
 
 
@@ -104,9 +110,14 @@ def _step(trainer: SupervisedTrainer, batches: Iterator[Any], calls: int | None 
         _set_calls(trainer, calls)
     trainer.state.iteration += 1
     trainer.state.output = trainer._iteration(trainer, trainer.state.batch)
-    if trainer.state.device.type == "cuda":
-        torch.cuda.synchronize(trainer.state.device)
+    synchronize(trainer.state.device)
     return received - started, time.monotonic() - received
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what was sent to a GPU; other devices have finished already."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _set_calls(trainer: SupervisedTrainer, calls: int) -> None:
@@ -120,10 +131,3 @@ def _periodic(trainer: SupervisedTrainer, batches: Iterator[Any], plain: float) 
     loss: Any = trainer.loss_function
     used = {name: every for name, every in getattr(loss, "every", {}).items() if every > 1 and loss.weights.get(name)}
     return {name: max(0.0, _step(trainer, batches, calls=every)[1] - plain) / every for name, every in used.items()}
-
-
-def _advice(num_workers: int) -> str:
-    cores = usable_cores()
-    if num_workers < cores:
-        return f"use more num_workers (now {num_workers} on {cores} cores)"
-    return f"num_workers ({num_workers}) has all {cores} cores; use fewer augmentations"

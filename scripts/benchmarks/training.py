@@ -54,7 +54,6 @@ def _training(bundle: str, folder: Path, device: str, sizes: Sizes) -> list[Row]
     )
     flow = training(bundle, folder, device, sizes.scroll, sizes.ct, **options)
     trainer = flow.parser.get_parsed_content("train#trainer")
-    trainer.scaler = torch.amp.GradScaler("cuda") if trainer.amp else None
     torch.cuda.reset_peak_memory_stats()
     times = time_steps(trainer, sizes.steps, sizes.limit_s)
     batch = len(trainer.state.batch["image"])
@@ -66,7 +65,6 @@ def _training(bundle: str, folder: Path, device: str, sizes: Sizes) -> list[Row]
         Row(f"{bundle}: limited by", times.limited_by, f"waiting for data {times.data_wait:.0%}", None, ""),
         Row(f"{bundle}: peak memory of a step", f"{peak:.1f} GiB", f"of {total:.0f} GiB", None, ""),
     ]
-    trainer.state.iteration = 0
     return [*rows, _epoch(bundle, trainer, sizes.epoch)]
 
 

@@ -1,6 +1,7 @@
 """A plan's numbers from a clock on which everything takes a known time."""
 
 import copy
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -60,7 +61,10 @@ class Data:
             yield {"image": torch.rand(2, 1, 4, 4, 4), "label": torch.rand(2, 1, 4, 4, 4)}
 
 
-def make(clock, *, epochs=4, steps_per_epoch=100, loss=None, checkpoints=None, budget_hours=None, **options):
+ROOM = SimpleNamespace(keep=2, size=0, folder=Path(), check_space=lambda: None)
+
+
+def make(clock, *, epochs=4, steps_per_epoch=100, loss=None, checkpoints=ROOM, budget_hours=None, **options):
     network = Network(clock)
     trainer = SupervisedTrainer(
         device="cpu",

@@ -16,7 +16,7 @@ class Trainer:
         self.now = self.steps = 0
         self.step, self.loading, self.term = step, loading, term
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
-        self.data_loader = self
+        self.data_loader, self.amp, self.optimizer = self, False, SimpleNamespace(zero_grad=lambda **_: None)
         self.num_workers, self.prefetch_factor = workers, prefetch
         self.state = SimpleNamespace(device=torch.device("cpu"), iteration=0)
         self.loss_function = SimpleNamespace(calls=0, every={"betti": 32, "off": 2}, weights={"betti": 1.0, "off": 0.0})
