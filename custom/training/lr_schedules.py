@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -66,11 +65,11 @@ def build_schedule(
     if name not in _DECAYS:
         raise DataError.of("lr_scheduler#name", repr(name), f"one of {', '.join([*_DECAYS, 'one_cycle', 'plateau'])}")
     decay = _DECAYS[name]
-    return LambdaLR(optimizer, partial(_share, total_steps, warmup_steps, lambda t: decay(t, power)))
 
+    def share(step: int) -> float:
+        """Learning rate after ``step`` steps as a fraction of the largest."""
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return decay(min(1.0, (step - warmup_steps) / (total_steps - warmup_steps)), power)
 
-def _share(total: int, warmup: int, decay: Callable[[float], float], step: int) -> float:
-    """Learning rate after ``step`` steps as a fraction of the largest."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return decay(min(1.0, (step - warmup) / (total - warmup)))
+    return LambdaLR(optimizer, share)
