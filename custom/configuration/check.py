@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import torch
 from ..errors import DataError, nearest
 from .declared import Declared, settings, values
 from .kinds import fits, hint_of, hints, is_code, is_component, words
-from .references import SEPARATOR, References, join, shown, target_of
+from .references import SEPARATOR, References, is_within, join, shown, target_of, walk
 from .renamed import RENAMED
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class _Checked:
             yield id, "an option that nothing reads in this run", f"one that does ({readers[0]} has a use for it)"
 
     def arguments(self) -> Iterator[Problem]:
-        for id, component, target in self._components():
+        for id, component, target in self._components:
             try:
                 parameters = inspect.signature(target).parameters
             except (TypeError, ValueError):  # some C classes have no signature
@@ -139,15 +140,15 @@ class _Checked:
         for id, value, defaults in values(self.config, self.declared):
             wanted = [hint_of(default, is_knob=id in self.config) for default in defaults]
             if None not in wanted and not any(fits(value, hint) for hint in wanted):
-                yield id, _quoted(value), _like(defaults[0])
-        for id, component, target in self._components():
+                yield id, quoted(value), _like(defaults[0])
+        for id, component, target in self._components:
             if getattr(target, "__module__", "").split(".")[0] != __name__.split(".")[0]:
                 continue
             annotated = hints(target)
             for key in sorted(component.keys() & annotated.keys()):
                 source, value = self._source(join(id, key), component[key])
                 if not fits(value, annotated[key]):
-                    yield source, _quoted(value), f"{words(annotated[key])} ({key} of {component['_target_']})"
+                    yield source, quoted(value), f"{words(annotated[key])} ({key} of {component['_target_']})"
 
     def device(self) -> Iterator[Problem]:
         name = self.config.get("device")
@@ -190,34 +191,20 @@ class _Checked:
 
     def _is_key_elsewhere(self, key: str, place: str) -> bool:
         """Whether another mapping has this key, such as the losses for a mapping of their weights."""
+        others = (value for id, value in walk(self.config) if not is_within(id, place))
+        return any(isinstance(value, Mapping | list) and key in value for value in others)
 
-        def search(value: Any, id: str) -> bool:
-            if id == place or not isinstance(value, Mapping | list):
-                return False
-            items = value.items() if isinstance(value, Mapping) else enumerate(value)
-            return key in value or any(search(item, join(id, name)) for name, item in items)
-
-        return search(self.config, "")
-
+    @cached_property
     def _components(self) -> list[tuple[str, Mapping[str, Any], Any]]:
         """Id, entries, and class or function of each component that can be located."""
-        if not hasattr(self, "_found"):
-            found = ((id, value, target_of(value, self.parser)) for id, value in _components_in(self.config))
-            self._found = [(id, value, target) for id, value, target in found if target is not None]
-        return self._found
+        components = ((id, value) for id, value in walk(self.config) if is_component(value))
+        found = ((id, value, target_of(value, self.parser)) for id, value in components)
+        return [(id, value, target) for id, value, target in found if target is not None]
 
     def _source(self, id: str, value: Any) -> tuple[str, Any]:
         while isinstance(value, str) and value.startswith("@") and value[1:] in self.parser:
             id, value = value[1:], self.parser[value[1:]]
         return id, value
-
-
-def _components_in(value: Any, id: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if is_component(value):
-        yield id, value
-    if isinstance(value, Mapping | list):
-        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _components_in(item, join(id, key))
 
 
 def _is_program(value: Any) -> bool:
@@ -244,9 +231,10 @@ def _arguments_of_monai() -> set[str]:
 def _like(default: Any) -> str:
     if is_component(default):
         return f"a component such as {default['_target_']}"
-    return words(type(default)) + ("" if isinstance(default, bool | Mapping) else f" such as {_quoted(default)}")
+    return words(type(default)) + ("" if isinstance(default, bool | Mapping) else f" such as {quoted(default)}")
 
 
-def _quoted(value: Any) -> str:
+def quoted(value: Any) -> str:
+    """Return a value as shown in messages."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .check import check_options
+from .check import check_options, quoted
 from .effect import settings_with_effect, without_effect
 from .kinds import is_plain
-from .running import running_parser, running_workflow
+from .running import running
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -32,8 +32,8 @@ class Configuration:
     __slots__ = ("_parser",)  # hidden from MONAI's DataLoader, which traverses a dataset's attributes
 
     def __init__(self, parser: "ConfigParser | None" = None) -> None:
-        workflow = running_workflow() if parser is None else None
-        self._parser = running_parser() if parser is None else parser
+        workflow = running("ConfigWorkflow") if parser is None else None
+        self._parser = running("ConfigParser") if parser is None else parser
         if self._parser is not None:
             check_options(self._parser, workflow)
 
@@ -65,7 +65,4 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], shown: int = 5
 
 
 def _show(settings: Mapping[str, Any], key: str) -> str:
-    if key not in settings:
-        return "absent"
-    text = repr(settings[key])
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return quoted(settings[key]) if key in settings else "absent"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .kinds import is_component
-from .references import SEPARATOR, References
+from .references import SEPARATOR, References, join
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -66,7 +66,7 @@ class Declared:
 def values(config: Mapping[str, Any], declared: Declared, place: str = "") -> Iterator[tuple[str, Any, list[Any]]]:
     """Yield entries by id, with value and defaults; within a component only if the ``_target_`` is the default's."""
     for key, value in config.items():
-        id = f"{place}{SEPARATOR}{key}" if place else str(key)
+        id = join(place, key)
         defaults = declared.defaults(id)
         if isinstance(value, Mapping) and all(_alike(value, default) for default in defaults):
             yield from values(value, declared, id)

@@ -21,8 +21,8 @@ class References:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
         self._places: dict[str, set[str]] = {}
-        for place, text in _texts(config):
-            for target in _targets(place, text):
+        for place, text in walk(config):
+            for target in _targets(place, text) if isinstance(text, str) else ():
                 self._places.setdefault(target, set()).add(place)
 
     @property
@@ -31,14 +31,14 @@ class References:
 
     def names(self, id: str) -> bool:
         """Whether another entry refers to exactly this one."""
-        return any(not _is_within(place, id) for place in self._places.get(id, ()))
+        return any(not is_within(place, id) for place in self._places.get(id, ()))
 
     def reach(self, id: str) -> bool:
         """Whether another entry refers to this one or to a part of it."""
         return any(
-            not _is_within(place, id)
+            not is_within(place, id)
             for target, places in self._places.items()
-            if _is_within(target, id)
+            if is_within(target, id)
             for place in places
         )
 
@@ -63,23 +63,22 @@ def _targets(place: str, text: str) -> Iterator[str]:
             yield target
 
 
-def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, Mapping | list):
-        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _texts(item, join(place, key))
-
-
 def _leaves(value: Any) -> Iterator[Any]:
+    for _, item in walk(value):
+        if isinstance(item, float) or (isinstance(item, str) and len(item) > 1):
+            yield item
+
+
+def walk(value: Any, id: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield an entry and all that it contains, by id."""
+    yield id, value
     if isinstance(value, Mapping | list):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _leaves(item)
-    elif isinstance(value, float) or (isinstance(value, str) and len(value) > 1):
-        yield value
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from walk(item, join(id, key))
 
 
-def _is_within(id: str, whole: str) -> bool:
+def is_within(id: str, whole: str) -> bool:
+    """Whether an entry is another one or a part of it."""
     return id == whole or id.startswith(whole + SEPARATOR)
 
 

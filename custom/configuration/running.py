@@ -1,26 +1,16 @@
-"""Finds the running MONAI parser and workflow in the call stack."""
+"""Finds the running MONAI parser or workflow in the call stack."""
 
 import sys
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from monai.bundle import ConfigParser, ConfigWorkflow
+from typing import Any
 
 
-def running_parser() -> "ConfigParser | None":
-    """Return the parser that instantiates the calling component; None outside of a bundle."""
-    return _caller("ConfigParser")
+def running(name: str) -> Any:
+    """Return what instantiates the calling component, an instance of this class of ``monai.bundle``; None if nothing.
 
-
-def running_workflow() -> "ConfigWorkflow | None":
-    """Return the workflow that instantiates the calling component; None if an application uses the parser directly."""
-    return _caller("ConfigWorkflow")
-
-
-def _caller(name: str) -> Any:
-    """Return the nearest caller that is an instance of a class of ``monai.bundle``."""
+    An application that uses the parser directly has no workflow.
+    """
     bundle = sys.modules.get("monai.bundle")  # not imported means not running
-    frame = sys._getframe(2)
+    frame = sys._getframe(1)
     while bundle is not None and frame is not None:
         owner = frame.f_locals.get("self")
         if isinstance(owner, getattr(bundle, name)):

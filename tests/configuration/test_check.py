@@ -188,7 +188,7 @@ def test_a_default_says_whether_fractions_are_allowed(bundle):
     for name in ("train", "inference"):
         path = REPOSITORY / "bundles" / bundle / "configs" / f"{name}.json"
         checked = _Checked(ConfigParser(ConfigParser.load_config_file(path)), None)
-        for id, component, target in checked._components():
+        for id, component, target in checked._components:
             for key, hint in hints(target).items() if target.__module__.startswith("custom") else ():
                 source, value = checked._source(f"{id}::{key}", component.get(key))
                 if source in checked.config and type(value) is int:
