@@ -24,8 +24,7 @@ ERROR_COLOURS = ["#4895ef", "#f72585"]
 class Panels:
     """Draws image, label, prediction and errors of an evaluator's first volumes as ``panels/<id>.png``.
 
-    The slice shown is the one with most of the label's highest class, such as tumour (without a label: of the
-    prediction's).
+    The slice shown is the one with most of the label's highest class, such as tumour.
 
     Example: ``{"_target_": "custom.handlers.Panels", "output_dir": "@results_dir", "n_cases": 8}``
 
@@ -49,18 +48,13 @@ class Panels:
         """A function that draws the case, once its prediction is post-processed; it may run in another process."""
         if number >= self.n_cases:
             return None
-        image, label = _volume(item["image"]), item.get("label")
-        if label is None:
-            return partial(self._draw, case, image, None)
-        index = _largest_slice(_volume(label), self.ignored)
-        return partial(self._draw, case, image[index : index + 1].copy(), index)
+        index = _largest_slice(_volume(item["label"]), self.ignored)
+        # one slice of the image is all that has to be copied to another process
+        return partial(self._draw, case, _volume(item["image"])[index : index + 1].copy(), index)
 
-    def _draw(self, case: str, image: np.ndarray, index: int | None, item: Mapping[str, Any]) -> None:
-        """Draw a volume, or one slice of it, which is all that has to be copied to another process."""
-        label, pred = _volume(item.get("label")), _volume(item["pred"])
-        if index is not None:
-            label, pred = label[index : index + 1], pred[index : index + 1]
-        figure = draw_panel(image, label, pred, title=str(case), ignored=self.ignored, first=index or 0)
+    def _draw(self, case: str, image: np.ndarray, index: int, item: Mapping[str, Any]) -> None:
+        label, pred = (_volume(item[key])[index : index + 1] for key in ("label", "pred"))
+        figure = draw_panel(image, label, pred, title=case, ignored=self.ignored, first=index)
         path = self.folder / f"{case}.png"
         with dispensable(path):
             write_whole(path, lambda file: figure.savefig(file, dpi=100))
@@ -68,7 +62,7 @@ class Panels:
 
 def draw_panel(
     image: np.ndarray,
-    label: np.ndarray | None,
+    label: np.ndarray,
     pred: np.ndarray,
     *,
     title: str,
@@ -84,14 +78,13 @@ def draw_panel(
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
-    index = _largest_slice(pred) if label is None else _largest_slice(label, ignored)
-    layers: list[tuple[str, np.ndarray | None, list[str]]] = [("image", None, LABEL_COLOURS)]
-    if label is not None:
-        layers.append(("label", np.where(label[index] == ignored, 0, label[index]), LABEL_COLOURS))
-    layers.append(("prediction", pred[index], LABEL_COLOURS))
-    if label is not None:
-        layers.append(("missed / false alarm", _errors(label[index], pred[index], ignored), ERROR_COLOURS))
-
+    index = _largest_slice(label, ignored)
+    layers = [
+        ("image", None, LABEL_COLOURS),
+        ("label", np.where(label[index] == ignored, 0, label[index]), LABEL_COLOURS),
+        ("prediction", pred[index], LABEL_COLOURS),
+        ("missed / false alarm", _errors(label[index], pred[index], ignored), ERROR_COLOURS),
+    ]
     figure = Figure(figsize=(3.2 * len(layers), 3.6), layout="constrained")
     figure.suptitle(f"{title}, slice {first + index}", fontsize="medium")
     for axis, (name, layer, colours) in zip(figure.subplots(1, len(layers)), layers, strict=True):
@@ -103,7 +96,7 @@ def draw_panel(
     return figure
 
 
-def _largest_slice(label: np.ndarray, ignored: int | None = None) -> int:
+def _largest_slice(label: np.ndarray, ignored: int | None) -> int:
     classes = label if ignored is None else np.where(label == ignored, 0, label)
     return int(np.argmax(np.count_nonzero(classes == classes.max(), axis=(1, 2)))) if classes.any() else 0
 
@@ -114,9 +107,7 @@ def _errors(label: np.ndarray, pred: np.ndarray, ignored: int | None) -> np.ndar
     return errors if ignored is None else np.where(label == ignored, 0, errors)
 
 
-def _volume(tensor: Any) -> np.ndarray | None:
+def _volume(tensor: Any) -> np.ndarray:
     """``(C, D, H, W)`` to ``(D, H, W)``: the middle channel, which in a 2.5-D image is the slice itself."""
-    if tensor is None:
-        return None
     array = torch.as_tensor(tensor).detach().cpu().numpy()
     return array[array.shape[0] // 2]

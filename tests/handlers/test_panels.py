@@ -32,7 +32,3 @@ def test_ignored_voxels_are_neither_drawn_nor_wrong():
     label, _, errors = layers(draw_panel(np.zeros((2, 2, 2)), LABEL, PRED, title="case", ignored=2))
     np.testing.assert_array_equal(label, [[1, 1], [0, 0]])
     np.testing.assert_array_equal(errors, [[0, 1], [2, 0]])
-
-
-def test_without_a_label_only_image_and_prediction():
-    assert len(draw_panel(np.zeros((2, 2, 2)), None, PRED, title="case").axes) == 2
