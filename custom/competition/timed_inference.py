@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,15 +146,16 @@ class _Process:
             )
         self._write(self.settings)
 
-    def wait_until_ready(self) -> None:
-        """Return when the process has loaded the bundle; raise DataError if it cannot be used."""
+    def why_unusable(self) -> DataError | RuntimeError | None:
+        """Wait until the process has loaded the bundle, and return None, or why it cannot be used."""
         answer = self._answer()
         if answer is None:
             tail = self.log.read_text(errors="replace").splitlines()[-5:]
-            raise RuntimeError(f"the process for {self.visible} ended with {self.process.wait()}: " + " | ".join(tail))
+            return RuntimeError(f"the process for {self.visible} ended with {self.process.wait()}: " + " | ".join(tail))
         if "error" in answer:
-            raise DataError(answer["error"])
+            return DataError(answer["error"])
         self.about = answer
+        return None
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Send a request and return the answer; ``error`` if the process ended."""
@@ -196,21 +198,19 @@ class _Queue:
 
     def work_off(self, processes: Sequence[_Process]) -> None:
         self.serving = len(processes)
-        threads = [threading.Thread(target=self.serve, args=(process,), daemon=True) for process in processes]
+        with ThreadPoolExecutor(len(processes)) as pool:
+            try:
+                threads = [pool.submit(self.serve, process) for process in processes]
+                wait(threads, max(0.0, self.deadline + GRACE - time.monotonic()))
+            except BaseException:
+                with self.lock:
+                    self.waiting.clear()  # otherwise the threads would restart the processes
+                raise
+            finally:
+                for process in processes:
+                    process.stop()
         for thread in threads:
-            thread.start()
-        try:
-            for thread in threads:
-                thread.join(max(0.0, self.deadline + GRACE - time.monotonic()))
-        except BaseException:
-            with self.lock:
-                self.waiting.clear()  # otherwise the threads would restart the processes
-            raise
-        finally:
-            for process in processes:
-                process.stop()
-        for thread in threads:
-            thread.join()
+            thread.result()
         for case in self.waiting:
             self._record(case, {"error": "no process is left for it"}, 0.0, 0.0, processes[0])
 
@@ -251,24 +251,18 @@ class _Queue:
 
     def _restarted(self, process: _Process) -> bool:
         process.start()
-        try:
-            process.wait_until_ready()
-        except (DataError, RuntimeError) as error:
+        error = process.why_unusable()
+        if error is not None:
             self.log(str(error))
             process.stop()
-            return False
-        return True
+        return error is None
 
 
 def _ready(processes: list[_Process], *, chosen: bool, log: Callable[[str], None]) -> list[_Process]:
     """Wait for the processes, and raise if none can be used; of those on the CPU for lack of a GPU, one is kept."""
-    ready, errors = [], []
-    for process in processes:
-        try:
-            process.wait_until_ready()
-            ready.append(process)
-        except (DataError, RuntimeError) as error:
-            errors.append(error)
+    answers = [(process, process.why_unusable()) for process in processes]
+    ready = [process for process, error in answers if error is None]
+    errors = [error for _, error in answers if error is not None]
     if not ready:
         raise errors[0]
     for error in errors:
