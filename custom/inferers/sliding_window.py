@@ -286,14 +286,12 @@ class _Slab:
 
     def __init__(self, weights: torch.Tensor, size: Sequence[int], device: torch.device) -> None:
         self.size = (len(weights), *size)
-        self.total = None
-        self.weight = self._zeros(1, device)
-        self.weights = weights.to(self.weight.device)
+        self.weights = weights.to(device)
+        self.total, self.weight = None, torch.empty(0)
+        self.weight = self._zeros(1)
 
     def allocate(self, channels: int) -> None:
-        self.total = self._zeros(channels, self.weight.device)
-        if self.total.device != self.weight.device:
-            self._leave_gpu()
+        self.total = self._zeros(channels)
 
     def add(self, corner: Sequence[int], prediction: torch.Tensor) -> None:
         """Add the prediction ``(C, *roi_size)`` of a window whose rows and columns start at ``corner``."""
@@ -322,25 +320,22 @@ class _Slab:
     @property
     def on_gpu(self) -> bool:
         """Whether the sums occupy GPU memory that the network could use."""
-        return self.weight.device.type != "cpu"
+        return self.weights.device.type != "cpu"
 
     def move_to_main_memory(self) -> None:
-        logger.warning("out of GPU memory: predictions are summed up in main memory from now on")
-        self._leave_gpu()
-
-    def _leave_gpu(self) -> None:
         """Move all three tensors, so that they are on one device."""
+        logger.warning("out of GPU memory: predictions are summed up in main memory from now on")
         self.total = None if self.total is None else self.total.cpu()
         self.weight, self.weights = self.weight.cpu(), self.weights.cpu()
         torch.cuda.empty_cache()
 
-    def _zeros(self, channels: int, device: torch.device) -> torch.Tensor:
+    def _zeros(self, channels: int) -> torch.Tensor:
         try:
-            return torch.zeros((channels, *self.size), device=device)
+            return torch.zeros((channels, *self.size), device=self.weights.device)
         except RuntimeError as error:
             if not lacks_memory(error):
                 raise
-        logger.warning("out of GPU memory: predictions are summed up in main memory")
+        self.move_to_main_memory()
         return torch.zeros((channels, *self.size))
 
 

@@ -308,7 +308,13 @@ def test_sums_and_weights_stay_together_when_the_gpu_has_room_for_some(monkeypat
     slab = sliding_window._Slab(torch.ones(2, 3, 3), (5, 5), torch.device("meta"))
     assert slab.on_gpu
     zeros = torch.zeros
-    monkeypatch.setattr(slab, "_zeros", lambda channels, device: zeros(channels, *slab.size))
+
+    def full(size, device=None):
+        if device is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return zeros(size)
+
+    monkeypatch.setattr(torch, "zeros", full)
     monkeypatch.setattr(torch.Tensor, "cpu", lambda self: zeros(self.shape) if self.is_meta else self)
     slab.add((1, 2), torch.ones(4, 2, 3, 3))
     slab.weigh([(1, 2)])
