@@ -83,14 +83,10 @@ def versions() -> dict[str, str]:
 def commit() -> str | None:
     """Return the commit of this package's source, with ``+changes`` if modified; None outside a repository."""
     try:
-        head = _git("rev-parse", "HEAD")
-        return f"{head}+changes" if _git("status", "--porcelain", "--untracked-files=no") else head
+        # without tags, this is the hash of the commit
+        command = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+changes"]
+        return subprocess.run(
+            command, cwd=_SOURCE, capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _git(*arguments: str) -> str:
-    process = subprocess.run(
-        ["git", "-C", str(_SOURCE), *arguments], capture_output=True, text=True, check=True, timeout=30
-    )
-    return process.stdout.strip()
