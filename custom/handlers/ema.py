@@ -1,5 +1,6 @@
 """Exponential moving average of the weights."""
 
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -60,7 +61,8 @@ class EMA:
         average = self.average
         step = int(average.n_averaged)  # on the CPU
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        averages, values = _by_dtype(average.module), _by_dtype(self.source)
+        networks = (average.module, self.source)
+        averages, values = (by_dtype(chain(network.parameters(), network.buffers())) for network in networks)
         for dtype in averages:
             if step and dtype.is_floating_point:
                 torch._foreach_lerp_(averages[dtype], values[dtype], weight)
@@ -69,9 +71,9 @@ class EMA:
         average.n_averaged += 1
 
 
-def _by_dtype(network: torch.nn.Module) -> dict[torch.dtype, list[torch.Tensor]]:
-    """Weights and buffers by type, so that a few kernels handle them all."""
-    tensors: dict[torch.dtype, list[torch.Tensor]] = {}
-    for tensor in chain(network.parameters(), network.buffers()):
-        tensors.setdefault(tensor.dtype, []).append(tensor.detach())
-    return tensors
+def by_dtype(tensors: Iterable[torch.Tensor]) -> dict[torch.dtype, list[torch.Tensor]]:
+    """Group weights and buffers by type, so that a few kernels handle them all."""
+    groups: dict[torch.dtype, list[torch.Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor.detach())
+    return groups

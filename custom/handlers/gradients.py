@@ -17,6 +17,7 @@ from ..errors import DataError
 from ..system.distributed import any_rank, gather, max_over_ranks, rank
 from ..system.files import write_whole
 from .accumulation import begins_step, ends_step
+from .ema import by_dtype
 
 RECORD = "non_finite.json"
 
@@ -206,10 +207,7 @@ class _Buffers:
     """A network's buffers, which are saved and restored in a few kernels, whatever their number."""
 
     def __init__(self, network: torch.nn.Module) -> None:
-        groups: dict[torch.dtype, list[torch.Tensor]] = {}
-        for buffer in network.buffers():
-            groups.setdefault(buffer.dtype, []).append(buffer.detach().view(-1))
-        self.groups = list(groups.values())
+        self.groups = by_dtype(buffer.view(-1) for buffer in network.buffers()).values()
         self.saved: list[torch.Tensor] = []
 
     def save(self) -> None:
