@@ -31,10 +31,7 @@ class LoadWeights:
         self.network = network
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self._load)
-
-    def _load(self, _: Engine) -> None:
-        load_weights(self.path, self.network)
+        engine.add_event_handler(Events.STARTED, lambda _: load_weights(self.path, self.network))
 
 
 def load_weights(path: str | Path | Sequence[str], network: torch.nn.Module) -> None:

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,7 @@ class RemoteCopy:
             local = self.folders[name] / relative
             if further or not local.exists():
                 logger.info("fetching %s", remote)
-                fetch: Callable[[Path], Any] = lambda file, remote=remote: system.get_file(remote, str(file))  # noqa: E731
-                write_whole(local, fetch)
+                write_whole(local, lambda file, remote=remote: system.get_file(remote, str(file)))
                 self._uploaded[key] = _version(local)
 
     def _refuse_another_run(self, system: Any, there: Mapping[str, str]) -> None:
