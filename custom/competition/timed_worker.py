@@ -168,28 +168,21 @@ def main() -> None:
     warnings = _Warnings()
     channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
-
-    def attempt(work: Callable[[], dict[str, Any]]) -> None:
+    predictor: TimedPredictor | None = None
+    for line in sys.stdin:
+        request = json.loads(line)
         try:
-            answer = work()
+            if predictor is None:
+                device, words = choose_device()
+                predictor = TimedPredictor(**request, device=device)
+                answer = {"device": words, "gpu": device.type != "cpu", "views": len(predictor.views)}
+            else:
+                answer = (predictor.keep if "cases" in request else predictor.predict)(**request)
         except Exception as error:  # must not affect other cases
             traceback.print_exc()
             found = find_data_error(error)
             answer = {"error": str(found or f"{type(error).__name__}: {error}")}
         channel.write(json.dumps({**answer, "warnings": warnings.take()}) + "\n")
-
-    predictor: TimedPredictor | None = None
-
-    def prepare() -> dict[str, Any]:
-        nonlocal predictor
-        device, words = choose_device()
-        predictor = TimedPredictor(**json.loads(sys.stdin.readline()), device=device)
-        return {"device": words, "gpu": device.type != "cpu", "views": len(predictor.views)}
-
-    attempt(prepare)
-    for line in sys.stdin:
-        request = json.loads(line)
-        attempt(lambda request=request: (predictor.keep if "cases" in request else predictor.predict)(**request))
 
 
 if __name__ == "__main__":
