@@ -110,7 +110,7 @@ class GradientGuard:
 
     def _judge(self, engine: Engine, norm: torch.Tensor) -> torch.Tensor:
         """Return whether the step is to be skipped, as a tensor on the device, and restore the buffers if so."""
-        losses = [batch.loss for batch in self._batches if batch.iteration != engine.state.iteration]
+        losses = [batch.values[0] for batch in self._batches if batch.iteration != engine.state.iteration]
         losses = torch.stack([*losses, engine.state.output["loss"].detach().float()])
         flags = max_over_ranks(torch.stack([~norm.isfinite(), ~losses.isfinite().all()]).float())
         bad = flags.any()
@@ -126,7 +126,7 @@ class GradientGuard:
         if not ends_step(engine):
             return
         if self._result is None:  # the GradScaler has skipped the step
-            self._judge(engine, torch.full_like(self._batches[-1].loss, math.inf))
+            self._judge(engine, torch.full_like(self._batches[-1].values[0], math.inf))
         self._steps.append((self._result, self._batches))
         if len(self._steps) >= self._interval:
             self._read(engine)
@@ -176,9 +176,8 @@ class GradientGuard:
 class _Batch:
     iteration: int
     about: dict[str, Any]
-    loss: torch.Tensor
-    finite: torch.Tensor
-    """Whether the voxels of each item are finite."""
+    values: torch.Tensor
+    """On the device: the loss, and whether the voxels of each item are finite."""
 
     @classmethod
     def of(cls, engine: Engine) -> "_Batch":
@@ -187,12 +186,7 @@ class _Batch:
         image = output.get("image")
         finite = image.flatten(1).isfinite().all(1) if isinstance(image, torch.Tensor) else loss.new_ones(0)
         about = {key: batch[key] for key in ("id", "position", "slice") if isinstance(batch, dict) and key in batch}
-        return cls(engine.state.iteration, about, loss, finite)
-
-    @property
-    def values(self) -> torch.Tensor:
-        """What has to be read from the device."""
-        return torch.cat([self.loss[None], self.finite.float()])
+        return cls(engine.state.iteration, about, torch.cat([loss[None], finite.float()]))
 
     def described(self, values: Sequence[float]) -> dict[str, Any]:
         """Describe it by iteration, loss, cases and positions; only the faulty cases if voxels are not finite."""
