@@ -48,7 +48,6 @@ class RemoteCopy:
         self._uploaded: dict[str, tuple[int, int]] = {}
         """Size and modification time of uploaded files, by path relative to the URL."""
         self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def attach(self, engine: Engine) -> None:
         if self.url is not None:
@@ -58,12 +57,12 @@ class RemoteCopy:
         if rank() == 0:
             self.download()
             self._ended.clear()
-            self._thread = threading.Thread(target=self._run, name="remote copy", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="remote copy", daemon=True)
+            thread.start()
             # added now, so that they run after all other handlers, which may still write
             for end in (Events.TERMINATE, Events.COMPLETED):
-                engine.add_event_handler(end, self._finish)
-            engine.add_event_handler(Events.EXCEPTION_RAISED, self._finish_and_raise)
+                engine.add_event_handler(end, self._finish, thread)
+            engine.add_event_handler(Events.EXCEPTION_RAISED, self._finish_and_raise, thread)
         gather(None)  # the other ranks wait for the download
 
     def download(self) -> None:
@@ -134,15 +133,13 @@ class RemoteCopy:
         except Exception as error:  # fsspec's packages raise various types
             logger.warning("%s: not up to date (%s: %s)", self.url, type(error).__name__, error)
 
-    def _finish(self, _: Engine) -> None:
-        if self._thread is not None:
-            self._ended.set()
-            self._thread.join()
-            self._thread = None
+    def _finish(self, _: Engine, thread: threading.Thread) -> None:
+        self._ended.set()
+        thread.join()
         self._try_to_upload()
 
-    def _finish_and_raise(self, engine: Engine, error: BaseException) -> None:
-        self._finish(engine)
+    def _finish_and_raise(self, engine: Engine, error: BaseException, thread: threading.Thread) -> None:
+        self._finish(engine, thread)
         raise error
 
 
