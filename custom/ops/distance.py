@@ -2,45 +2,28 @@
 
 import math
 
-import numpy as np
 import torch
 
 _FAR = 2**14
 """A squared distance beyond every limit; with one step more it still fits into int16."""
 
 
-def signed_distance(mask: np.ndarray, limit: float) -> np.ndarray:
-    """Return the signed distance to the boundary of ``mask``, negative inside, clipped at ``limit``.
+def signed_distances(mask: torch.Tensor, limit: float) -> torch.Tensor:
+    """Return the signed distances to the boundaries of masks, negative inside, clipped at ``limit``; no host wait.
 
     The boundary is between voxels: a mask voxel next to background is half a voxel inside. The inside of a sheet two
     voxels thick is then at -0.5; with distances between voxel centres, corrected by one inside, it would be at 0 and
     have no weight in a loss.
-
-    Args:
-        mask: ``(D, H, W)``, bool or 0/1.
-        limit: largest distance, in voxels; also used if the volume contains no boundary.
-
-    Returns:
-        ``(D, H, W)`` float32 in voxels, within [-limit, limit].
-    """
-    from edt import edt
-
-    mask = np.ascontiguousarray(mask, dtype=bool)
-    # Both sides in one pass: edt treats each non-zero value as a separate object.
-    distance = edt(mask.view(np.uint8) + np.uint8(1))
-    distance = np.minimum(distance - np.float32(0.5), np.float32(limit))
-    return np.negative(distance, out=distance, where=mask)
-
-
-def signed_distances(mask: torch.Tensor, limit: float) -> torch.Tensor:
-    """Return the same as :func:`signed_distance` for a batch, on its device and without a wait of the host.
 
     The squared distance is the minimum over the axes' displacements, one axis after another (Felzenszwalb and
     Huttenlocher, 2012), of which the clipped one needs those up to the limit only.
 
     Args:
         mask: ``(B, D, H, W)``, bool, on any device.
-        limit: largest distance, in voxels, up to 100.
+        limit: largest distance, in voxels, up to 100; also used if a volume contains no boundary.
+
+    Returns:
+        ``(B, D, H, W)`` float32 in voxels, within [-limit, limit].
 
     Raises:
         ValueError: the limit is larger.

@@ -8,7 +8,7 @@ plain labels also work; the mask of valid voxels is ``label != IGNORE_LABEL``.
 import numpy as np
 import torch
 
-from .distance import signed_distance, signed_distances
+from .distance import signed_distances
 from .skeleton import medial_surface
 from .thinning import medial_surfaces
 
@@ -19,30 +19,10 @@ TARGET_CHANNELS = ("label", "medial", "distance")
 """Label {0, 1, ignore}; medial surface {0, 1}; signed distance to the surface in units of its limit, in [-1, 1]."""
 
 
-def surface_target(label: np.ndarray, max_distance: float) -> np.ndarray:
-    """Return the target of one patch.
+def surface_targets(label: torch.Tensor, max_distance: float) -> torch.Tensor:
+    """Return the targets of a batch, on its device.
 
     Medial surface and distance are those of the voxels labelled 1; ignored voxels count as background.
-
-    Args:
-        label: ``(D, H, W)``, values {0, 1, ignore}, any dtype.
-        max_distance: where the distance is clipped, in voxels.
-
-    Returns:
-        ``(3, D, H, W)`` float32, the channels of :data:`TARGET_CHANNELS`.
-    """
-    surface = label == 1
-    return np.stack(
-        [label, medial_surface(surface), signed_distance(surface, max_distance) / max_distance],
-        dtype=np.float32,
-        casting="unsafe",
-    )
-
-
-def surface_targets(label: torch.Tensor, max_distance: float) -> torch.Tensor:
-    """Return the targets of a batch, as :func:`surface_target` on a CPU and by torch on another device.
-
-    The results are the same but for regions too wide for :func:`custom.ops.thinning.medial_surfaces`.
 
     Args:
         label: ``(B, D, H, W)``, values {0, 1, ignore}, any dtype.
@@ -51,8 +31,9 @@ def surface_targets(label: torch.Tensor, max_distance: float) -> torch.Tensor:
     Returns:
         ``(B, 3, D, H, W)`` float32, the channels of :data:`TARGET_CHANNELS`.
     """
-    if label.device.type == "cpu":
-        return torch.from_numpy(np.stack([surface_target(one, max_distance) for one in label.numpy()]))
     surface = label == 1
-    distance = signed_distances(surface, max_distance) / max_distance
-    return torch.stack([label.float(), medial_surfaces(surface).float(), distance], 1)
+    if label.device.type == "cpu":
+        medial = torch.from_numpy(np.stack([medial_surface(one) for one in surface.numpy()]))
+    else:  # the same but for very wide regions
+        medial = medial_surfaces(surface)
+    return torch.stack([label.float(), medial.float(), signed_distances(surface, max_distance) / max_distance], 1)

@@ -14,7 +14,7 @@ from scipy import ndimage
 from scripts.phantoms import scroll_phantom
 
 from custom.losses import SoftClDiceLoss
-from custom.ops.target_layout import surface_target
+from custom.ops.target_layout import surface_targets
 
 from .measure import Row, by, interleaved, show_seconds
 
@@ -53,14 +53,14 @@ def example(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return logits ``(B, 2, D, H, W)`` as in mid-training, and their target ``(B, 3, D, H, W)``, float32."""
     batch, *space = shape
     random = np.random.default_rng(0)
-    logits, targets = [], []
+    logits, labels = [], []
     for index in range(batch):
         label = _crop(scroll_phantom(seed=0, index=index, size=max(space))[1], space)
         noise = ndimage.gaussian_filter(random.standard_normal(space), 1)
         logit = 6 * ndimage.gaussian_filter((label == 1).astype(np.float32), 0.8) - 2 + 1.5 * noise / noise.std()
         logits.append(np.stack([-logit / 2, logit / 2]).astype(np.float32))
-        targets.append(surface_target(label, MAX_DISTANCE))
-    return np.stack(logits), np.stack(targets)
+        labels.append(torch.from_numpy(label))
+    return np.stack(logits), surface_targets(torch.stack(labels), MAX_DISTANCE).numpy()
 
 
 def _crop(volume: np.ndarray, space: tuple[int, ...]) -> np.ndarray:

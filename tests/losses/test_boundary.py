@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from custom.losses.boundary import SurfaceDistanceLoss
-from custom.ops.target_layout import surface_target
+from custom.ops.target_layout import surface_targets
 
 
 def target_of(label: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
@@ -40,7 +40,7 @@ def test_gradient_is_that_of_the_published_loss():
 def test_farther_errors_cost_more_and_the_label_costs_nothing():
     label = torch.zeros(1, 1, 12, 8, 8)
     label[:, :, 2:4] = 1
-    target = torch.from_numpy(surface_target(label[0, 0].numpy(), 20.0))[None]
+    target = surface_targets(label[0], 20.0)
 
     def loss(prediction: torch.Tensor) -> float:
         return SurfaceDistanceLoss()(torch.cat([1 - prediction, prediction], 1) * 40, target).item()

@@ -12,7 +12,7 @@ from custom.losses.compound import CompoundLoss
 from custom.losses.dice_ce import MaskedDiceCELoss
 from custom.losses.medial_recall import MedialRecallLoss
 from custom.ops.betti import betti_available
-from custom.ops.target_layout import surface_target
+from custom.ops.target_layout import surface_targets
 
 
 class Value(torch.nn.Module):
@@ -45,7 +45,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     label = torch.zeros(16, 16, 16)
     label[3:6] = label[10:12] = 1
     label[:, 12:] = 2
-    target = torch.from_numpy(surface_target(label.numpy(), 10.0))
+    target = surface_targets(label[None], 10.0)[0]
     return image, torch.stack([target, target.flip(-1)])
 
 

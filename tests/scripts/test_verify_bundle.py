@@ -349,9 +349,9 @@ HOSTILE: dict[str, tuple[Callable[[dict, Path], dict[str, bytes | None]], str, s
         "an import of custom in line 1",
     ),
     "import of what is not listed": (
-        edit("metadata", lambda c: c["required_packages_version"].pop("edt")),
+        edit("metadata", lambda c: c["required_packages_version"].pop("einops")),
         "package",
-        "an import of edt in line",
+        "an import of einops in line",
     ),
     "JSON that is none": (lambda content, _: {"configs/inference.json": b"{"}, "configurations", "JSONDecodeError"),
 }
