@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import DataError
-from .nnunet_layers import ConvBlocks, Layers, ResidualBlock, ResidualBlocks
+from .nnunet_layers import Layers, ResidualBlock, conv_block, repeated
 
 __all__ = ["PlainConvUNet", "ResidualEncoderUNet", "without_duplicates"]
 
@@ -39,9 +39,23 @@ def without_duplicates(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
 class _Encoder(nn.Module):
     """Returns the features of all stages, the finest first."""
 
-    def __init__(self, stages: list[nn.Module], stem: nn.Module | None = None) -> None:
+    def __init__(self, layers: Layers, inputs: int, *, residual: bool) -> None:
         super().__init__()
-        self.stem = nn.Identity() if stem is None else stem
+        self.stem = nn.Identity()
+        if residual:
+            features = layers.features[0]
+            self.stem = repeated("convs", conv_block, layers, inputs, features, count=1, kernel=layers.kernels[0])
+            inputs = features
+        stages = []
+        for outputs, count, kernel, stride in zip(
+            layers.features, layers.blocks, layers.kernels, layers.strides, strict=True
+        ):
+            sizes = {"count": count, "kernel": kernel, "stride": stride}
+            if residual:
+                stages.append(repeated("blocks", ResidualBlock, layers, inputs, outputs, **sizes))
+            else:
+                stages.append(nn.Sequential(repeated("convs", conv_block, layers, inputs, outputs, **sizes)))
+            inputs = outputs
         self.stages = nn.Sequential(*stages)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -65,7 +79,7 @@ class _Decoder(nn.Module):
             count = layers.decoder_blocks[len(stages)]
             upsampling.append(layers.transposed(below, features, stride, stride, bias=layers.bias))
             kernel = layers.kernels[level]
-            stages.append(ConvBlocks(layers, 2 * features, features, count=count, kernel=kernel))
+            stages.append(repeated("convs", conv_block, layers, 2 * features, features, count=count, kernel=kernel))
             heads.append(layers.convolution(features, out_channels, 1))
         self.stages = nn.ModuleList(stages)
         self.transpconvs = nn.ModuleList(upsampling)
@@ -84,9 +98,14 @@ class _Decoder(nn.Module):
 
 
 class _UNet(nn.Module):
-    def __init__(self, layers: Layers, encoder: _Encoder, *, out_channels: int, deep_supervision: bool) -> None:
+    residual: bool
+
+    def __init__(
+        self, *, in_channels: int, out_channels: int, architecture: dict[str, Any], deep_supervision: bool = True
+    ) -> None:
         super().__init__()
-        self.encoder = encoder
+        layers = Layers(architecture, "n_blocks_per_stage" if self.residual else "n_conv_per_stage")
+        self.encoder = _Encoder(layers, in_channels, residual=self.residual)
         self.decoder = _Decoder(layers, out_channels, deep_supervision=deep_supervision)
         self.deep_supervision = deep_supervision
         self.divisors = [math.prod(strides) for strides in zip(*layers.strides, strict=True)]
@@ -130,15 +149,7 @@ class PlainConvUNet(_UNet):
             a multiple.
     """
 
-    def __init__(
-        self, *, in_channels: int, out_channels: int, architecture: dict[str, Any], deep_supervision: bool = True
-    ) -> None:
-        layers = Layers(architecture, "n_conv_per_stage")
-        stages = [
-            nn.Sequential(ConvBlocks(layers, inputs, outputs, count=count, kernel=kernel, stride=stride))
-            for inputs, outputs, count, kernel, stride in _stages(layers, in_channels)
-        ]
-        super().__init__(layers, _Encoder(stages), out_channels=out_channels, deep_supervision=deep_supervision)
+    residual = False
 
 
 class ResidualEncoderUNet(_UNet):
@@ -151,26 +162,12 @@ class ResidualEncoderUNet(_UNet):
     "architecture": "@architecture"}``
     """
 
-    def __init__(
-        self, *, in_channels: int, out_channels: int, architecture: dict[str, Any], deep_supervision: bool = True
-    ) -> None:
-        layers = Layers(architecture, "n_blocks_per_stage")
-        stem = ConvBlocks(layers, in_channels, layers.features[0], count=1, kernel=layers.kernels[0])
-        stages = [
-            ResidualBlocks(layers, inputs, outputs, count=count, kernel=kernel, stride=stride)
-            for inputs, outputs, count, kernel, stride in _stages(layers, layers.features[0])
-        ]
-        super().__init__(layers, _Encoder(stages, stem), out_channels=out_channels, deep_supervision=deep_supervision)
+    residual = True
 
 
 def _check_sizes(sizes: list[int], divisors: list[int]) -> None:
     if any(size % divisor for size, divisor in zip(sizes, divisors, strict=True)):
         raise DataError.of("the network", f"patches or slices of {sizes}", f"multiples of {divisors}")
-
-
-def _stages(layers: Layers, inputs: int):
-    features = [inputs, *layers.features]
-    return zip(features, layers.features, layers.blocks, layers.kernels, layers.strides, strict=False)
 
 
 def _initialize(module: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """Layers of nnU-Net's networks, chosen by the architecture in its plans, with the names of its parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ class Layers:
         _check_keys(architecture, blocks)
         stages = architecture["n_stages"]
         self.convolution, self.transposed, self.pooling = _known(architecture, "conv_op", CONVOLUTIONS)
-        self.spatial_dims = 2 if self.convolution is nn.Conv2d else 3
+        self.ones = (1,) * (2 if self.convolution is nn.Conv2d else 3)
         self.norm = _known(architecture, "norm_op", NORMS)
         self.norm_kwargs = dict(architecture.get("norm_op_kwargs") or {})
         self.nonlinearity = _known(architecture, "nonlin", NONLINEARITIES)
@@ -46,7 +47,7 @@ class Layers:
         self.decoder_blocks = _per_stage(architecture["n_conv_per_stage_decoder"], stages - 1)
 
     def _each_axis(self, value: int | Sequence[int]) -> tuple[int, ...]:
-        return (value,) * self.spatial_dims if isinstance(value, int) else tuple(value)
+        return (value,) * len(self.ones) if isinstance(value, int) else tuple(value)
 
     def nonlinear(self) -> nn.Module:
         return self.nonlinearity(**self.nonlinearity_kwargs)
@@ -80,52 +81,25 @@ def _per_stage(value: int | Sequence, stages: int) -> list:
     return values
 
 
-class ConvBlock(nn.Module):
-    """Convolution, normalisation and, if ``activate``, nonlinearity."""
-
-    def __init__(
-        self,
-        layers: Layers,
-        inputs: int,
-        outputs: int,
-        *,
-        kernel: Sequence[int],
-        stride: Sequence[int] | int = 1,
-        bias: bool | None = None,
-        activate: bool = True,
-    ) -> None:
-        super().__init__()
-        padding = [(length - 1) // 2 for length in kernel]
-        bias = layers.bias if bias is None else bias
-        self.conv = layers.convolution(inputs, outputs, tuple(kernel), stride, padding, bias=bias)
-        self.norm = layers.norm(outputs, **layers.norm_kwargs)
-        self.nonlin = layers.nonlinear() if activate else nn.Identity()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.nonlin(self.norm(self.conv(x)))
-
-
-class ConvBlocks(nn.Module):
-    """Several :class:`ConvBlock`; the stride is that of the first."""
-
-    def __init__(
-        self,
-        layers: Layers,
-        inputs: int,
-        outputs: int,
-        *,
-        count: int,
-        kernel: Sequence[int],
-        stride: Sequence[int] | int = 1,
-    ) -> None:
-        super().__init__()
-        first = ConvBlock(layers, inputs, outputs, kernel=kernel, stride=stride)
-        self.convs = nn.Sequential(
-            first, *(ConvBlock(layers, outputs, outputs, kernel=kernel) for _ in range(count - 1))
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.convs(x)
+def conv_block(
+    layers: Layers,
+    inputs: int,
+    outputs: int,
+    *,
+    kernel: Sequence[int],
+    stride: Sequence[int] | None = None,
+    bias: bool | None = None,
+    activate: bool = True,
+) -> nn.Sequential:
+    """Return convolution, normalisation and, if ``activate``, nonlinearity."""
+    padding = [(length - 1) // 2 for length in kernel]
+    bias = layers.bias if bias is None else bias
+    parts = OrderedDict(
+        conv=layers.convolution(inputs, outputs, tuple(kernel), stride or layers.ones, padding, bias=bias),
+        norm=layers.norm(outputs, **layers.norm_kwargs),
+        nonlin=layers.nonlinear() if activate else nn.Identity(),
+    )
+    return nn.Sequential(parts)
 
 
 class ResidualBlock(nn.Module):
@@ -135,38 +109,31 @@ class ResidualBlock(nn.Module):
         self, layers: Layers, inputs: int, outputs: int, *, kernel: Sequence[int], stride: Sequence[int]
     ) -> None:
         super().__init__()
-        self.conv1 = ConvBlock(layers, inputs, outputs, kernel=kernel, stride=stride)
-        self.conv2 = ConvBlock(layers, outputs, outputs, kernel=kernel, activate=False)
+        self.conv1 = conv_block(layers, inputs, outputs, kernel=kernel, stride=stride)
+        self.conv2 = conv_block(layers, outputs, outputs, kernel=kernel, activate=False)
         self.nonlin2 = layers.nonlinear()
         # ceil_mode gives the size of a strided convolution, also in an export with variable sizes
         skip: list[nn.Module] = [] if max(stride) == 1 else [layers.pooling(stride, stride, ceil_mode=True)]
         if inputs != outputs:
-            ones = (1,) * layers.spatial_dims
-            skip.append(ConvBlock(layers, inputs, outputs, kernel=ones, bias=False, activate=False))
+            skip.append(conv_block(layers, inputs, outputs, kernel=layers.ones, bias=False, activate=False))
         self.skip = nn.Sequential(*skip)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.nonlin2(self.conv2(self.conv1(x)) + self.skip(x))
 
 
-class ResidualBlocks(nn.Module):
-    """Several :class:`ResidualBlock`; the stride is that of the first."""
-
-    def __init__(
-        self,
-        layers: Layers,
-        inputs: int,
-        outputs: int,
-        *,
-        count: int,
-        kernel: Sequence[int],
-        stride: Sequence[int],
-    ) -> None:
-        super().__init__()
-        first = ResidualBlock(layers, inputs, outputs, kernel=kernel, stride=stride)
-        ones = (1,) * layers.spatial_dims
-        others = (ResidualBlock(layers, outputs, outputs, kernel=kernel, stride=ones) for _ in range(count - 1))
-        self.blocks = nn.Sequential(first, *others)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.blocks(x)
+def repeated(
+    name: str,
+    block: Callable[..., nn.Module],
+    layers: Layers,
+    inputs: int,
+    outputs: int,
+    *,
+    count: int,
+    kernel: Sequence[int],
+    stride: Sequence[int] | None = None,
+) -> nn.Sequential:
+    """Return several blocks, whose parameters are those of ``name``; the stride is that of the first."""
+    first = block(layers, inputs, outputs, kernel=kernel, stride=stride or layers.ones)
+    others = (block(layers, outputs, outputs, kernel=kernel, stride=layers.ones) for _ in range(count - 1))
+    return nn.Sequential(OrderedDict({name: nn.Sequential(first, *others)}))
