@@ -11,17 +11,3 @@ from .focal_tversky import FocalTverskyLoss
 from .log_cosh_dice import LogCoshDiceLoss
 from .lovasz import LovaszHingeLoss
 from .medial_recall import MedialRecallLoss
-
-__all__ = [
-    "BCEDiceLoss",
-    "BettiMatchingLoss",
-    "CompoundLoss",
-    "Float32Loss",
-    "FocalTverskyLoss",
-    "LogCoshDiceLoss",
-    "LovaszHingeLoss",
-    "MaskedDiceCELoss",
-    "MedialRecallLoss",
-    "SoftClDiceLoss",
-    "SurfaceDistanceLoss",
-]

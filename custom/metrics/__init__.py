@@ -2,5 +2,3 @@
 
 from .liver import LiverMetrics
 from .vesuvius_metric import VesuviusScore
-
-__all__ = ["LiverMetrics", "VesuviusScore"]

@@ -8,16 +8,3 @@ from .onnx_network import OnnxNetwork
 from .space_to_depth import SpaceToDepthSegResNetDS
 from .start_from import start_from
 from .unetplusplus import FlexibleUNetPlusPlus
-
-__all__ = [
-    "Ensemble",
-    "FlexibleUNetPlusPlus",
-    "OnnxNetwork",
-    "PlainConvUNet",
-    "ResidualEncoderUNet",
-    "SpaceToDepthSegResNetDS",
-    "build_ensemble",
-    "checkpoint_activations",
-    "set_batch_norm_momentum",
-    "start_from",
-]

@@ -16,8 +16,6 @@ from torch import nn
 from ..errors import DataError
 from ..system.state_dict import misfit, read_state_dict
 
-__all__ = ["imagenet_state_dict", "load_encoder_weights", "read_encoder_weights", "stem_for_channels"]
-
 # MONAI numbers the blocks of EfficientNet by stage and block, published files by block only.
 _STAGE = re.compile(r"^(_blocks)\.\d+(\.\d+\.)")
 

@@ -11,8 +11,6 @@ from torch import nn
 from ..errors import DataError
 from .nnunet_layers import Layers, ResidualBlock, conv_block, repeated
 
-__all__ = ["PlainConvUNet", "ResidualEncoderUNet", "without_duplicates"]
-
 _SLOPE = 1e-2
 """Slope of the leaky ReLU for which weights are initialised."""
 

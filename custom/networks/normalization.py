@@ -3,8 +3,6 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["set_batch_norm_momentum"]
-
 
 def set_batch_norm_momentum(*, network: nn.Module, momentum: float = 0.1) -> nn.Module:
     """Set the momentum of every batch norm of a network, in place.

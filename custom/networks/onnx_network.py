@@ -13,8 +13,6 @@ from ..errors import DataError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["OnnxNetwork"]
-
 
 @without_effect("path", "providers", "threads")
 class OnnxNetwork(nn.Module):

@@ -15,8 +15,6 @@ from torch.nn import functional as F
 from ..errors import DataError
 from .encoder_weights import imagenet_state_dict, load_encoder_weights, read_encoder_weights
 
-__all__ = ["FlexibleUNetPlusPlus", "NestedDecoder"]
-
 # Layers used for classification only. DistributedDataParallel does not accept parameters without gradient.
 _CLASSIFIER_PARTS = {
     EfficientNet: ("_conv_head", "_conv_head_padding", "_bn1", "_avg_pooling", "_dropout", "_fc"),

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 from ..errors import DataError
 
-__all__ = ["context_offsets", "slice_neighbours"]
-
 
 def context_offsets(n_context: int, context_mm: float | None = None, spacing_mm: float | None = None) -> list[int]:
     """Return the offsets of the ``2 * n_context + 1`` slices that a network sees, in slices.

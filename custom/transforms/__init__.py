@@ -12,22 +12,3 @@ from .regions import LabelToRegionsd, RegionsToLabeld
 from .save import SaveVolumed
 from .surface_targets import SurfaceTargetsd
 from .symmetry import RandSymmetriesd
-
-__all__ = [
-    "BatchCompose",
-    "CheckValuesd",
-    "CleanLiverd",
-    "ClearOutsided",
-    "LabelToRegionsd",
-    "NormalizeNnunetd",
-    "PostprocessSurfaced",
-    "RandContrastd",
-    "RandNoised",
-    "RandPatchDropoutd",
-    "RandSheetCompressiond",
-    "RandSymmetriesd",
-    "RandWarpd",
-    "RegionsToLabeld",
-    "SaveVolumed",
-    "SurfaceTargetsd",
-]
