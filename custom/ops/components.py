@@ -1,6 +1,7 @@
 """Connected components of 3-D masks, using connected-components-3d."""
 
 import numpy as np
+from scipy import ndimage
 
 SIX, TWENTY_SIX = 6, 26
 """Connectivity by faces, and by faces, edges and corners. A set and its complement use opposite ones."""
@@ -16,6 +17,12 @@ def label_components(mask: np.ndarray, connectivity: int = TWENTY_SIX) -> tuple[
 def component_sizes(labels: np.ndarray, count: int) -> np.ndarray:
     """Return (count + 1,) int64 voxel counts of the components; entry 0 is the background."""
     return np.bincount(labels.ravel(), minlength=count + 1)
+
+
+def component_boxes(labels: np.ndarray, count: int, margin: int = 0) -> list[tuple[slice, ...]]:
+    """Return the box around each component, with a margin where the volume has room for it."""
+    tight = ndimage.find_objects(labels, count)
+    return [tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in box) for box in tight]
 
 
 def remove_small(mask: np.ndarray, min_voxels: int, connectivity: int = TWENTY_SIX) -> np.ndarray:

@@ -3,15 +3,16 @@
 import math
 
 import numpy as np
+from scipy import ndimage
 
-from .components import component_sizes, label_components
+from .components import component_boxes, component_sizes, label_components
 from .morphology import ball_offsets, close
 
 STEP = 2
 """Largest change in height between neighbouring voxels of a rim that belongs to a single sheet."""
 
 _ROOM = 4
-"""Voxels that a patch may extend above the highest and below the lowest voxel of its sheet."""
+"""Voxels that a patch, which may bulge, can extend above the highest and below the lowest voxel of its sheet."""
 
 _NEIGHBOURS = ball_offsets(math.sqrt(3))[1:]
 
@@ -50,7 +51,7 @@ def patch_holes(mask: np.ndarray, max_area: int, min_voxels: int = 1000) -> np.n
     labels, count = label_components(mask)
     sizes = component_sizes(labels, count)
     patched = mask.astype(bool)
-    for number, box in enumerate(_boxes(labels, count), 1):
+    for number, box in enumerate(component_boxes(labels, count, _ROOM), 1):
         if sizes[number] < min_voxels:
             continue
         component = labels[box] == number
@@ -84,18 +85,8 @@ def _touch_another(labels: np.ndarray, places: np.ndarray, owners: np.ndarray) -
     return touch
 
 
-def _boxes(labels: np.ndarray, count: int) -> list[tuple[slice, ...]]:
-    """Box around each component, with a margin for a patch that bulges."""
-    from scipy import ndimage
-
-    tight = ndimage.find_objects(labels, count)
-    return [tuple(slice(max(part.start - _ROOM, 0), part.stop + _ROOM) for part in box) for box in tight]
-
-
 def _holes(footprint: np.ndarray, max_area: int) -> list[np.ndarray]:
     """(N, 2) pixels of each uncovered part that does not reach the edge of the footprint's box."""
-    from scipy import ndimage
-
     numbered, count = ndimage.label(~footprint)
     edge = np.unique(np.concatenate([numbered[0], numbered[-1], numbered[:, 0], numbered[:, -1]]))
     areas = np.bincount(numbered.ravel(), minlength=count + 1)
@@ -116,7 +107,7 @@ def _patch(sheet: np.ndarray, hole: np.ndarray) -> np.ndarray | None:
     top = window.shape[2] - 1 - window[..., ::-1].argmax(axis=2)
     unknown = np.zeros(covered.shape, bool)
     unknown[tuple((hole - low).T)] = True
-    rim = covered & _grown(unknown)
+    rim = covered & ndimage.binary_dilation(unknown, np.ones((3, 3)))
     if (top - bottom + 1 > thickness)[rim].any() or _jump(bottom + top, rim) > 2 * STEP:
         return None
     # Other holes in the window are unknown as well, but not filled here.
@@ -137,11 +128,12 @@ def _patch(sheet: np.ndarray, hole: np.ndarray) -> np.ndarray | None:
 
 
 def _jump(heights: np.ndarray, rim: np.ndarray) -> int:
-    jumps = [0]
-    for axis in (0, 1):
-        pair = np.diff(heights, axis=axis)[_both(rim, axis)]
-        jumps.append(int(np.abs(pair).max(initial=0)))
-    return max(jumps)
+    """Largest difference in height between neighbouring pixels of the rim."""
+    largest = 0
+    for along, edge in ((heights, rim), (heights.T, rim.T)):
+        steps = np.diff(along, axis=0)[edge[1:] & edge[:-1]]
+        largest = max(largest, int(np.abs(steps).max(initial=0)))
+    return largest
 
 
 def _joined(
@@ -155,16 +147,6 @@ def _joined(
             lower = np.where(there, np.minimum(lower, np.roll(top, step, axis)), lower)
             upper = np.where(there, np.maximum(upper, np.roll(bottom, step, axis)), upper)
     return lower, upper
-
-
-def _both(area: np.ndarray, axis: int) -> np.ndarray:
-    return np.logical_and(np.delete(area, -1, axis), np.delete(area, 0, axis))
-
-
-def _grown(area: np.ndarray) -> np.ndarray:
-    from scipy import ndimage
-
-    return ndimage.binary_dilation(area, np.ones((3, 3), bool))
 
 
 def _touches(others: np.ndarray, places: np.ndarray) -> bool:

@@ -4,9 +4,10 @@ import itertools
 import math
 
 import numpy as np
+from scipy import ndimage
 from skimage.measure import euler_number
 
-from .components import SIX, betti_numbers, component_sizes, fill_cavities, label_components
+from .components import SIX, betti_numbers, component_boxes, component_sizes, fill_cavities, label_components
 from .morphology import dilate
 
 LINES = [step for step in itertools.product((-1, 0, 1), repeat=3) if step > (0, 0, 0)]
@@ -26,13 +27,10 @@ def fill_tunnels(mask: np.ndarray, radius: int) -> np.ndarray:
 
     Example: ``fill_tunnels(mask, radius=2)``
     """
-    from scipy import ndimage
-
     labels, count = label_components(mask)
     result = np.pad(mask.astype(bool), 1)
     labels = np.pad(labels, 1)
-    for number, tight in enumerate(ndimage.find_objects(labels, count), 1):
-        box = tuple(slice(side.start - 1, side.stop + 1) for side in tight)
+    for number, box in enumerate(component_boxes(labels, count, 1), 1):
         component = labels[box] == number
         if betti_numbers(component)[1]:
             for reach in range(1, radius + 1):  # small ones first, before voxels around them are filled
@@ -42,17 +40,14 @@ def fill_tunnels(mask: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _filled(component: np.ndarray, others: np.ndarray, radius: int) -> np.ndarray:
-    from scipy import ndimage
-
     closed = fill_cavities(component)  # a filling that divides a cavity would raise the Euler number too
     candidates = _interrupts(component, radius) & ~closed & ~dilate(others, math.sqrt(3))
     patches, count = label_components(candidates, SIX)
     sizes = component_sizes(patches, count)
     filled = component.copy()
-    for number, tight in enumerate(ndimage.find_objects(patches, count), 1):
+    for number, window in enumerate(component_boxes(patches, count, 1), 1):
         if sizes[number] > (2 * radius + 1) ** 3:
             continue
-        window = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in tight)
         patch = patches[window] == number
         before = filled[window]
         touches = (ndimage.binary_dilation(patch) & before).any()

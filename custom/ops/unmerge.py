@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy import ndimage
 
-from .components import component_sizes, label_components
+from .components import component_boxes, component_sizes, label_components
 
 
 def split_merged(
@@ -50,9 +51,7 @@ def overlap(sheet: np.ndarray) -> float:
 
 
 def _boxes(labels: np.ndarray, sizes: np.ndarray, min_voxels: int) -> Iterator[tuple[int, tuple[slice, ...]]]:
-    from scipy import ndimage
-
-    for number, box in enumerate(ndimage.find_objects(labels, len(sizes) - 1), 1):
+    for number, box in enumerate(component_boxes(labels, len(sizes) - 1), 1):
         if sizes[number] >= min_voxels:
             yield number, box
 
@@ -117,6 +116,4 @@ def _contacts(owners: np.ndarray) -> list[tuple[int, int]]:
 
 def _fronts(owners: np.ndarray) -> np.ndarray:
     """Voxels of a part with a neighbour, of 26, in a part of a higher number."""
-    from scipy import ndimage
-
     return (owners > 0) & (ndimage.maximum_filter(owners, 3) > owners)
