@@ -61,7 +61,7 @@ def open_image(url: str) -> Image:
     except DataError:
         raise
     except Exception as error:  # stores and fsspec packages raise various types
-        reason = f"nothing that opens ({type(error).__name__}: {error})".replace("\n", " ")
+        reason = f"nothing that opens ({type(error).__name__}: {error})"
         raise DataError.of(url, reason, "an OME-Zarr image or a zarr array") from error
     if not isinstance(found, zarr.Array):
         raise DataError.of(url, f"a group at {described['path']!r}", "an array")
@@ -279,7 +279,7 @@ class Output(Pyramid):
                 raise DataError.of(self.url, "files that are no zarr group", "a new or empty place") from None
             return False
         except Exception as error:  # zarr raises various types for damaged metadata
-            reason = f"nothing that opens ({type(error).__name__}: {error})".replace("\n", " ")
+            reason = f"nothing that opens ({type(error).__name__}: {error})"
             raise DataError.of(self.url, reason, "a new location, or a prediction to continue") from error
         if not isinstance(found, dict):
             raise DataError.of(self.url, "zarr data that is no prediction of a scroll", "a new place")

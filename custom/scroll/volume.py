@@ -91,7 +91,7 @@ class Volume:
             try:
                 self.array[tuple(slice(at * step, (at + 1) * step) for at, step in zip(position, stored, strict=True))]
             except Exception as error:
-                reason = f"a chunk that cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
+                reason = f"a chunk that cannot be read ({type(error).__name__}: {error})"
                 expected = f"what the metadata of the array say: {self._encoding()}"
                 raise DataError.of(f"{self.url.rstrip('/')}/{self.key(position)}", reason, expected) from cause
 
