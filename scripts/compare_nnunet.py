@@ -61,16 +61,14 @@ def compare_nnunet(
 
 def _trained(python: Path, name: str, folder: Path, *, size: int, steps: int, seed: int) -> list[str]:
     """Train a case's model unless it is there; returns the images to predict."""
-    from scripts.nnunet.cases import CASES, DATASET, write_phantoms
+    from scripts.nnunet.cases import CASES, write_phantoms
 
     case, listed = CASES[name], folder / "images.json"
     if not listed.is_file():
         shutil.rmtree(folder, ignore_errors=True)
         images = write_phantoms(case, folder, size=size, seed=seed)
-        planner = "nnUNetPlannerResEncM" if case.residual else "ExperimentPlanner"
-        plans = {"configuration": case.configuration, "changes": case.changes(), "architecture": case.architecture()}
-        options = {"folder": str(folder), "name": DATASET, "planner": planner, "steps": steps, "folds": case.folds}
-        _run([str(python), str(REFERENCE), "train"], options | plans, folder)
+        options = {"folder": str(folder), "steps": steps, "folds": case.folds}
+        _run([str(python), str(REFERENCE), "train"], options | case.plan(), folder)
         listed.write_text(json.dumps(images))
     return json.loads(listed.read_text())
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 from scripts.command_line import command_line
 from scripts.experiments.commands import ROOT, children_seconds, chosen, run_bundle, run_python
 from scripts.experiments.problems import PROBLEMS, Problem
+from scripts.nnunet.cases import ARMS, DATASET, write_dataset, write_images
+from scripts.phantoms.layouts import HELD_OUT
 
+from custom.data import find_cases
 from custom.handlers.panels import draw_panel
 from custom.system.files import write_whole
 
@@ -141,16 +145,15 @@ def _train_nnunet(
     """Train nnU-Net in its own environment, and predict all sets; returns steps and processor seconds."""
     if python is None:
         raise SystemExit("error: nnunet: found no Python of its environment, expected --nnunet path/to/bin/python")
-    images = {name: problem.places(data[name])[0] for name in problem.test_sets}
-    words = {
-        "bundle": problem.name,
-        "data": data["train"],
-        "output": folder,
-        "seconds": seconds,
-        "seed": seed,
-        "test": json.dumps(images, default=str),
-    }
-    run_python(ROOT / "scripts" / "experiments" / "nnunet_arm.py", python=python, **words)
+    case, work = ARMS[problem.name], folder / "nnunet"
+    shutil.rmtree(work, ignore_errors=True)
+    write_dataset(case, find_cases(data["train"]), work / "raw" / DATASET)
+    for name in problem.test_sets:
+        write_images(find_cases(data[name] / HELD_OUT), work / "test" / name)
+    tests = {str(folder / "predictions" / name): str(work / "test" / name) for name in problem.test_sets}
+    job = {"folder": str(work), "seconds": seconds, "seed": seed, "tests": tests, "output": str(folder / "nnunet.json")}
+    (work / "job.json").write_text(json.dumps(job | case.plan()), encoding="utf-8")
+    run_python(ROOT / "scripts" / "nnunet" / "reference.py", "train_for", work / "job.json", python=python)
     done = json.loads((folder / "nnunet.json").read_text(encoding="utf-8"))
     return done["steps"], done["seconds"]
 

@@ -1,7 +1,7 @@
-"""nnU-Net's own training and prediction, for ``scripts/compare_nnunet.py``.
+"""nnU-Net's own training and prediction, for ``scripts/compare_nnunet.py`` and ``scripts/experiments_recipe.py``.
 
-Runs in an environment with nnunetv2 2.8.1, and imports nothing of this project. ``python reference.py train|predict
-JOB.json``: the job is a JSON object with the arguments of the function of that name.
+Runs in an environment with nnunetv2 2.8.1, and imports nothing of this project. ``python reference.py
+train|train_for|predict JOB.json``: the job is a JSON object with the arguments of the function of that name.
 """
 
 import gc
@@ -13,10 +13,67 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+CALIBRATION, STEPS_PER_EPOCH = 20, 25
+"""Steps by which the time of a step is measured, and of an epoch, in the comparison of recipes."""
 
-def train(folder: str, name: str, planner: str, configuration: str, changes: dict, architecture: dict, steps: int,
-          folds: int) -> None:  # fmt: skip
+
+def train(folder: str, steps: int, folds: int, **plan: Any) -> None:
     """Plan, preprocess and train on ``folder``/raw for a few steps; results are in ``folder``/results.
+
+    Args:
+        folder: the place of all data.
+        steps: number of steps of training.
+        folds: number of networks.
+        plan: arguments of ``_planned``.
+    """
+    plans, dataset = _planned(folder, **plan)
+    import torch
+
+    preprocessed = Path(folder, "preprocessed", plan["name"])
+    cases = sorted(path.name.split(".")[0] for path in Path(folder, "raw", plan["name"], "labelsTr").iterdir()
+                   if not path.name.endswith(".json"))  # fmt: skip
+    (preprocessed / "splits_final.json").write_text(json.dumps([{"train": cases, "val": cases[:1]}] * folds))
+    for fold in range(folds):
+        torch.manual_seed(fold)
+        _trained(plans, plan["configuration"], fold, dataset, 1, steps)
+
+
+def train_for(folder: str, seconds: float, seed: int, tests: dict, output: str, **plan: Any) -> None:
+    """Plan, preprocess and train on ``folder``/raw for a given processor time, and predict.
+
+    Planner, augmentation, loss, optimizer and schedule are nnU-Net's.
+
+    Args:
+        folder: the place of all data.
+        seconds: processor seconds of the training.
+        seed: of the training.
+        tests: folders of images, by the folder for their predictions.
+        output: the file for the number of steps and the seconds that they took.
+        plan: arguments of ``_planned``.
+    """
+    plans, dataset = _planned(folder, **plan)
+    import numpy as np
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    step = _trained(plans, plan["configuration"], "all", dataset, 1, CALIBRATION) / CALIBRATION
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    epochs = max(1, round(seconds / step / STEPS_PER_EPOCH))
+    used = _trained(plans, plan["configuration"], "all", dataset, epochs, STEPS_PER_EPOCH)
+    predictor = nnUNetPredictor(
+        use_mirroring=False, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False
+    )
+    (model,) = Path(folder, "results", plan["name"]).iterdir()
+    predictor.initialize_from_trained_model_folder(str(model), ("all",), "checkpoint_final.pth")
+    for predictions, images in tests.items():
+        Path(predictions).mkdir(parents=True, exist_ok=True)
+        predictor.predict_from_files_sequential(images, predictions)
+    Path(output).write_text(json.dumps({"steps": epochs * STEPS_PER_EPOCH, "seconds": used}))
+
+
+def _planned(folder: str, name: str, planner: str, configuration: str, changes: dict, architecture: dict) -> tuple:
+    """Plan and preprocess; returns the plans and the dataset's description.
 
     Args:
         folder: the place of all data.
@@ -25,18 +82,13 @@ def train(folder: str, name: str, planner: str, configuration: str, changes: dic
         configuration: ``2d`` or ``3d_fullres``.
         changes: entries of the configuration to replace.
         architecture: arguments of the network to replace.
-        steps: number of steps of training.
-        folds: number of networks.
     """
     _paths(folder)
-    import torch
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     extract_fingerprints([1], num_processes=1, verbose=False)
     plan_experiments([1], planner)
-    preprocessed = Path(folder, "preprocessed", name)
-    file = next(preprocessed.glob("*Plans.json"))
+    file = next(Path(folder, "preprocessed", name).glob("*Plans.json"))
     plans = json.loads(file.read_text())
     plan = plans["configurations"][configuration]
     plan.update(changes)
@@ -44,16 +96,20 @@ def train(folder: str, name: str, planner: str, configuration: str, changes: dic
     plans["configurations"] = {configuration: plan}
     file.write_text(json.dumps(plans))
     preprocess([1], file.stem, (configuration,), (1,))
-    dataset = json.loads(Path(folder, "raw", name, "dataset.json").read_text())
-    cases = sorted(path.name.split(".")[0] for path in Path(folder, "raw", name, "labelsTr").iterdir()
-                   if not path.name.endswith(".json"))  # fmt: skip
-    (preprocessed / "splits_final.json").write_text(json.dumps([{"train": cases, "val": cases[:1]}] * folds))
     os.environ |= {"nnUNet_n_proc_DA": "0"}  # no processes beside this one; planning needs 1
-    for fold in range(folds):
-        torch.manual_seed(fold)
-        trainer = nnUNetTrainer(plans | {"continue_training": False}, configuration, fold, dataset, torch.device("cpu"))
-        trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, steps, 1
-        trainer.run_training()
+    return plans, json.loads(Path(folder, "raw", name, "dataset.json").read_text())
+
+
+def _trained(plans: dict, configuration: str, fold: int | str, dataset: dict, epochs: int, steps: int) -> float:
+    """Train a network; returns the processor seconds."""
+    import torch
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    started = time.process_time()
+    trainer = nnUNetTrainer(plans | {"continue_training": False}, configuration, fold, dataset, torch.device("cpu"))
+    trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = epochs, steps, 1
+    trainer.run_training()
+    return time.process_time() - started
 
 
 def predict(model: str, images: list[str], output: str, sums: str, threads: int = 1) -> None:
@@ -126,4 +182,6 @@ def _paths(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    {"train": train, "predict": predict}[sys.argv[1]](**json.loads(Path(sys.argv[2]).read_text()))
+    {"train": train, "train_for": train_for, "predict": predict}[sys.argv[1]](
+        **json.loads(Path(sys.argv[2]).read_text())
+    )
