@@ -6,13 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from scripts.command_line import command_line
-from scripts.experiments.commands import ROOT, chosen, run_bundle, run_python
+from scripts.experiments.commands import ROOT, chosen, markdown, run_bundle, run_python
 from scripts.reports.runs import duration, read_csv
 
 MAGNITUDE = "elastic_magnitude"
 BUNDLE = ROOT / "bundles" / "liver_tumor_2d"
-FULL_SIZE = 512
-FOLDS = 8
+SIZE, FULL_SIZE = 96, 512
+"""Rows and columns of a slice here, and those that the override files are meant for."""
+PHANTOMS = {"size": SIZE, "slices": 24, "n_train": 32, "n_test": 6}
+EPOCHS = 4
+SETTINGS = {
+    "epochs": EPOCHS,
+    "batch_size": 8,
+    "learning_rate": 0.001,
+    "slice_size": [SIZE, SIZE],
+    "augmentation#warp#elastic_spacing": 32 * SIZE / FULL_SIZE,
+    "n_folds": 8,
+    "num_workers": 0,
+    "seed": 0,
+}
 
 VERSIONS = {
     "v1_baseline": ["v1_baseline"],
@@ -27,23 +39,12 @@ VERSIONS = {
 """The override files of each version, by folder name. Losses are compared with V3, the cheapest good version."""
 
 
-def experiment(
-    output: str = "experiments/liver",
-    only: Sequence[str] = tuple(VERSIONS),
-    steps: int = 320,
-    size: int = 96,
-    slices: int = 24,
-    n_train: int = 32,
-    n_test: int = 6,
-    batch_size: int = 8,
-    seed: int = 0,
-    options: dict[str, Any] | None = None,
-) -> None:
+def experiment(output: str = "experiments/liver", only: Sequence[str] = tuple(VERSIONS), steps: int = 320) -> None:
     """Train each version on the same phantoms, score it on others, and print a Markdown table.
 
     Steps, batch size, learning rate and seed are the same for all; networks, context, augmentation and losses are those
     of the override files at full size. An eighth of the training volumes is used for validation; the scores are those
-    of n_test other volumes. Finished trainings are not repeated: the same command continues after an interruption, and
+    of six other volumes. Finished trainings are not repeated: the same command continues after an interruption, and
     is refused with other options. About an hour on 2 CPU cores.
 
     Example: python scripts/experiments_liver.py --output experiments/liver --only v1_baseline,v2
@@ -52,39 +53,19 @@ def experiment(
         output: folder for phantoms and one folder per version; scripts/report.py takes the training/ in these.
         only: names of the versions, see VERSIONS.
         steps: optimizer steps of each training, a multiple of 4.
-        size: rows and columns of a slice, a multiple of 32.
-        slices: slices per volume.
-        n_train: training volumes, an eighth of them for validation; with few there are too few tumours to learn from.
-        n_test: volumes to score.
-        batch_size: slices per step.
-        seed: for weights, sampling and augmentation.
-        options: further options of the bundle for all trainings, for example "{learning_rate: 0.002}".
     """
     names = chosen(only, list(VERSIONS))
     out = Path(str(output)).resolve()
     data = out / "phantoms"
-    phantoms = {"size": size, "slices": slices, "n_train": n_train, "n_test": n_test}
-    run_python("scripts/make_phantoms.py", "abdomen", output=data, **phantoms)
-    settings = {
-        "epochs": 4,
-        "steps_per_epoch": steps // 4,
-        "batch_size": batch_size,
-        "learning_rate": 0.001,
-        "slice_size": [size, size],
-        "augmentation#warp#elastic_spacing": 32 * size / FULL_SIZE,
-        "n_folds": FOLDS,
-        "num_workers": 0,
-        "seed": seed,
-        "cache_dir": out / "cache",
-        **(options or {}),
-    }
+    run_python("scripts/make_phantoms.py", "abdomen", output=data, **PHANTOMS)
+    settings = SETTINGS | {"steps_per_epoch": steps // EPOCHS, "cache_dir": out / "cache"}
     for name in names:
         _train_and_score(VERSIONS[name], out / name, data, settings)
     print(f"\n{table([out / name for name in names])}\n\nEverything lies in {out}")
 
 
 def _train_and_score(overrides: list[str], folder: Path, data: Path, settings: dict[str, Any]) -> None:
-    options = {**settings, **_scaled_elastic(overrides, settings["slice_size"][0]), "model_dir": folder / "models"}
+    options = {**settings, **_scaled_elastic(overrides), "model_dir": folder / "models"}
     configs = ["train", *overrides]
     training = {"dataset_dir": data, "output_dir": folder / "training", "resume": True}
     run_bundle(BUNDLE, "training", configs, **options, **training)
@@ -94,23 +75,22 @@ def _train_and_score(overrides: list[str], folder: Path, data: Path, settings: d
 
 def table(folders: Sequence[Path]) -> str:
     """Return scores on the held-out volumes and costs of training, in Markdown."""
-    lines = ["| version | liver Dice | tumour Dice | lesion F1 | training |", "|" + " --- |" * 5]
+    rows = []
     for folder in folders:
         mean = json.loads((folder / "held_out" / "scores.json").read_text(encoding="utf-8"))["mean"]
         scores = (mean["liver"]["dice"], mean["tumor"]["dice"], mean["lesions"]["f1"])
         seconds = float(read_csv(folder / "training" / "metrics.csv")[-1]["seconds"])
-        cells = [folder.name, *("-" if score is None else f"{score:.3f}" for score in scores), duration(seconds)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([folder.name, *("-" if score is None else f"{score:.3f}" for score in scores), duration(seconds)])
+    return markdown(["version", "liver Dice", "tumour Dice", "lesion F1", "training"], rows)
 
 
-def _scaled_elastic(overrides: list[str], size: int) -> dict[str, Any]:
-    """The override's elastic deformation, scaled to slices of another size."""
+def _scaled_elastic(overrides: list[str]) -> dict[str, Any]:
+    """The override's elastic deformation, scaled to slices of the size used here."""
     changed: dict[str, Any] = {}
     for name in overrides:
         changed |= json.loads((BUNDLE / "configs" / f"{name}.json").read_text(encoding="utf-8"))
     magnitude = changed.get(MAGNITUDE)
-    return {} if magnitude is None else {MAGNITUDE: [pixels * size / FULL_SIZE for pixels in magnitude]}
+    return {} if magnitude is None else {MAGNITUDE: [pixels * SIZE / FULL_SIZE for pixels in magnitude]}
 
 
 if __name__ == "__main__":

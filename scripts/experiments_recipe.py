@@ -1,7 +1,6 @@
 """Comparison of training recipes at equal processor time, on phantoms that none was trained on."""
 
 import json
-import math
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from scripts.command_line import command_line
-from scripts.experiments.commands import ROOT, children_seconds, chosen, run_bundle, run_python
+from scripts.experiments.commands import ROOT, children_seconds, chosen, markdown, run_bundle, run_python
 from scripts.experiments.problems import PROBLEMS, Problem
 from scripts.nnunet.cases import ARMS, DATASET, write_dataset, write_images
 from scripts.phantoms.layouts import HELD_OUT
+from scripts.reports.runs import spread
 
 from custom.data import find_cases
 from custom.handlers.panels import draw_panel
@@ -31,9 +31,6 @@ def experiment(
     seconds: float = 1200,
     steps: int | None = None,
     seeds: Sequence[int] = (0, 1, 2),
-    size: int | None = None,
-    n_train: int | None = None,
-    n_test: int | None = None,
     nnunet: str | None = None,
 ) -> None:
     """Train each arm for the same processor time, score it, and print a Markdown table.
@@ -55,14 +52,9 @@ def experiment(
         steps: optimizer steps of an override file's training instead: other work on the machine makes the short
             trainings that measure a step unreliable. The seconds that it took are in the table in either case.
         seeds: a training for each, of every arm.
-        size: edge of a phantom in voxels (128, or 96 for abdomens).
-        n_train: training volumes (14, or 32).
-        n_test: volumes of each set that is scored (4, or 15).
         nnunet: Python of an environment with nnunetv2, for the arm of this name.
     """
     problem = PROBLEMS[chosen(bundle, list(PROBLEMS))[0]]
-    given = {"size": size, "n_train": n_train, "n_test": n_test}
-    problem = problem._replace(**{key: value for key, value in given.items() if value is not None})
     known = [NNUNET, *sorted(path.stem for path in problem.arms.glob("*.json"))]
     out = Path(str(output)).resolve() / problem.name
     data = _phantoms(problem, out / "phantoms")
@@ -184,10 +176,7 @@ def draw_first(problem: Problem, data: Mapping[str, Path], folder: Path) -> None
 
 def table(problem: Problem, out: Path) -> str:
     """Return mean and standard deviation over the seeds of every arm in a folder, in Markdown."""
-    lines = [
-        f"| arm | set | seeds | steps | seconds | {' | '.join(problem.columns)} |",
-        "|" + " --- |" * (5 + len(problem.columns)),
-    ]
+    lines = []
     for folder in sorted({path.parent.parent for path in out.glob("*/seed_*/result.json")}):
         results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("seed_*/result.json"))]
         for name in problem.test_sets:
@@ -195,13 +184,13 @@ def table(problem: Problem, out: Path) -> str:
             cells = [folder.name, name, str(len(rows))]
             cells += [f"{statistics.mean(result[key] for result in results):.0f}" for key in ("steps", "seconds")]
             cells += [_spread([row[column] for row in rows]) for column in problem.columns]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            lines.append(cells)
+    return markdown(["arm", "set", "seeds", "steps", "seconds", *problem.columns], lines)
 
 
 def _spread(values: Sequence[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.3f}" + ("" if math.isnan(spread) else f" ± {spread:.3f}")
+    found = spread(values)
+    return f"{found['mean']:.3f}" + (f" ± {found['sd']:.3f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

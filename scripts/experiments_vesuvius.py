@@ -3,12 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from scripts.command_line import command_line
-from scripts.experiments.commands import ROOT, chosen, run_bundle, run_python
+from scripts.experiments.commands import ROOT, chosen, markdown, run_bundle, run_python
 
 from custom.data import find_cases, fold_cases
 from custom.data.volumes import read_volume
@@ -20,6 +19,9 @@ BUNDLE = ROOT / "bundles" / "vesuvius_surface_3d"
 
 VARIANTS = {"dice_ce": ["exp001_full", "loss_dice_ce"], "topology": ["exp001_full"]}
 """The trainings, and their override files for train.json."""
+
+SIZE, N_TRAIN, N_TEST = 128, 6, 3
+"""Edge of a phantom in voxels, volumes for training (one of them for validation), volumes to score."""
 
 SMALL = {"network_def#init_filters": 8, "patch_size": [32, 48, 48], "overlap": 0.25}
 """Overrides that make the bundle small enough for two CPU cores."""
@@ -41,14 +43,7 @@ COLUMNS = ("score", *PARTS, "f1_components", "f1_tunnels")
 
 
 def experiment(
-    output: str = "experiments/vesuvius",
-    steps: int = 800,
-    size: int = 128,
-    n_train: int = 6,
-    n_test: int = 3,
-    variants: Sequence[str] = tuple(VARIANTS),
-    grid: dict[str, list[float]] | None = None,
-    options: dict[str, Any] | None = None,
+    output: str = "experiments/vesuvius", steps: int = 800, variants: Sequence[str] = tuple(VARIANTS)
 ) -> None:
     """Train a network with and without the topology terms, post-process, score, and print a Markdown table.
 
@@ -61,20 +56,15 @@ def experiment(
     Args:
         output: folder for phantoms, weights, probabilities and scores.
         steps: steps of each training.
-        size: edge of a phantom in voxels.
-        n_train: training volumes, one of them for validation.
-        n_test: volumes to score.
         variants: some of dice_ce, topology.
-        grid: parameters of the post-processing and the values to try, as for tune_postprocessing.py.
-        options: further options of the bundle for all trainings, for example "{loss#every#betti: 8, seed: 1}".
     """
     variants = chosen(variants, list(VARIANTS))
     out = Path(str(output)).resolve()
     data = out / "phantoms"
-    run_python("scripts/make_phantoms.py", "scroll", output=data, size=size, n_train=n_train, n_test=n_test)
-    options = {**TRAINING, "n_folds": n_train, "steps_per_epoch": steps, **(options or {})}
+    run_python("scripts/make_phantoms.py", "scroll", output=data, size=SIZE, n_train=N_TRAIN, n_test=N_TEST)
+    options = {**TRAINING, "n_folds": N_TRAIN, "steps_per_epoch": steps}
     options |= {"dataset_dir": data, "cache_dir": out / "cache"}
-    validation = [case["image"] for case in fold_cases(find_cases(data), n_folds=n_train, subset="validation")]
+    validation = [case["image"] for case in fold_cases(find_cases(data), n_folds=N_TRAIN, subset="validation")]
 
     rows: dict[str, dict[str, float]] = {}
     for variant in variants:
@@ -83,10 +73,12 @@ def experiment(
         run_bundle(BUNDLE, "training", ["train", *VARIANTS[variant]], **SMALL | options | files)
         _predict(validation, folder / "models", folder / "validation")
         _predict(data / "test_images", folder / "models", folder / "test")
-        tuned = _tune(folder / "validation", data / "train_labels", folder / "postprocessing.json", grid or GRID)
+        tuned = _tune(folder / "validation", data / "train_labels", folder / "postprocessing.json", GRID)
         for name, knobs in ((variant, {}), (f"{variant}, post-processed", tuned)):
             rows[name] = _score(folder / "test", data / "test_labels", knobs, folder / f"{name}.json")
-    print(f"\n{_table(rows)}\n\nMean of {n_test} phantoms of {size}^3 after {steps} steps. Everything lies in {out}")
+    lines = [[name, *(f"{row[key]:.3f}" for key in COLUMNS)] for name, row in rows.items()]
+    shown = markdown(["training", *COLUMNS], lines)
+    print(f"\n{shown}\n\nMean of {N_TEST} phantoms of {SIZE}^3 after {steps} steps. Everything lies in {out}")
 
 
 def _predict(images: object, model_dir: Path, folder: Path) -> None:
@@ -113,12 +105,6 @@ def _score(probabilities: Path, labels: Path, knobs: Mapping[str, float], file: 
     content = {"postprocessing": dict(knobs), "cases": cases, "mean": mean}
     write_whole(file, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
     return mean
-
-
-def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    lines = [f"| training | {' | '.join(COLUMNS)} |", "| --- |" + " --- |" * len(COLUMNS)]
-    lines += [f"| {name} | {' | '.join(f'{row[key]:.3f}' for key in COLUMNS)} |" for name, row in rows.items()]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":
