@@ -6,7 +6,6 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from scripts.benchmarks.measure import Row, attempt, machine
 from scripts.command_line import command_line
 
 from custom.handlers.run_record import commit, versions
-from custom.system.files import write_whole
+from custom.system.files import write_json, write_whole
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
 SECTIONS = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - {"measure"})
@@ -59,7 +58,7 @@ def benchmark(
             _write_page(found, where, device, Path(output))
     if json and isinstance(section, str):
         rows = [row.as_dict() for row in found[section]["rows"]]
-        _write_json(json, {"section": section, "device": device, "machine": where, "rows": rows})
+        write_json(json, {"section": section, "device": device, "machine": where, "rows": rows}, indent=2)
     if any(row.met is False for part in found.values() for row in part["rows"]):
         sys.exit("error: a goal was missed or a part failed, see the table")
 
@@ -86,12 +85,8 @@ def _write_page(found: dict[str, Any], where: str, device: str, folder: Path) ->
     text = "\n\n".join(filter(None, parts)) + "\n"
     sections = {key: {**part, "rows": [row.as_dict() for row in part["rows"]]} for key, part in found.items()}
     write_whole(folder / f"{name}.md", lambda file: file.write_text(text, encoding="utf-8"))
-    _write_json(folder / f"{name}.json", {**about, "sections": sections})
+    write_json(folder / f"{name}.json", {**about, "sections": sections}, indent=2)
     print(f"\nPage: {folder / name}.md", flush=True)
-
-
-def _write_json(path: str | Path, content: dict[str, Any]) -> None:
-    write_whole(path, lambda file: file.write_text(dumps(content, indent=2) + "\n"))
 
 
 def as_markdown(rows: Sequence[Row]) -> str:

@@ -16,7 +16,7 @@ from scripts.reports.runs import spread
 
 from custom.data import find_cases
 from custom.handlers.panels import draw_panel
-from custom.system.files import write_whole
+from custom.system.files import write_json, write_whole
 
 NNUNET = "nnunet"
 
@@ -68,7 +68,7 @@ def experiment(
                     done, used = _train_arm(problem, arm, seed, seconds, steps, data, folder)
                 draw_first(problem, data, folder)
                 result = {"steps": done, "seconds": used, "scores": _scores(problem, data, folder)}
-                write_whole(folder / "result.json", lambda path, r=result: path.write_text(json.dumps(r, indent=1)))
+                write_json(folder / "result.json", result)
     print(f"\n{table(problem, out)}\n\nEverything lies in {out}")
 
 

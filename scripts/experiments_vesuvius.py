@@ -12,7 +12,7 @@ from scripts.experiments.commands import ROOT, chosen, markdown, run_bundle, run
 from custom.data import find_cases, fold_cases
 from custom.data.volumes import read_volume
 from custom.metrics.vesuvius_score import PARTS, score_volume
-from custom.system.files import write_whole
+from custom.system.files import write_json
 from custom.transforms.postprocessing import PostprocessSurfaced
 
 BUNDLE = ROOT / "bundles" / "vesuvius_surface_3d"
@@ -102,8 +102,7 @@ def _score(probabilities: Path, labels: Path, knobs: Mapping[str, float], file: 
         cases[path.stem] = score_volume(mask, read_volume(labels / path.name).array)
     # F1 is NaN for a dimension without features.
     mean = {column: float(np.nanmean([case[column] for case in cases.values()])) for column in COLUMNS}
-    content = {"postprocessing": dict(knobs), "cases": cases, "mean": mean}
-    write_whole(file, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
+    write_json(file, {"postprocessing": dict(knobs), "cases": cases, "mean": mean})
     return mean
 
 

@@ -1,12 +1,11 @@
 """Import a model trained by nnU-Net: weights, and override files for a bundle."""
 
-import json
 from pathlib import Path
 
 from scripts.command_line import command_line
 
 from custom.errors import DataError, find_data_error
-from custom.system.files import write_whole
+from custom.system.files import write_json, write_whole
 
 
 def import_nnunet(
@@ -57,11 +56,11 @@ def import_nnunet(
     folder = Path(str(output))
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "model.pt", lambda file: torch.save(state, file))
-    _write(folder / "nnunet.json", config)
+    write_json(folder / "nnunet.json", config, indent=4)
     training = training_for(bundle, settings, folder / "model.pt") if len(read.weights) == 1 else None
     (folder / "nnunet_training.json").unlink(missing_ok=True)
     if training is not None:
-        _write(folder / "nnunet_training.json", training)
+        write_json(folder / "nnunet_training.json", training, indent=4)
     return folder
 
 
@@ -83,10 +82,6 @@ def _checked(config: dict, weights: list[dict], path: Path) -> dict:
     if wrong := misfit(state, network.state_dict()):
         raise DataError.of(path, f"weights with {wrong}", "those of the architecture in the plans")
     return {key: value.contiguous() for key, value in state.items()}
-
-
-def _write(path: Path, config: dict) -> None:
-    write_whole(path, lambda file: file.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8"))
 
 
 def main() -> None:

@@ -5,12 +5,11 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from scripts.command_line import command_line
 
 from custom.errors import DataError
-from custom.system.files import write_whole
+from custom.system.files import write_json
 
 BUNDLES = {"vesuvius": "vesuvius_surface_3d", "liver": "liver_tumor_2d"}
 COMPETITIONS = {"vesuvius": "vesuvius-challenge-surface-detection"}
@@ -77,7 +76,7 @@ def _write_dataset(folder: Path, archive: str, pins: list[str], slug: str, title
     (folder / "wheels").mkdir()
     (folder / "wheels" / "requirements.txt").write_text("\n".join(pins) + "\n", encoding="utf-8")
     (folder / "SHA256SUMS").write_text(f"{sha256(folder / archive)}  {archive}\n", encoding="utf-8")
-    _write_json(
+    write_json(
         folder / "dataset-metadata.json",
         {
             "title": f"{title} bundle and wheels",
@@ -95,8 +94,8 @@ def _write_notebooks(name: str, folder: Path, user: str, competition: str | None
     slugs = {kind: _slug(f"{BUNDLES[name]} {kind}") for kind in ("inference", "training")}
     for kind, slug in slugs.items():
         place = _emptied(folder / f"{name}-{kind}")
-        _write_json(place / f"{name}-{kind}.ipynb", notebook(kind, name))
-        _write_json(
+        write_json(place / f"{name}-{kind}.ipynb", notebook(kind, name))
+        write_json(
             place / "kernel-metadata.json",
             {
                 "id": f"{user}/{slug}",
@@ -127,10 +126,6 @@ def _emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, lambda file: file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 from scripts.command_line import command_line
 
 from custom.errors import DataError
-from custom.system.files import write_whole
+from custom.system.files import write_json
 
 KINDS = ("probability", "mask")
 
@@ -105,10 +105,9 @@ def predict_scroll(
             summary = predict(input=str(input), output=str(output), **options)
     except (DataError, ValueError) as error:
         sys.exit(f"error: {error}")
-    text = json_format.dumps(summary, indent=2)
-    print(text)
+    print(json_format.dumps(summary, indent=2))
     if json:
-        write_whole(json, lambda file: file.write_text(text + "\n", encoding="utf-8"))
+        write_json(json, summary, indent=2)
     if not plan and summary["failed"]:
         sys.exit(f"error: {len(summary['failed'])} blocks failed, see the summary; run again to try them again")
 

@@ -1,13 +1,12 @@
 """Score predicted volumes against labels, as the competitions do."""
 
-import json as json_format
 import math
 import os
 from typing import Any
 
 from scripts.command_line import command_line
 
-from custom.system.files import write_whole
+from custom.system.files import write_json
 
 
 def vesuvius(predictions: str, labels: str, json: str | None = None, processes: int | None = None) -> None:
@@ -47,8 +46,7 @@ def liver(predictions: str, labels: str, json: str | None = None) -> None:
 def _show(scores: dict[str, Any], table: str, path: str | os.PathLike | None) -> None:
     print(table)
     if path is not None:
-        text = json_format.dumps(_without_nan(scores), indent=2, allow_nan=False) + "\n"
-        write_whole(str(path), lambda file: file.write_text(text, encoding="utf-8"))
+        write_json(str(path), _without_nan(scores), indent=2)
         print(f"Scores: {path}")
 
 

@@ -1,6 +1,5 @@
 """Choose the surface's post-processing on validation volumes by the official score."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from custom.data.volumes import TIFF_SUFFIXES, read_volume
 from custom.errors import DataError
 from custom.metrics.vesuvius_score import PARTS, check_parts, score_volume
 from custom.ops.target_layout import IGNORE_LABEL
-from custom.system.files import write_whole
+from custom.system.files import write_json
 from custom.transforms.postprocessing import PostprocessSurfaced
 
 COMPONENT = "surface_postprocessing"
@@ -109,8 +108,7 @@ def tune(
             knobs, _ = search([other for other in cases if other != case])
             left_out += [(case[0].stem, "start", score(case, best)), (case[0].stem, "tuned", score(case, knobs))]
         tuned, rows = search(cases)
-    text = json.dumps({f"{COMPONENT}#{knob}": value for knob, value in tuned.items()}, indent=4) + "\n"
-    write_whole(str(output), lambda file: file.write_text(text, encoding="utf-8"))
+    write_json(str(output), {f"{COMPONENT}#{knob}": value for knob, value in tuned.items()}, indent=4)
     tried = len({key[1:] for key in scored})
     print(_table("knob", "value", rows))
     print(f"{tried} settings on {len(cases)} volumes; each line keeps the lines above it")

@@ -1,11 +1,13 @@
 """Atomic writing of files."""
 
+import json
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError
 
@@ -28,6 +30,12 @@ def write_whole(path: str | Path, write: Callable[[Path], None]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def write_json(path: str | Path, content: Any, indent: int = 1) -> Path:
+    """Write a JSON file, complete or not at all."""
+    text = json.dumps(content, indent=indent) + "\n"
+    return write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from custom.errors import DataError
+from custom.system.files import write_json
 
 Config = dict[str, Any]
 
@@ -48,7 +49,7 @@ def export_configs(source: Path, folder: Path, variant: Path | None = None) -> C
             _apply(read_json(variant), folder / f"{name}.json", whole=name == "train")
         _set_channels(metadata, read_json(folder / "inference.json")["network_def"])
         _set_sizes(metadata, folder / "inference.json")
-        _write(folder / "metadata.json", metadata)
+        write_json(folder / "metadata.json", metadata, indent=4)
     return metadata
 
 
@@ -77,7 +78,7 @@ def _apply(changes: Config, path: Path, *, whole: bool) -> None:
     for key, value in changes.items():
         if whole or key.split("#")[0] in config:
             parser[key] = value
-    _write(path, _without_unread(parser.get(), read_json(path)))
+    write_json(path, _without_unread(parser.get(), read_json(path)), indent=4)
 
 
 def _without_unread(config: Config, before: Config) -> Config:
@@ -136,7 +137,3 @@ def _set_sizes(metadata: Config, inference: Path) -> None:
             image["spatial_shape"] = pred["spatial_shape"] = [f"{size}*n" for size in sizes]
             return
     raise DataError.of(inference, "a network that takes none of the sizes in metadata.json", "one that does")
-
-
-def _write(path: Path, config: Config) -> None:
-    path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")

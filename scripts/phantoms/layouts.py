@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from custom.data.writing import write_volume
 from custom.errors import DataError
-from custom.system.files import write_whole
+from custom.system.files import write_json, write_whole
 
 from .abdomen import abdomen_phantom, check_abdomen
 from .scroll import check_scroll, scroll_id, scroll_phantom
@@ -129,7 +129,7 @@ def _write(
     for part, index in tqdm(indices, desc=f"{kind} phantoms", unit="case"):
         rows.setdefault(part, []).append(write_case(output, part, index))
     if n_test:
-        _write_json(output / HELD_OUT, rows["test"])
+        write_json(output / HELD_OUT, rows["test"])
     return rows
 
 
@@ -144,10 +144,6 @@ def claim(output: Path, plan: dict[str, Any]) -> None:
                 raise DataError.of(output, f"phantoms made with {old}", f"{plan}, or an empty folder")
         elif any(output.iterdir()):
             raise DataError.of(output, "a folder with other files", "an empty or a new folder")
-        _write_json(manifest, plan)
+        write_json(manifest, plan)
     except OSError as error:
         raise DataError.of(output, error.strerror or str(error), "a folder that can be written") from error
-
-
-def _write_json(path: Path, content: Any) -> None:
-    write_whole(path, lambda file: file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
