@@ -10,15 +10,14 @@ from .tensor import CUDA
 def streams(record: Record) -> dict[str, Any]:
     """Return what replaces the names of ``torch.cuda``."""
 
-    class Event:
+    class Stream:
+        device = CUDA
+
         def __init__(self, *_: Any, **__: Any) -> None:
             pass
 
-        def record(self, *_: Any) -> None:
-            pass
-
         def synchronize(self) -> None:
-            record.wait("event")
+            record.wait(type(self).__name__.lower())
 
         def query(self) -> bool:
             return True
@@ -26,27 +25,17 @@ def streams(record: Record) -> dict[str, Any]:
         def wait(self, *_: Any) -> None:
             """Streams wait, the host does not."""
 
-    class Stream:
-        def __init__(self, *_: Any, **__: Any) -> None:
-            self.device = CUDA
+        wait_stream = wait_event = record_event = wait
 
-        def synchronize(self) -> None:
-            record.wait("stream")
-
-        def query(self) -> bool:
-            return True
-
-        def wait_stream(self, *_: Any) -> None:
-            """Streams wait, the host does not."""
-
-        wait_event = wait_stream
+    class Event(Stream):
+        record = Stream.wait
 
     stream = Stream()
-    both = {name: lambda *_: stream for name in ("current_stream", "default_stream")}
     return {
         "Stream": Stream,
         "Event": Event,
-        **both,
+        "current_stream": lambda *_: stream,
+        "default_stream": lambda *_: stream,
         "stream": nullcontext,
         "device": nullcontext,
         "set_stream": lambda *_: None,
