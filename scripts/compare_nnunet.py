@@ -22,7 +22,6 @@ def compare_nnunet(
     cases: str | None = None,
     size: int = 48,
     steps: int = 30,
-    seed: int = 0,
     fixture: str | None = None,
 ) -> None:
     """Train tiny models with nnU-Net on phantoms, import them, predict with both, and print how they differ.
@@ -40,7 +39,6 @@ def compare_nnunet(
         cases: names of scripts/nnunet/cases.py, separated by commas; by default all.
         size: of the phantoms in voxels.
         steps: of training.
-        seed: of the phantoms.
         fixture: folder to which models, images and nnU-Net's predictions are written for the tests.
     """
     from scripts.nnunet.cases import CASES
@@ -51,7 +49,7 @@ def compare_nnunet(
     print(f"{'case':24} {'d float32':>10} {'d float16':>10} {'voxels':>9} {'other':>6} {'seconds':>15} {'MiB':>13}")
     for name in names:
         folder = Path(str(work)).resolve() / name
-        images = _trained(Path(str(python)), name, folder, size=size, steps=steps, seed=seed)
+        images = _trained(Path(str(python)), name, folder, size=size, steps=steps)
         _predict(Path(str(python)), name, folder, images)
         for index in range(len(images)):
             print(_row(name, folder, index))
@@ -59,14 +57,14 @@ def compare_nnunet(
             _write_fixture(Path(str(fixture)) / name, folder, images[-1], len(images) - 1)
 
 
-def _trained(python: Path, name: str, folder: Path, *, size: int, steps: int, seed: int) -> list[str]:
+def _trained(python: Path, name: str, folder: Path, *, size: int, steps: int) -> list[str]:
     """Train a case's model unless it is there; returns the images to predict."""
     from scripts.nnunet.cases import CASES, write_phantoms
 
     case, listed = CASES[name], folder / "images.json"
     if not listed.is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        images = write_phantoms(case, folder, size=size, seed=seed)
+        images = write_phantoms(case, folder, size=size)
         options = {"folder": str(folder), "steps": steps, "folds": case.folds}
         _run([str(python), str(REFERENCE), "train"], options | case.plan(), folder)
         listed.write_text(json.dumps(images))

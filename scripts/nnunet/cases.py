@@ -113,13 +113,13 @@ ARMS = {
 """The comparison of recipes: patch, batch size and features of the other arms; the planner chooses them for a GPU."""
 
 
-def write_phantoms(case: Case, folder: Path, *, size: int, seed: int = 0) -> list[str]:
+def write_phantoms(case: Case, folder: Path, *, size: int) -> list[str]:
     """Write a dataset for nnU-Net below ``folder``/raw, and images to predict; returns these.
 
     The borders of some images are 0, which nnU-Net crops.
     """
     raw, phantoms = folder / "raw" / DATASET, folder / "phantoms"
-    options = {"n_train": 3, "n_test": 2, "size": size, "seed": seed}
+    options = {"n_train": 3, "n_test": 2, "size": size}
     if case.bundle == "vesuvius_surface_3d":
         write_scrolls(phantoms, pitch=10.0, ignore=0.1, **options)
     else:

@@ -19,7 +19,7 @@ from custom.handlers.load_weights import load_weights
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
 
-def predict(bundle: str, imported: str, images: list[str], output: str, threads: int = 1) -> None:
+def predict(bundle: str, imported: str, images: list[str], output: str) -> None:
     """Predict images, and write probabilities and masks in nnU-Net's order of axes, and what it took.
 
     Args:
@@ -27,9 +27,8 @@ def predict(bundle: str, imported: str, images: list[str], output: str, threads:
         imported: folder that ``scripts/import_nnunet.py`` wrote.
         images: their files.
         output: folder to write ``<index>.npz`` and ``cost.json`` to.
-        threads: of torch.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     parser = ConfigParser()
     parser.read_config([str(BUNDLES / bundle / "configs" / "inference.json"), str(Path(imported, "nnunet.json"))])
     parser["precision"], parser["inferer#progress"] = "float32", False

@@ -112,7 +112,7 @@ def _trained(plans: dict, configuration: str, fold: int | str, dataset: dict, ep
     return time.process_time() - started
 
 
-def predict(model: str, images: list[str], output: str, sums: str, threads: int = 1) -> None:
+def predict(model: str, images: list[str], output: str, sums: str) -> None:
     """Predict images with all folds of a model, and write probabilities, masks and what it took.
 
     Args:
@@ -120,14 +120,13 @@ def predict(model: str, images: list[str], output: str, sums: str, threads: int 
         images: their files.
         output: folder to write ``<index>.npz`` and ``cost.json`` to.
         sums: ``float16`` as nnU-Net adds logits up, or ``float32``.
-        threads: of torch.
     """
     _paths(output)
     import numpy as np
     import torch
     from nnunetv2.inference import predict_from_raw_data
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     if sums == "float32":
         predict_from_raw_data.torch = _InFloat32()
     predictor = predict_from_raw_data.nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
