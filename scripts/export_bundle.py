@@ -53,12 +53,16 @@ def export_bundle(
     """
     source, folder = BUNDLES / str(name), Path(str(output)) / str(name)
     if not (source / "configs" / "metadata.json").is_file():
-        raise DataError.of(f"bundle {name}", "no such folder in bundles/", " or ".join(_names()))
+        names = sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/metadata.json"))
+        raise DataError.of(f"bundle {name}", "no such folder in bundles/", " or ".join(names))
     if folder.exists() and not (folder / "configs" / "metadata.json").is_file():
         raise DataError.of(folder, "a folder that is not a bundle", "an earlier export, or no such folder")
     if kept := _not_to_be_lost(folder, source):
         raise DataError.of(folder, kept, "an unmodified earlier export, or another --output")
-    file = _weights_file(source, weights)
+    own = source / "models" / "model.pt"
+    file = own if own.is_file() else None
+    if weights is not None:
+        file = Path(str(weights))
     if file is None and (torchscript or onnx):
         raise DataError.of(f"bundle {name}", "no weights", "--weights, which model.ts and model.onnx are made from")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -84,17 +88,6 @@ def _not_to_be_lost(folder: Path, source: Path) -> str | None:
     if folder.resolve() == source.resolve():
         return "the bundle itself"
     return next((f"{name}, which exports do not contain" for name in RUNS if (folder / name).exists()), None)
-
-
-def _names() -> list[str]:
-    return sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/metadata.json"))
-
-
-def _weights_file(source: Path, weights: str | None) -> Path | None:
-    own = source / "models" / "model.pt"
-    if weights is None:
-        return own if own.is_file() else None
-    return Path(str(weights))
 
 
 def _variant_file(source: Path, variant: str | None) -> Path | None:

@@ -39,10 +39,7 @@ def export_configs(source: Path, folder: Path, variant: Path | None = None) -> C
         variant: an override file to merge into ``train.json`` and, for entries that it has, into ``inference.json``;
             the metadata then describe the channels and input sizes of its network.
     """
-    folder.mkdir(parents=True)
-    for path in sorted(source.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            shutil.copyfile(path, folder / path.name)
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(".*"))
     metadata = read_json(folder / "metadata.json")
     if variant is not None:
         for name in ("train", "inference"):
