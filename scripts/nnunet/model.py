@@ -80,16 +80,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is damaged, or holds something else.
     """
-    known = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals(_numpy_numbers())
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_numbers()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises various types for unsuitable files
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), type(error).__name__)
         raise DataError.of(path, f"an unreadable file ({reason.strip()})", "a checkpoint of nnU-Net") from None
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(known)
     if not isinstance(content, dict) or (missing := [key for key in NEEDED if key not in content]):
         found = f"no {', '.join(missing)}" if isinstance(content, dict) else type(content).__name__
         raise DataError.of(path, found, f"a checkpoint of nnU-Net with {', '.join(NEEDED)}")
@@ -98,13 +94,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _numpy_numbers() -> list[Any]:
     """What a pickled number of numpy consists of, under the names of numpy 1 and 2."""
-
-    def scalar(*args: Any) -> Any:
-        return np._core.multiarray.scalar(*args)
-
-    scalar.__module__, scalar.__qualname__ = "numpy.core.multiarray", "scalar"  # its place in numpy 1
+    scalar = np._core.multiarray.scalar
     types = [type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "?")]
-    return [scalar, np._core.multiarray.scalar, np.dtype, *types]
+    return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, *types]
 
 
 @contextmanager

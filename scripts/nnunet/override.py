@@ -45,14 +45,10 @@ def override_for(bundle: str, settings: Settings, members: int) -> Config:
 
 
 def _inferer(settings: Settings, **options: Any) -> Config:
+    same = ("spacing", "transpose", "orientation", "order", "logits_order", "separate_z")
     return {
         "_target_": "custom.inferers.NnunetInferer",
-        "spacing": settings.spacing,
-        "transpose": settings.transpose,
-        "orientation": settings.orientation,
-        "order": settings.order,
-        "logits_order": settings.logits_order,
-        "separate_z": settings.separate_z,
+        **{name: getattr(settings, name) for name in same},
         "activation": settings.labels.activation,
         "tta": "@tta",
         "sw_batch_size": "@sw_batch_size",
