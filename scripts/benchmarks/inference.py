@@ -5,21 +5,19 @@ voxel, so that ratios hold for any size of window. Decides that windows are blen
 whole scroll takes: ``scripts/predict_scroll.py --plan True``, and the summary of each of its runs.
 """
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, prod
-from pathlib import Path
 
 import torch
 from monai.inferers import Inferer, SlidingWindowInferer
 from monai.utils import set_determinism
 
+from scripts.nnunet.reference import measured
 from scripts.phantoms import scroll_phantom
 
 from custom.inferers import SlidingWindow
 from custom.losses import MaskedDiceCELoss
-from custom.system.memory import peak_bytes
 
 from .measure import (
     FULL,
@@ -132,11 +130,8 @@ def _extra_memory(kind: str, roi: Sequence[int], overlap: Sequence[float], filte
     inferer = (_inferer if kind == "ours" else _monai)(roi, overlap)
     volume = torch.rand(1, 1, *shape)
     inferer(volume[:, :, : roi[0], : roi[1], : roi[2]], network)  # warm-up of the libraries
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = peak_bytes()
-    inferer(volume, network)
-    return max(1, peak_bytes() - before)  # 0 if the warm-up left enough memory
+    _, cost = measured(lambda: inferer(volume, network))
+    return max(1, cost["memory"])  # 0 if the warm-up left enough memory
 
 
 def _two_classes(windows: torch.Tensor) -> torch.Tensor:

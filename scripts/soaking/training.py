@@ -1,6 +1,5 @@
 """Training of a bundle as configured, but with a network of one layer."""
 
-import csv
 import logging
 import math
 from logging.handlers import BufferingHandler
@@ -9,6 +8,8 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigWorkflow
+
+from scripts.reports.runs import read_csv
 
 EPOCHS = 4
 ALL_TERMS = {"vesuvius_surface_3d": ["exp001_full"]}
@@ -67,8 +68,7 @@ def run_training(flow: ConfigWorkflow, folder: Path) -> list[str]:
         logging.getLogger("custom").removeHandler(said)
     lines = [record.getMessage() for record in said.buffer]
     faults = [f"training: {line}" for line in lines if "left out the optimizer step" in line]
-    with (folder / "eval" / "metrics.csv").open(newline="") as stream:
-        losses = [float(row["train_loss"]) for row in csv.DictReader(stream)]
+    losses = [float(row["train_loss"]) for row in read_csv(folder / "eval" / "metrics.csv")]
     if len(losses) != flow.parser["epochs"] or not all(map(math.isfinite, losses)):
         faults.append(f"training: losses {losses}")
     for name in ("model.pt", "model_final.pt"):
