@@ -41,8 +41,10 @@ def command_line(component: Function | Mapping[str, Function], name: str) -> Any
     if function is not None:
         _refuse_unknown(arguments, function)
     if isinstance(component, Mapping):
-        component = {command: _deferred(each) for command, each in component.items()}
-    call = fire.Fire(component if isinstance(component, dict) else _deferred(component), name=name, serialize=_nothing)
+        deferred = {command: _deferred(each) for command, each in component.items()}
+    else:
+        deferred = _deferred(component)
+    call = fire.Fire(deferred, name=name, serialize=lambda _: None)  # results are not printed
     return call._work() if isinstance(call, _Call) else None
 
 
@@ -85,7 +87,3 @@ def _deferred(function: Function) -> Function:
         return _Call(functools.partial(function, *args, **kwargs))
 
     return check
-
-
-def _nothing(_: Any) -> None:
-    """Suppresses fire's printing of results."""

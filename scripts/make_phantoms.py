@@ -1,8 +1,7 @@
 """Make a dataset of phantoms in the folder layout of the real one."""
 
 from scripts.command_line import command_line
-from scripts.phantoms import write_abdomens, write_scrolls
-from scripts.phantoms.whole_scroll import write_zarr_scroll
+from scripts.phantoms.layouts import write_abdomens, write_scrolls, write_zarr_scroll
 
 if __name__ == "__main__":
     commands = {"scroll": write_scrolls, "abdomen": write_abdomens, "zarr": write_zarr_scroll}
