@@ -37,9 +37,7 @@ def fuzz_readers(
                 sys.exit(f"error: {name}: {error}; pip install -e '.[dev]' installs what the comparison needs")
             print(f"{name}: left out: {error}", flush=True)
             continue
-        place = root / name
-        place.mkdir(parents=True, exist_ok=True)
-        result = run(format, mutations, seed, place, only)
+        result = run(format, mutations, seed, root / name, only)
         print(result, flush=True)
         found += len(result.findings)
     if found:

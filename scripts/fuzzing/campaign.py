@@ -10,10 +10,11 @@ import os
 import resource
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +23,8 @@ from custom.errors import DataError
 
 MODULES = {name: f"scripts.fuzzing.{name}" for name in ("tiff", "nifti", "nrrd", "metaimage", "dicom", "ome_zarr")}
 
-Values = np.ndarray | tuple[np.ndarray, ...]
-"""Result of a reader: voxels, optionally with more to compare, such as the affine."""
+Values = tuple[np.ndarray, ...]
+"""Result of a reader: voxels, and more to compare, such as the affine."""
 
 REFUSED, ALIKE = "refused", "read alike"
 
@@ -35,7 +36,7 @@ _HEADER = 400
 """Bytes at the beginning of a file, in which half of the generic mutations are placed."""
 
 
-def voxels_and_affine(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def voxels_and_affine(path: Path) -> Values:
     """Read a volume as the project does."""
     volume = read_volume(path)
     return volume.array, volume.affine
@@ -49,23 +50,24 @@ class Format:
         name: as in :data:`MODULES`.
         make: writes whole files (or folders, for formats of several files) of many kinds into an empty folder, with a
             writer independent of the project, and returns them.
-        mutate: changes fields or types of the header in the copy at the path, and returns a description.
+        mutate: changes fields or types in the content of a header's file, and returns it with a description.
         ours: the project's reader; raises :class:`DataError` to refuse.
         theirs: the independent reader; may raise anything.
         coded: names of whole files whose voxels are encoded without a checksum, so that decoders legitimately differ on
             damaged data: these are only changed by ``mutate``, which must not change the encoded data.
+        headers: endings of the names of the files in a folder that ``mutate`` changes.
     """
 
     name: str
     make: Callable[[Path, np.random.Generator], list[Path]]
-    mutate: Callable[[Path, np.random.Generator], str]
+    mutate: Callable[[bytes, np.random.Generator], tuple[bytes, str]]
     ours: Callable[[Path], Values]
     theirs: Callable[[Path], Values]
     coded: frozenset[str] = frozenset()
+    headers: tuple[str, ...] = ("",)
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """A file that was neither refused properly nor read like the independent reader reads it."""
 
     number: int
@@ -113,16 +115,19 @@ def run(format: Format, mutations: int, seed: int, folder: Path, only: int | Non
         format: the format.
         mutations: number of damaged copies.
         seed: of the random numbers.
-        folder: an empty folder; the file of each finding is kept in it.
+        folder: where the files are written; those of findings are kept.
         only: a single number to judge.
     """
     result = Result(format.name, seed)
     whole = folder / "whole"
     shutil.rmtree(whole, ignore_errors=True)
-    whole.mkdir()
+    whole.mkdir(parents=True)
     sources = format.make(whole, np.random.default_rng([seed, 0]))
     for number in range(mutations + 1) if only is None else [only]:
-        for what, path, source in _damaged(format, seed, number, sources, folder):
+        files = [(f"{source.name}, whole", source, source) for source in sources]
+        if number > 0:
+            files = [_damaged(format, np.random.default_rng([seed, number]), sources, folder / f"{seed}_{number}")]
+        for what, path, source in files:
             outcome, by_theirs = _in_a_process(format, path, source, folder / "messages.txt")
             result.judged += 1
             result.refused += outcome == REFUSED
@@ -130,7 +135,7 @@ def run(format: Format, mutations: int, seed: int, folder: Path, only: int | Non
             if outcome not in (REFUSED, ALIKE):
                 result.findings.append(Finding(number, what, outcome, path))
             elif path != source:
-                _remove(path)
+                shutil.rmtree(path.parent)
     return result
 
 
@@ -162,63 +167,62 @@ def _child(format: Format, path: Path, source: Path, messages: Path, channel: Co
     channel.send(("a whole file is refused" if outcome == REFUSED and path == source else outcome, by_theirs))
 
 
-def _damaged(
-    format: Format, seed: int, number: int, sources: Sequence[Path], folder: Path
-) -> Iterator[tuple[str, Path, Path]]:
+def _damaged(format: Format, rng: np.random.Generator, sources: list[Path], folder: Path) -> tuple[str, Path, Path]:
     """Return a description of the damage, the file, and its original."""
-    if number == 0:
-        yield from ((f"{source.name}, whole", source, source) for source in sources)
-        return
-    rng = np.random.default_rng([seed, number])
     source = sources[rng.integers(len(sources))]
-    path = folder / f"{format.name}_{seed}_{number}" / source.name
-    _remove(path.parent)
-    path.parent.mkdir()
+    path = folder / source.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     if source.is_dir():
         shutil.copytree(source, path)
     else:
         shutil.copyfile(source, path)
-    header = rng.random() < 0.5 or source.name in format.coded
-    what = format.mutate(path, rng) if header else _damage(path, rng)
-    yield f"{source.name}, {what}", path, source
+    files = sorted(file for file in path.rglob("*") if file.is_file()) or [path]
+    by_format = rng.random() < 0.5 or source.name in format.coded
+    if by_format:
+        files = [file for file in files if file.name.endswith(format.headers)]
+    elif len(files) > 1 and rng.random() < 0.2:
+        return f"{source.name}, {_damage_folder(files, rng)}", path, source
+    file = files[rng.integers(len(files))]
+    content, what = (format.mutate if by_format else _damage)(file.read_bytes(), rng)
+    file.write_bytes(content)
+    return f"{file.relative_to(folder)}, {what}", path, source
 
 
-def _damage(path: Path, rng: np.random.Generator) -> str:
-    """Change the bytes of a file, or of one file of a folder, and return a description."""
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        file = files[rng.integers(len(files))]
-        return f"{file.relative_to(path)}: {_damage(file, rng)}"
-    data = bytearray(path.read_bytes())
+def _damage(data: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
+    """Change some bytes, and return a description."""
     at = int(rng.integers(max(min(len(data), _HEADER if rng.random() < 0.5 else len(data)), 1)))
-    length = int(rng.integers(1, 9))
-    kind = rng.choice(["flip", "overwrite", "cut", "append", "duplicate"])
-    if kind == "flip" and data:
-        bit = int(rng.integers(8))
-        data[at] ^= 1 << bit
-        what = f"bit {bit} of byte {at} flipped"
-    elif kind == "overwrite":
-        data[at : at + length] = rng.bytes(length)
-        what = f"{length} bytes from byte {at} on overwritten"
-    elif kind == "duplicate":
-        data[at:at] = data[at : at + length]
-        what = f"{length} bytes from byte {at} on duplicated"
-    elif kind == "append":
-        data += rng.bytes(length)
-        what = f"{length} bytes appended"
-    else:
-        at = int(rng.integers(len(data) + 1))
-        del data[at:]
-        what = f"cut off at byte {at}"
-    path.write_bytes(data)
-    return what
+    end = at + int(rng.integers(1, 9))
+    bit = int(rng.integers(8))
+    changed = {
+        f"bit {bit} flipped": data[:at] + bytes(byte ^ 1 << bit for byte in data[at : at + 1]) + data[at + 1 :],
+        f"overwritten up to byte {end}": data[:at] + rng.bytes(end - at) + data[end:],
+        f"repeated up to byte {end}": data[:end] + data[at:],
+        "cut off": data[:at],
+        f"{end - at} bytes appended": data + rng.bytes(end - at),
+    }
+    what = str(rng.choice(list(changed)))
+    return changed[what], f"from byte {at} on: {what}"
 
 
-def _judge(format: Format, path: Path, whole: tuple[np.ndarray, ...] | None) -> tuple[str, bool]:
+def _damage_folder(files: list[Path], rng: np.random.Generator) -> str:
+    """Remove or replace one of several files, and return a description."""
+    file, other = (files[k] for k in rng.choice(len(files), 2, replace=False))
+    deed = rng.choice(["removed", "emptied", "replaced by another", "made a folder"])
+    content = other.read_bytes() if deed == "replaced by another" else b""
+    file.unlink()
+    if deed == "made a folder":
+        file.mkdir()
+    elif deed != "removed":
+        file.write_bytes(content)
+    return f"{file.name} {deed}"
+
+
+def _judge(format: Format, path: Path, whole: Values | None) -> tuple[str, bool]:
     """Return :data:`REFUSED`, :data:`ALIKE` or a description; and whether the independent reader succeeds."""
     theirs = _read(format.theirs, path)
     try:
-        ours = _arrays(format.ours(path))
+        ours = format.ours(path)
     except DataError as error:
         proper = "\n" not in str(error) and str(path) in str(error)
         return REFUSED if proper else f"a refusal that is not one line with the path: {error}", theirs is not None
@@ -229,18 +233,14 @@ def _judge(format: Format, path: Path, whole: tuple[np.ndarray, ...] | None) -> 
     return difference or ALIKE, theirs is not None
 
 
-def _read(reader: Callable[[Path], Values], path: Path) -> tuple[np.ndarray, ...] | None:
+def _read(reader: Callable[[Path], Values], path: Path) -> Values | None:
     try:
-        return _arrays(reader(path))
+        return reader(path)
     except Exception:
         return None
 
 
-def _arrays(values: Values) -> tuple[np.ndarray, ...]:
-    return tuple(map(np.asarray, values)) if isinstance(values, tuple) else (np.asarray(values),)
-
-
-def _difference(ours: tuple[np.ndarray, ...], theirs: tuple[np.ndarray, ...]) -> str:
+def _difference(ours: Values, theirs: Values) -> str:
     """Describe the difference; empty if there is none. Floating-point numbers may differ by rounding."""
     for index, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         if mine.shape != other.shape:
@@ -253,10 +253,3 @@ def _difference(ours: tuple[np.ndarray, ...], theirs: tuple[np.ndarray, ...]) ->
             wrong = int((~same).sum())
             return f"array {index}: {wrong} of {same.size} values differ, at {at} {mine[at]} instead of {other[at]}"
     return ""
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

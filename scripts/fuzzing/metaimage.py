@@ -2,13 +2,14 @@
 
 import re
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import SimpleITK
 
-from .campaign import Format
-from .text_headers import change_line, header_file, image, ours, theirs
+from .campaign import Format, Values
+from .text_headers import HEADERS, change_line, header_file, image, make, ours, theirs
 
 _IDENTITY = "1 0 0 0 1 0 0 0 1"
 _VALUES = {
@@ -40,31 +41,23 @@ _VALUES = {
 
 
 def _make(folder: Path, rng: np.random.Generator) -> list[Path]:
-    paths = []
-    for kind in ("u1", "i1", "i2", "u2", "i4", "f4", "f8", "i8"):
-        for compressed in (False, True):
-            paths.append(folder / f"{kind}{'_compressed' if compressed else ''}.mha")
-            SimpleITK.WriteImage(image(rng, kind), str(paths[-1]), useCompression=compressed)
+    make(folder, rng, ".mha")
     for name, compressed in (("pair", False), ("pair_compressed", True)):
-        paths.append(folder / name)
-        paths[-1].mkdir()
-        SimpleITK.WriteImage(image(rng, "i2"), str(paths[-1] / "a.mhd"), useCompression=compressed)
+        (folder / name).mkdir()
+        SimpleITK.WriteImage(image(rng, "i2"), str(folder / name / "a.mhd"), useCompression=compressed)
     noted = image(rng, "i2")
     noted.SetMetaData("0008|0060", "CT")
     SimpleITK.WriteImage(noted, str(folder / "noted.mha"))
-    paths += [folder / "noted.mha", folder / "plane.mha"]
-    SimpleITK.WriteImage(image(rng, "i2", (9, 8)), str(paths[-1]))
     voxels = rng.integers(-100, 100, 504).astype(">i2").tobytes()
     text = "NDims = 3\r\nDimSize = 9 8 7\r\nElementType = MET_SHORT\r\nElementByteOrderMSB = True\r\n"
     stream = zlib.compress(voxels)
     compression = f"CompressedData = True\r\nCompressedDataSize = {len(stream)}\r\n"
     for name, more, data in (("plain", "", voxels), ("big_compressed", compression, stream)):
-        paths.append(folder / f"{name}.mha")
-        paths[-1].write_bytes((text + more + "ElementDataFile = LOCAL\r\n").encode() + data)
-    return paths
+        (folder / f"{name}.mha").write_bytes((text + more + "ElementDataFile = LOCAL\r\n").encode() + data)
+    return sorted(folder.iterdir())
 
 
-def _theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _theirs(path: Path) -> Values:
     """SimpleITK's reading, except for files for which it returns uninitialised memory or crashes."""
     header, _, rest = header_file(path).read_bytes().partition(b"ElementDataFile")
     if re.search(rb"^CompressedData *= *[tT1]", header, re.MULTILINE):
@@ -77,4 +70,5 @@ def _theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return theirs(path)
 
 
-FORMAT = Format("metaimage", _make, lambda path, rng: change_line(path, rng, _VALUES, " = "), ours, _theirs)
+_CHANGE = partial(change_line, values=_VALUES, separator=" = ")
+FORMAT = Format("metaimage", _make, _CHANGE, ours, _theirs, headers=HEADERS)

@@ -1,13 +1,13 @@
 """Damaged NRRD files, compared with SimpleITK."""
 
 import gzip
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import SimpleITK
 
 from .campaign import Format
-from .text_headers import change_line, image, ours, theirs
+from .text_headers import HEADERS, change_line, make, ours, theirs
 
 _VALUES = {
     "type": ["short", "unsigned short", "int16", "uchar", "float", "double", "long long", "uint64_t", "block", "SHORT"],
@@ -45,35 +45,21 @@ _GEOMETRY = "space: {}\nspace directions: (0,0.8,0) (0,0,-2.5) (0.7,0.1,0)\nspac
 
 
 def _make(folder: Path, rng: np.random.Generator) -> list[Path]:
-    paths = []
-    for kind in ("u1", "i1", "i2", "u2", "i4", "u4", "f4", "f8", "i8"):
-        for compressed in (False, True):
-            paths.append(folder / f"{kind}{'_gzip' if compressed else ''}.nrrd")
-            SimpleITK.WriteImage(image(rng, kind), str(paths[-1]), useCompression=compressed)
-    paths.append(folder / "plane.nrrd")
-    SimpleITK.WriteImage(image(rng, "i2", (9, 8)), str(paths[-1]))
+    make(folder, rng, ".nrrd")
     voxels = rng.integers(-100, 100, 504).astype("<i2").tobytes()
-    encoded = {
-        "raw": voxels,
-        "gzip": gzip.compress(voxels[:300]) + gzip.compress(voxels[300:]),
-    }
-    head = "type: short\ndimension: 3\nendian: little\n"
+    streams = gzip.compress(voxels[:300]) + gzip.compress(voxels[300:])
+    head = "type: short\ndimension: 3\nendian: little\nsizes: 9 8 7\n"
     for space, encoding in (("LPS", "raw"), ("RAS", "gzip"), ("left-anterior-superior", "raw"), ("LAS", "gzip")):
-        paths.append(folder / f"by_hand_{space}.nrrd")
-        text = f"NRRD0004\n# a comment\n{head}sizes: 9 8 7\nencoding: {encoding}\n{_GEOMETRY.format(space)}a:=b: c\n\n"
-        paths[-1].write_bytes(text.encode() + encoded[encoding])
-    paths.append(folder / "frame.nrrd")
-    text = (
-        "NRRD0005\ntype: short\ndimension: 4\nendian: little\nsizes: 1 9 8 7\nencoding: raw\nkinds: list domain domain "
-    )
-    text += "domain\nspace: LPS\nspace directions: none (1,0,0) (0,2,0) (0,0,3)\n\n"
-    paths[-1].write_bytes(text.encode() + voxels)
-    paths.append(folder / "pair")
-    paths[-1].mkdir()
-    (paths[-1] / "a.raw").write_bytes(voxels)
-    text = f"NRRD0001\r\n{head}sizes: 9 8 7\nspacings: 1 2 3\nencoding: raw\ndata file: a.raw\n"
-    (paths[-1] / "a.nrrd").write_text(text, newline="")
-    return paths
+        text = f"NRRD0004\n# a comment\n{head}encoding: {encoding}\n{_GEOMETRY.format(space)}a:=b: c\n\n"
+        (folder / f"by_hand_{space}.nrrd").write_bytes(text.encode() + (voxels if encoding == "raw" else streams))
+    text = "NRRD0005\ntype: short\ndimension: 4\nendian: little\nsizes: 1 9 8 7\nencoding: raw\nspace: LPS\n"
+    text += "kinds: list domain domain domain\nspace directions: none (1,0,0) (0,2,0) (0,0,3)\n\n"
+    (folder / "frame.nrrd").write_bytes(text.encode() + voxels)
+    (folder / "pair").mkdir()
+    (folder / "pair" / "a.raw").write_bytes(voxels)
+    text = f"NRRD0001\n{head}spacings: 1 2 3\nencoding: raw\ndata file: a.raw\n"
+    (folder / "pair" / "a.nrrd").write_text(text, newline="\r\n")
+    return sorted(folder.iterdir())
 
 
-FORMAT = Format("nrrd", _make, lambda path, rng: change_line(path, rng, _VALUES, ": "), ours, theirs)
+FORMAT = Format("nrrd", _make, partial(change_line, values=_VALUES, separator=": "), ours, theirs, headers=HEADERS)

@@ -14,7 +14,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 from custom.scroll.ome_zarr import open_image
 from custom.scroll.survey import survey
 
-from .campaign import Format
+from .campaign import Format, Values
 
 SHAPE = {"t": 1, "c": 1, "z": 12, "y": 10, "x": 14}
 SCALE = {"t": 1.0, "c": 1.0, "z": 2.0, "y": 3.0, "x": 4.0}
@@ -41,47 +41,32 @@ def make(folder: Path, rng: np.random.Generator) -> list[Path]:
         _array(folder, "bare3", "xyz", rng, dimension_names=list("xyz"), **parts),
     ]
     for image in (images[0], images[4]):
-        sorted(_chunks(image))[3].unlink()
+        sorted(file for file in image.rglob("*") if file.is_file() and file.name not in METADATA)[3].unlink()
     return images
 
 
-def mutate(path: Path, rng: np.random.Generator) -> str:
-    """Change one entry of the metadata, or damage one chunk."""
-    chunks = sorted(_chunks(path))
-    kind = rng.choice(["remove", "change", "swap", "chunk"], p=[0.25, 0.45, 0.15, 0.15])
-    if kind == "chunk":
-        chunk, other = rng.choice(chunks, 2, replace=False)
-        deed = rng.choice(["removed", "emptied", "replaced by another", "made a folder"])
-        content = other.read_bytes()
-        chunk.unlink()
-        if deed == "made a folder":
-            chunk.mkdir()
-        elif deed != "removed":
-            chunk.write_bytes(content if deed == "replaced by another" else b"")
-        return f"{chunk.relative_to(path)} {deed}"
-    files = sorted(file for file in path.rglob("*") if file.name in METADATA)
-    file = files[rng.integers(len(files))]
-    content = json.loads(file.read_text())
-    places = list(_places(content))
+def mutate(content: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
+    """Change one entry of the metadata."""
+    metadata = json.loads(content)
+    places = list(_places(metadata))
     if not places:
-        return "nothing"
+        return content, "nothing"
     holder, key = places[rng.integers(len(places))]
     before = holder[key]
+    kind = rng.choice(["remove", "change", "swap"], p=[0.3, 0.5, 0.2])
     if kind == "swap" and isinstance(before, list) and len(before) > 1:
-        first, second = rng.choice(len(before), 2, replace=False)
-        before[first], before[second] = before[second], before[first]
-        what = f"items {first} and {second} of {key!r} swapped"
+        holder[key] = rng.permutation(np.array(before, object)).tolist()
+        what = f"items of {key!r} permuted"
     elif kind == "remove":
         del holder[key]
         what = f"{key!r} removed"
     else:
         holder[key] = OTHERS[rng.integers(len(OTHERS))]
         what = f"{key!r} changed from {before!r} to {holder[key]!r}"
-    file.write_text(json.dumps(content))
-    return f"{file.relative_to(path)}: {what}"
+    return json.dumps(metadata).encode(), what
 
 
-def ours(path: Path) -> tuple[np.ndarray, ...]:
+def ours(path: Path) -> Values:
     """Return voxels, voxel size, origin, and the reported number of missing chunks."""
     image = open_image(str(path))
     found = survey(image, tuple((0, length) for length in image.array.shape))
@@ -91,7 +76,7 @@ def ours(path: Path) -> tuple[np.ndarray, ...]:
     return values, np.array(image.space.scale), np.array(image.space.origin), np.array(found.missing)
 
 
-def theirs(path: Path) -> tuple[np.ndarray, ...]:
+def theirs(path: Path) -> Values:
     """Return the same, using zarr."""
     found, image = zarr.open(path, mode="r"), {}
     if isinstance(found, zarr.Group):
@@ -155,10 +140,6 @@ def _array(folder: Path, name: str, axes: str, rng: np.random.Generator, **optio
     return folder / name
 
 
-def _chunks(path: Path) -> Iterator[Path]:
-    return (file for file in path.rglob("*") if file.is_file() and file.name not in METADATA)
-
-
 def _places(content: Any) -> Iterator[tuple[Any, Any]]:
     """All entries of nested lists and dictionaries, as container and key."""
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
@@ -167,4 +148,4 @@ def _places(content: Any) -> Iterator[tuple[Any, Any]]:
         yield from _places(value)
 
 
-FORMAT = Format("ome_zarr", make, mutate, ours, theirs)
+FORMAT = Format("ome_zarr", make, mutate, ours, theirs, headers=METADATA)

@@ -1,4 +1,4 @@
-"""Common parts of MetaImage and NRRD: changes of a text header's lines, and reading by SimpleITK."""
+"""Common parts of MetaImage and NRRD: changes of a text header's lines, writing and reading by SimpleITK."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
-from .campaign import voxels_and_affine
+from .campaign import Values, voxels_and_affine
 
 SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -15,15 +15,15 @@ HEADERS = (".mha", ".mhd", ".nrrd")
 
 def header_file(path: Path) -> Path:
     """Return the file with the header: the path itself, or the file in a folder that has one."""
-    return path if path.is_file() else next(file for file in sorted(path.iterdir()) if file.suffix in HEADERS)
+    return next((file for file in sorted(path.glob("*")) if file.suffix in HEADERS), path)
 
 
-def ours(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def ours(path: Path) -> Values:
     """Return voxels and affine as read by the project."""
     return voxels_and_affine(header_file(path))
 
 
-def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def theirs(path: Path) -> Values:
     """Return voxels (I, J, K) and the affine to RAS millimetres as read by SimpleITK."""
     image = SimpleITK.ReadImage(str(header_file(path)))
     if image.GetNumberOfComponentsPerPixel() != 1:
@@ -37,6 +37,15 @@ def theirs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return array.reshape((*size, 1)[:3]), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
+def make(folder: Path, rng: np.random.Generator, ending: str) -> None:
+    """Write volumes of all types, raw and compressed, and a plane."""
+    for kind in ("u1", "i1", "i2", "u2", "i4", "u4", "f4", "f8", "i8"):
+        for compressed in (False, True):
+            name = f"{kind}{'_compressed' if compressed else ''}{ending}"
+            SimpleITK.WriteImage(image(rng, kind), str(folder / name), useCompression=compressed)
+    SimpleITK.WriteImage(image(rng, "i2", (9, 8)), str(folder / f"plane{ending}"))
+
+
 def image(rng: np.random.Generator, kind: str, size: Sequence[int] = (9, 8, 7)) -> SimpleITK.Image:
     """Return a volume with a random, possibly oblique, geometry."""
     values = rng.normal(0, 1000, size[::-1]) if kind[0] == "f" else rng.integers(0, 100, size[::-1])
@@ -48,39 +57,31 @@ def image(rng: np.random.Generator, kind: str, size: Sequence[int] = (9, 8, 7)) 
     return made
 
 
-def change_line(path: Path, rng: np.random.Generator, values: Mapping[str, Sequence[str]], separator: str) -> str:
+def change_line(
+    content: bytes, rng: np.random.Generator, values: Mapping[str, Sequence[str]], separator: str
+) -> tuple[bytes, str]:
     """Change, add, delete or duplicate a header field, and return a description.
 
     Args:
-        path: the file, or the folder of its header.
+        content: of the file with the header.
         rng: random numbers.
         values: replacement values by field; some invalid, some valid, some with another meaning.
         separator: between field and value.
     """
-    file = header_file(path)
-    lines = file.read_bytes().decode("latin-1").split("\n")
+    lines = content.decode("latin-1").split("\n")
     fields = [line.split(separator.strip())[0].strip() for line in lines]
     places = [k for k, name in enumerate(fields[:40]) if name in values]
-    kind = rng.choice(["change", "change", "change", "add", "delete", "repeat", "rename"])
-    at = int(rng.choice(places)) if places else 1
-    name = fields[at]
-    if kind == "change" and name in values:
-        value = str(rng.choice(values[name]))
-        lines[at] = f"{name}{separator}{value}"
-        what = f"{name} made {value!r}"
-    elif kind == "add":
-        name = str(rng.choice(sorted(values)))
-        value = str(rng.choice(values[name]))
-        lines.insert(1, f"{name}{separator}{value}")
-        what = f"{name} of {value!r} added"
-    elif kind == "delete":
-        del lines[at]
-        what = f"{name} deleted"
-    elif kind == "repeat":
-        lines.insert(at, lines[at])
-        what = f"{name} repeated"
-    else:
-        lines[at] = lines[at].swapcase() if rng.random() < 0.5 else lines[at].replace(" ", "  ")
-        what = f"{name} with other letters or spaces"
-    file.write_bytes("\n".join(lines).encode("latin-1"))
-    return what
+    at = int(rng.choice(places))
+    other = str(rng.choice(sorted(values)))
+    changed, added = (f"{name}{separator}{rng.choice(values[name])}" for name in (fields[at], other))
+    kinds = {
+        "changed": [changed],
+        "before another": [added, lines[at]],
+        "deleted": [],
+        "repeated": [lines[at], lines[at]],
+        "with other letters": [lines[at].swapcase()],
+        "with more spaces": [lines[at].replace(" ", "  ")],
+    }
+    kind = str(rng.choice(list(kinds), p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.1]))
+    before, lines[at : at + 1] = lines[at], kinds[kind]
+    return "\n".join(lines).encode("latin-1"), f"{before!r} {kind}: {kinds[kind]}"

@@ -1,25 +1,22 @@
-"""TIFF: written by tifffile and Pillow, read by a small decoder or, if compressed, by Pillow.
-
-tifffile, which the project uses, is not used for reading here.
-"""
+"""TIFF: written by tifffile and Pillow, read by libtiff; tags are changed and read by a small decoder."""
 
 import re
-import struct
 from pathlib import Path
 from typing import NamedTuple
 
+import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image, ImageSequence
+from PIL import Image
 
-from custom.data.volumes import read_volume
+from custom.data import read_volume
 
-from .campaign import Format
+from .campaign import Format, Values
 
 _SHAPE = (5, 18, 20)
 _TYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 
-_OPTIONS = {  # type and tifffile's arguments; Pillow must be able to read compressed files
+_OPTIONS = {  # type and tifffile's arguments
     **{f"plain_{dtype}": (dtype, {}) for dtype in _TYPES},
     **{f"swapped_{dtype}": (dtype, {"byteorder": ">"}) for dtype in ("u2", "f4", "i8")},
     "lzw": ("u1", {"compression": "lzw"}),
@@ -41,186 +38,108 @@ _OPTIONS = {  # type and tifffile's arguments; Pillow must be able to read compr
 }
 _PILLOW = {"1": ("raw", "packbits", "tiff_lzw"), "L": ("tiff_lzw", "raw"), "F": ("tiff_adobe_deflate",)}
 
-_CODES = {1: "B", 2: "s", 3: "H", 4: "I", 16: "Q"}  # supported types of tags
-_KINDS = {1: "u", 2: "i", 3: "f"}
-_BLOCKS = {273: (279, 278), 324: (325, 323)}  # strips, tiles: offsets -> byte counts, rows
+_CODES = (254, 256, 257, 258, 259, 262, 266, 274, 277, 278, 284, 317, 322, 339, 65000)
+_KINDS = {3: "u2", 4: "u4", 16: "u8"}
+"""Types of tags; others are bytes."""
 
 
-class _Entry(NamedTuple):
-    """A tag of a page: position of its entry, and its values."""
+class _Page(NamedTuple):
+    """A page directory: its entries, their values, and the position of the next page, as views of the file."""
 
-    at: int
-    kind: int
-    values: tuple
+    entries: np.ndarray
+    tags: list[np.ndarray]
+    following: np.ndarray
+
+    def tag(self, code: int, default: int | None = None) -> np.ndarray:
+        found = [values for entry, values in zip(self.entries, self.tags, strict=True) if entry["code"] == code]
+        return found[0] if found or default is None else np.array([default])
 
 
 def make(folder: Path, rng: np.random.Generator) -> list[Path]:
     """Write stacks of 1800 voxels with many types and layouts."""
     grey = (rng.normal(size=_SHAPE).cumsum(2) * 9 + 100).clip(0, 255)
-    paths = []
     for name, (dtype, options) in _OPTIONS.items():
-        paths.append(folder / f"{name}.tif")
-        tifffile.imwrite(paths[-1], grey.astype(dtype), **{"photometric": "minisblack", **options})
-    paths.append(folder / "page_by_page.tif")
-    with tifffile.TiffWriter(paths[-1]) as file:
+        tifffile.imwrite(folder / f"{name}.tif", grey.astype(dtype), **{"photometric": "minisblack", **options})
+    with tifffile.TiffWriter(folder / "page_by_page.tif") as file:
         for page in grey.astype(np.uint8):
             file.write(page, photometric="minisblack")
             file.write(page[::2, ::2], photometric="minisblack", subfiletype=1)
     for mode, compressions in _PILLOW.items():
         stack = {"1": grey > 100, "L": grey.astype(np.uint8), "F": grey.astype(np.float32)}[mode]
         for compression in compressions:
-            paths.append(folder / f"pillow_{mode}_{compression}.tif")
+            path = folder / f"pillow_{mode}_{compression}.tif"
             first, *others = [Image.fromarray(page) for page in stack]
-            first.save(paths[-1], save_all=True, append_images=others, compression=compression)
-    return paths
+            first.save(path, save_all=True, append_images=others, compression=compression)
+    return sorted(folder.iterdir())
 
 
-def mutate(path: Path, rng: np.random.Generator) -> str:
-    """Change value, type, count or code of a tag, the chain of pages, or a number in the description."""
-    data = bytearray(path.read_bytes())
-    order, big, pages = _directories(bytes(data))
-    number = int(rng.integers(len(pages)))
-    tags, following = pages[number]
-    code = int(rng.choice(sorted(tags)))
-    entry, word = tags[code], "Q" if big else "I"
-    what = rng.choice(["value", "value", "value", "type", "count", "code", "chain", "description"])
-    if what == "description" and 270 in pages[0][0]:
-        return _change_description(path, data, pages[0][0][270], rng)
+def mutate(content: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
+    """Change value, type, count or code of a tag, a digit of a description, or the chain of pages."""
+    data = bytearray(content)
+    pages = _pages(data)
+    page = pages[rng.integers(len(pages))]
+    which = int(rng.integers(len(page.entries)))
+    entry, values = page.entries[which], page.tags[which]
+    code, what = int(entry["code"]), rng.choice(["value", "value", "value", "kind", "count", "code", "chain"])
     if what == "chain":
-        value = int(rng.choice([0, 8, following, len(data), len(data) - 5, *(page[1] - 60 for page in pages)]))
-        struct.pack_into(order + word, data, following, max(value, 0))
-    elif what == "type":
-        value = int(rng.choice([0, 1, 2, 3, 4, 5, 6, 9, 11, 12, 16, 99]))
-        struct.pack_into(order + "H", data, entry.at + 2, value)
-    elif what == "count":
-        value = int(rng.choice([0, 1, 2, 3, 5, 1000, 2**31]))
-        struct.pack_into(order + word, data, entry.at + 4, value)
-    elif what == "code":
-        value = int(rng.choice([254, 256, 257, 258, 259, 262, 266, 274, 277, 278, 284, 317, 322, 339, 65000]))
-        struct.pack_into(order + "H", data, entry.at, value)
-    else:
-        old = entry.values[0] if len(entry.values) == 1 and isinstance(entry.values[0], int) else 1
+        places = [int(other.following[0]) for other in pages]
+        page.following[0] = value = rng.choice([0, 8, len(data), len(data) - 5, *places])
+    elif what == "value" and entry["kind"] == 2:
+        digits = np.flatnonzero((values >= ord("0")) & (values <= ord("9")))
+        values[rng.choice(digits) if len(digits) else 0] = value = rng.integers(ord("0"), ord("9") + 1)
+    elif what == "value":
+        at = rng.integers(len(values))
+        old = int(values[at])
         value = int(rng.choice([*range(7), 8, 16, 32, 64, old + 1, old * 2, old // 2, max(old, 1) - 1, 65535]))
-        layout = order + (_CODES[entry.kind] if entry.kind in (1, 3, 4, 16) else word)
-        struct.pack_into(layout, data, entry.at + (12 if big else 8), value % 2 ** (8 * struct.calcsize(layout)))
-    path.write_bytes(data)
-    return f"tag {code} of page {number + 1}: {what} set to {value}"
+        values[at] = value % 256**values.itemsize
+    else:
+        choices = {"kind": [0, 1, 2, 3, 4, 5, 6, 9, 11, 12, 16, 99], "count": [0, 1, 2, 3, 5, 1000, 2**31]}
+        entry[what] = value = rng.choice(choices.get(what, _CODES))
+    return bytes(data), f"tag {code} of one of {len(pages)} pages: {what} set to {value}"
 
 
-def theirs(path: Path) -> np.ndarray:
-    """Return the stack according to the standard; compressed pages are read by Pillow, if it supports them fully.
+def theirs(path: Path) -> Values:
+    """Return the stack as read by libtiff, which leaves the meaning of some tags to the program.
 
     Raises:
         Exception: of any type, for an unsupported or damaged file.
     """
     data = path.read_bytes()
-    order, _, pages = _directories(data)
-    tags = [{code: entry.values for code, entry in page.items()} for page, _ in pages]
-    planes = [k for k, page in enumerate(tags) if not page.get(254, (0,))[0] & 1]
-    described = re.search(rb"(?:images|slices)=(\d+)", tags[0].get(270, (b"",))[0])
+    pages = [(k, page) for k, page in enumerate(_pages(data)) if not page.tag(254, 0)[0] & 1]
+    planes = []
+    for k, page in pages:
+        if page.tag(274, 1)[0] != 1 or page.tag(262)[0] > 1:
+            raise ValueError("turned pages, or colours")
+        pixels = imagecodecs.tiff_decode(data, index=k)
+        planes.append(pixels if page.tag(262)[0] else ~pixels)
+    first = pages[0][1]
+    described = re.search(rb"(?:images|slices)=(\d+)", first.tag(270, 0).tobytes())
     if len(planes) == 1 and described:  # ImageJ writes the other pages after the first
-        first, number = tags[0], int(described[1])
-        size = _one(first, 256) * _one(first, 257) * _one(first, 258, 1) // 8
-        parts = [{**first, 273: (first[273][0] + k * size,)} for k in range(number)]
-        return np.stack([_plain(data, order, part) for part in parts])
-    return np.stack([_page(path, data, order, tags[k], k) for k in planes])
+        dtype = planes[0].dtype.newbyteorder(first.following.dtype.byteorder)
+        shape = (int(described[1]), *planes[0].shape)
+        return (np.frombuffer(data, dtype, int(np.prod(shape)), int(first.tag(273)[0])).reshape(shape),)
+    return (np.stack(planes),)
 
 
-def _page(path: Path, data: bytes, order: str, page: dict, number: int) -> np.ndarray:
-    if _one(page, 259, 1) == 1:
-        return _plain(data, order, page)
-    with Image.open(path) as image:
-        pixels = np.array(ImageSequence.Iterator(image)[number])
-    bits, kind = _one(page, 258, 1), _KINDS[_one(page, 339, 1)]
-    expected = {(1, "u"): "?", (8, "u"): "u1", (16, "u"): "u2", (32, "f"): "f4"}[bits, kind]
-    if pixels.dtype != expected or _one(page, 262) > 1 or _one(page, 274, 1) != 1:
-        raise ValueError(f"Pillow changes these pixels ({pixels.dtype})")
-    return pixels
-
-
-def _plain(data: bytes, order: str, page: dict) -> np.ndarray:
-    """Pixels of an uncompressed page."""
-    bits, kind = _one(page, 258, 1), _KINDS[_one(page, 339, 1)]
-    white = _one(page, 262) == 0
-    if _one(page, 262) > 1 or _one(page, 277, 1) != 1 or _one(page, 274, 1) != 1 or bits not in (1, 8, 16, 32, 64):
-        raise ValueError("no grey page")
-    rows, columns = _one(page, 257), _one(page, 256)
-    offsets = 324 if 324 in page else 273
-    counts, length = _BLOCKS[offsets]
-    height, width = min(_one(page, length, rows), 2**20), _one(page, 322) if offsets == 324 else columns
-    across = -(-columns // width)
-    pixels = np.empty((-(-rows // height) * height, across * width), f"{kind}{max(bits // 8, 1)}")
-    for k in range(pixels.shape[0] // height * across):
-        least = height if offsets == 324 else min(height, rows - k * height)
-        size = least * (-(-width * bits // 8))
-        start, count = page[offsets][k], page[counts][k]
-        block = data[start : start + size]
-        if start < 8 or count < size or len(block) < size:
-            raise ValueError("cut off")
-        top, left = k // across * height, k % across * width
-        pixels[top : top + least, left : left + width] = _samples(block, order, page, least, width)
-    pixels = pixels[:rows, :columns]
-    return (1 if bits == 1 else 2**bits - 1) - pixels if white else pixels
-
-
-def _samples(block: bytes, order: str, page: dict, rows: int, columns: int) -> np.ndarray:
-    raw = np.frombuffer(block, np.uint8)
-    if _one(page, 266, 1) == 2:  # FillOrder: lowest bit first
-        raw = np.packbits(np.unpackbits(raw, bitorder="little"))
-    bits = _one(page, 258, 1)
-    if bits == 1:
-        return np.unpackbits(raw.reshape(rows, -1), axis=1)[:, :columns]
-    return raw.view(f"{order}{_KINDS[_one(page, 339, 1)]}{bits // 8}").reshape(rows, columns)
-
-
-def _one(page: dict, code: int, default: int | None = None) -> int:
-    values = page[code] if default is None else page.get(code, (default,))
-    if len(values) != 1:
-        raise ValueError(f"{len(values)} values of tag {code}")
-    return values[0]
-
-
-def _directories(data: bytes) -> tuple[str, bool, list[tuple[dict[int, _Entry], int]]]:
-    """Byte order, whether it is BigTIFF, and for each page its tags and the position of the offset of the next page."""
-    order = {b"II": "<", b"MM": ">"}[data[:2]]
-    big = {42: False, 43: True}[struct.unpack_from(order + "H", data, 2)[0]]
-    at, number, size, word = (8, "Q", 20, "Q") if big else (4, "H", 12, "I")
-    pages, seen = [], set()
-    while offset := struct.unpack_from(order + word, data, at)[0]:
-        if offset in seen:
+def _pages(data: bytes | bytearray) -> list[_Page]:
+    order = {b"II": "<", b"MM": ">"}[bytes(data[:2])]
+    word, number, at = ("u8", "u8", 8) if 43 in data[2:4] else ("u4", "u2", 4)
+    layout = np.dtype([("code", "u2"), ("kind", "u2"), ("count", word), ("value", word)]).newbyteorder(order)
+    pages: list[_Page] = []
+    following = np.frombuffer(data, order + word, 1, at)
+    while offset := int(following[0]):
+        start = offset + np.dtype(number).itemsize
+        entries = np.frombuffer(data, layout, int(np.frombuffer(data, order + number, 1, offset)[0]), start)
+        following = np.frombuffer(data, order + word, 1, start + entries.nbytes)
+        tags = []
+        for k, (_, kind, count, value) in enumerate(entries.tolist()):
+            dtype = np.dtype(order + _KINDS.get(kind, "u1"))
+            inline = start + (k + 1) * layout.itemsize - layout["value"].itemsize
+            tags.append(np.frombuffer(data, dtype, count, value if count * dtype.itemsize > int(word[1]) else inline))
+        pages.append(_Page(entries, tags, following))
+        if len(pages) > 100:
             raise ValueError("a loop")
-        seen.add(offset)
-        count, start = struct.unpack_from(order + number, data, offset)[0], offset + struct.calcsize(number)
-        at = start + count * size
-        if at > len(data):
-            raise ValueError("cut off")
-        entries = [start + k * size for k in range(count)]
-        codes = [struct.unpack_from(order + "H", data, entry)[0] for entry in entries]
-        found = {code: _entry(data, order, big, entry) for code, entry in zip(codes[::-1], entries[::-1], strict=True)}
-        pages.append((found, at))  # the first of duplicate codes
-    return order, big, pages
+    return pages
 
 
-def _entry(data: bytes, order: str, big: bool, at: int) -> _Entry:
-    word = "Q" if big else "I"
-    kind, count = struct.unpack_from(f"{order}H{word}", data, at + 2)
-    place = at + (12 if big else 8)
-    if kind not in _CODES:
-        return _Entry(at, kind, ())
-    layout = f"{order}{count}{_CODES[kind]}"
-    if struct.calcsize(layout) > struct.calcsize(word):
-        (place,) = struct.unpack_from(order + word, data, place)
-    return _Entry(at, kind, struct.unpack_from(layout, data, place))
-
-
-def _change_description(path: Path, data: bytearray, entry: _Entry, rng: np.random.Generator) -> str:
-    text = entry.values[0]
-    digits = [k for k, letter in enumerate(text) if letter in b"0123456789"]
-    at = int(rng.choice(digits)) if digits else 0
-    new = int(rng.integers(ord("0"), ord("9") + 1))
-    data[data.find(text) + at] = new
-    path.write_bytes(data)
-    return f"byte {at} of the description set to {chr(new)}"
-
-
-FORMAT = Format("tiff", make, mutate, lambda path: read_volume(path).array, theirs)
+FORMAT = Format("tiff", make, mutate, lambda path: (read_volume(path).array,), theirs)
