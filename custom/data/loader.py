@@ -26,6 +26,7 @@ from ..configuration import without_effect
 from ..errors import DataError, find_data_error
 from ..system import distributed
 from ..system.memory import usable_cores
+from ..system.processes import local_processes
 from .gpu_batches import finished_ahead
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,6 @@ class StreamLoader:
         num_workers: number of worker processes; with 0 a thread of this process prepares batches.
         prefetch_factor: number of batches that each worker prepares in advance.
         timeout_s: seconds to wait for a batch before raising an error.
-        rank, world_size: of this process in distributed training; by default torch.distributed's.
         transform: of a whole batch, such as a :class:`custom.transforms.BatchCompose`.
         device: the training's; only a CUDA device makes a difference.
 
@@ -83,22 +83,17 @@ class StreamLoader:
         num_workers: int = 0,
         prefetch_factor: int = 2,
         timeout_s: float = 300.0,
-        rank: int | None = None,
-        world_size: int | None = None,
         transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        rank, world_size = _rank_and_world_size(rank, world_size)
         if batch_size < 1:
             raise DataError.of("batch_size", str(batch_size), "1 or more")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank}: expected 0 to {world_size - 1}")
         self.dataset = dataset
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.prefetch_factor = prefetch_factor
         self.timeout_s = timeout_s
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size = distributed.rank(), distributed.world_size()
         self.transform = transform
         _refuse_twice(getattr(dataset, "transform", None), transform)
         self.device = torch.device(device)
@@ -144,7 +139,7 @@ class StreamLoader:
 
     def _affordable_workers(self, made: Dataset) -> tuple[int, int]:
         """Number of workers and prefetch factor for which cores and shared memory suffice."""
-        beside = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
+        beside = max(1, usable_cores() // local_processes() - 1)
         allowed = min(self.num_workers, beside)
         if allowed < self.num_workers:
             logger.info("num_workers=%d: using %d, as many as cores beside the training's", self.num_workers, allowed)
@@ -191,7 +186,10 @@ class VolumeLoader:
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        rank, world_size = _rank_and_world_size(rank, world_size)
+        if (rank is None) != (world_size is None):
+            raise ValueError(f"rank {rank} with world_size {world_size}: expected both or neither")
+        if rank is None:
+            rank, world_size = distributed.rank(), distributed.world_size()
         self.dataset = dataset
         self.timeout_s = timeout_s
         self.indices = distributed.shared_indices(len(dataset), rank, world_size)
@@ -231,7 +229,7 @@ def shared_memory_free() -> int | None:
     """Return the free bytes of shared memory, divided by the processes on this machine; None where none is needed."""
     if not os.path.isdir(SHARED_MEMORY):
         return None
-    return shutil.disk_usage(SHARED_MEMORY).free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return shutil.disk_usage(SHARED_MEMORY).free // local_processes()
 
 
 def tensor_bytes(item: Any) -> int:
@@ -271,14 +269,6 @@ class _Batches(Dataset):
             if data_error is None:
                 raise
             return DataError(*data_error.args)
-
-
-def _rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if rank is None and world_size is None:
-        return distributed.rank(), distributed.world_size()
-    if rank is None or world_size is None:
-        raise ValueError(f"rank {rank} with world_size {world_size}: expected both or neither")
-    return rank, world_size
 
 
 def _refuse_twice(first: Any, second: Any) -> None:

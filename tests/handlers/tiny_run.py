@@ -85,8 +85,7 @@ def build(
     """The trainer; everything else can be reached from it."""
     folder = Path(folder)
     network = plain_network() if plain else Network()
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    if world_size > 1:
+    if dist.is_initialized() and dist.get_world_size() > 1:
         network = torch.nn.parallel.DistributedDataParallel(network)
     optimizer = (
         torch.optim.SGD(network.parameters(), lr=1.0) if plain else torch.optim.AdamW(network.parameters(), lr=0.05)
@@ -108,9 +107,7 @@ def build(
         optimizer=optimizer, name=schedule, total_steps=epochs * -(-steps // accumulation), patience=0
     )
     history = History(output_dir=str(folder), optimizer=optimizer, evaluator=evaluator)
-    loader = StreamLoader(
-        dataset=Items(), batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size
-    )
+    loader = StreamLoader(dataset=Items(), batch_size=batch_size, num_workers=num_workers)
     checkpoints = Checkpoints(
         folder=str(folder / "checkpoints"),
         objects={"network": network, "ema": ema, "optimizer": optimizer, "schedule": scheduler, "history": history},
