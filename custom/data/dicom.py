@@ -117,33 +117,32 @@ def read_header(file: Path) -> Header:
     Raises:
         DataError: the file is not DICOM, or damaged.
     """
+    from pydicom.uid import UID
+
     from . import dicom_file as files
 
     dataset = files.load(file, pixels=False)
     with files.reading(file, "a tag that cannot be read"):
-        return _header(file, dataset, files.class_name(dataset))
-
-
-def _header(file: Path, dataset: Any, kind: str) -> Header:
-    # The names of the SOP classes distinguish images from reports, plans, segmentations and so on. A file of an
-    # unknown class may be truncated, and is treated as an image.
-    no_slice = kind.removesuffix(" Storage") if kind.endswith("Storage") and "Image Storage" not in kind else None
-    if no_slice is None and not dataset.get("Rows"):
-        raise DataError.of(file, "no Rows", "a complete DICOM image")
-    image_type = dataset.get("ImageType") or ()
-    if "LOCALIZER" in ([image_type] if isinstance(image_type, str) else image_type):
-        no_slice = "localizer"
-    captured = "Secondary Capture" in kind or dataset.get("SamplesPerPixel") not in (None, 1)
-    has_place = dataset.get("ImagePositionPatient") or "PerFrameFunctionalGroupsSequence" in dataset
-    about = dataset.get("SeriesDescription") or dataset.get("Modality") or "no description"
-    return Header(
-        file=file,
-        dataset=dataset,
-        series=str(dataset.get("SeriesInstanceUID") or ""),
-        no_slice=no_slice,
-        is_picture=captured and not has_place,
-        words=f"{about}, {file.name}",
-    )
+        kind = UID(str(dataset.get("SOPClassUID") or "")).name
+        # The names of the SOP classes distinguish images from reports, plans, segmentations and so on. A file of an
+        # unknown class may be truncated, and is treated as an image.
+        no_slice = kind.removesuffix(" Storage") if kind.endswith("Storage") and "Image Storage" not in kind else None
+        if no_slice is None and not dataset.get("Rows"):
+            raise DataError.of(file, "no Rows", "a complete DICOM image")
+        image_type = dataset.get("ImageType") or ()
+        if "LOCALIZER" in ([image_type] if isinstance(image_type, str) else image_type):
+            no_slice = "localizer"
+        captured = "Secondary Capture" in kind or dataset.get("SamplesPerPixel") not in (None, 1)
+        has_place = dataset.get("ImagePositionPatient") or "PerFrameFunctionalGroupsSequence" in dataset
+        about = dataset.get("SeriesDescription") or dataset.get("Modality") or "no description"
+        return Header(
+            file=file,
+            dataset=dataset,
+            series=str(dataset.get("SeriesInstanceUID") or ""),
+            no_slice=no_slice,
+            is_picture=captured and not has_place,
+            words=f"{about}, {file.name}",
+        )
 
 
 def holds_volume(files: Sequence[Path]) -> bool:

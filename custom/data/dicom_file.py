@@ -103,11 +103,6 @@ def load(file: Path, *, pixels: bool) -> Any:
     return dataset
 
 
-def class_name(dataset: Any) -> str:
-    """Return the name of the SOP class, such as ``CT Image Storage``; its UID if unknown."""
-    return uid.UID(str(dataset.get("SOPClassUID") or "")).name
-
-
 def frames_of(file: Path, dataset: Any) -> list[Frame]:
     """Return the frames of a file by its tags; frames of a multi-frame object have their own tags.
 
@@ -115,7 +110,16 @@ def frames_of(file: Path, dataset: Any) -> list[Frame]:
         DataError: a tag is missing or invalid, or the pixels are not grey values.
     """
     with reading(file, "a tag that cannot be read"):
-        return _frames(file, dataset)
+        _check_grey(file, dataset)
+        count = int(dataset.get("NumberOfFrames") or 1)
+        if count < 1:
+            raise DataError.of(file, f"NumberOfFrames {count}", "at least one")
+        if "ConcatenationUID" in dataset:
+            raise DataError.of(file, "a part of a concatenation", "a whole multi-frame object")
+        groups = dataset.get("PerFrameFunctionalGroupsSequence")
+        if groups is not None and len(groups) != count:
+            raise DataError.of(file, f"{len(groups)} functional groups", f"one for each of {count} frames")
+        return [_frame(file, dataset, index, count) for index in range(count)]
 
 
 @contextlib.contextmanager
@@ -153,19 +157,6 @@ def real_values(frames: Sequence[Frame]) -> np.ndarray:
             file, stored = frame.file, _stored_values(frame)
         values[k] = stored[frame.index] * number(frame.slope) + number(frame.intercept)
     return values
-
-
-def _frames(file: Path, dataset: Any) -> list[Frame]:
-    _check_grey(file, dataset)
-    count = int(dataset.get("NumberOfFrames") or 1)
-    if count < 1:
-        raise DataError.of(file, f"NumberOfFrames {count}", "at least one")
-    if "ConcatenationUID" in dataset:
-        raise DataError.of(file, "a part of a concatenation", "a whole multi-frame object")
-    groups = dataset.get("PerFrameFunctionalGroupsSequence")
-    if groups is not None and len(groups) != count:
-        raise DataError.of(file, f"{len(groups)} functional groups", f"one for each of {count} frames")
-    return [_frame(file, dataset, index, count) for index in range(count)]
 
 
 def _check_grey(file: Path, dataset: Any) -> None:

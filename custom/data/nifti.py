@@ -60,12 +60,10 @@ def open_nifti(path: Path) -> Any:
             header = type(image.header).from_fileobj(file, check=False)
     except DataError:
         raise
-    except HeaderDataError as error:
-        raise DataError.of(path, f"a damaged NIfTI header ({' '.join(str(error).split())})", _COMPLETE) from None
     except (OSError, EOFError, zlib.error, ImageFileError, AttributeError):
         raise DataError.of(path, "no complete NIfTI header", _COMPLETE) from None
-    except (ValueError, OverflowError):
-        raise DataError.of(path, "a damaged NIfTI header", _COMPLETE) from None
+    except (HeaderDataError, ValueError, OverflowError) as error:
+        raise DataError.of(path, f"a damaged NIfTI header ({' '.join(str(error).split())})", _COMPLETE) from None
     _check_geometry(path, header)
     return image
 
