@@ -22,16 +22,7 @@ from ..errors import DataError
 from ..system.identity import sha256
 from .labels import as_labels
 from .plausibility import Values
-from .volumes import (
-    TIFF_SUFFIXES,
-    Volume,
-    align_label,
-    label_histogram,
-    read_volume,
-    spacing,
-    suffix,
-    to_canonical,
-)
+from .volumes import TIFF_SUFFIXES, Volume, align_label, read_volume, spacing, suffix, to_canonical
 
 FORMAT = 2
 """Version of the folder's format; folders of another version are rebuilt."""
@@ -233,7 +224,7 @@ def build_volume(
         histogram, foreground = np.empty((len(volume.array), 0)), {}
         if target is not None:
             arrays["label"] = _write_array(partial / "label.npy", target)
-            histogram = label_histogram(target, label_values, sources["label"]["path"])
+            histogram = label_histogram(target, max(label_values) + 1)
             foreground = sample_foreground(target, histogram)
         if foreground:
             arrays["foreground"] = _write_array(partial / "foreground.npy", np.concatenate(list(foreground.values())))
@@ -275,12 +266,17 @@ def as_stored(array: np.ndarray, modality: str) -> np.ndarray:
     return array.astype(np.float64, order="C")
 
 
+def label_histogram(label: np.ndarray, classes: int) -> np.ndarray:
+    """Return the counts (D, classes) of each class in each slice of a label (D, H, W)."""
+    return np.stack([np.bincount(plane.ravel(), minlength=classes) for plane in label])
+
+
 def sample_foreground(label: np.ndarray, histogram: np.ndarray, samples: int = _SAMPLES) -> dict[int, np.ndarray]:
     """Draw at most ``samples`` voxels of each class uniformly, slice by slice to save memory.
 
     Args:
         label: (D, H, W) class indices.
-        histogram: (D, classes) from :func:`custom.data.volumes.label_histogram`.
+        histogram: (D, classes) from :func:`label_histogram`.
         samples: a class with fewer voxels is returned completely.
 
     Returns:

@@ -19,7 +19,6 @@ from nibabel import orientations
 
 from ..errors import DataError
 from .dicom import DICOM_SUFFIXES, is_dicom, read_dicom
-from .labels import as_labels
 from .metaimage import read_metaimage
 from .nifti import open_nifti, read_nifti
 from .nifti_geometry import largest_shift
@@ -132,16 +131,6 @@ def align_label(image: Volume, label: Volume, path: object, warn: Callable[[str]
     if image.array.shape != label.array.shape:
         raise DataError.of(path, f"shape {label.array.shape}", f"the image's shape {image.array.shape}")
     return label.array
-
-
-def label_histogram(label: np.ndarray, values: Sequence[int], path: object) -> np.ndarray:
-    """Return the counts (D, max(values) + 1) of each label in each slice (D, H, W).
-
-    Raises:
-        DataError: a value occurs that is not among ``values`` (:func:`custom.data.labels.as_labels`).
-    """
-    planes = as_labels(label, values, path)
-    return np.stack([np.bincount(plane.ravel(), minlength=max(values) + 1) for plane in planes])
 
 
 def spacing(affine: np.ndarray) -> np.ndarray:

@@ -19,9 +19,9 @@ import pytest
 from custom.data import cache as cache_module
 from custom.data import cached_volume
 from custom.data.cache import VolumeCache
-from custom.data.cached_volume import CachedVolume, as_stored, sample_foreground
+from custom.data.cached_volume import CachedVolume, as_stored, label_histogram, sample_foreground
 from custom.data.cases import find_cases
-from custom.data.volumes import label_histogram, read_volume, to_canonical
+from custom.data.volumes import read_volume, to_canonical
 from custom.errors import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -227,12 +227,17 @@ def test_histogram_and_foreground_against_the_label(ct, tmp_path):
             np.testing.assert_array_equal(indices, np.argwhere(label == value))  # fewer than the limit: all of them
 
 
+def test_label_histogram_by_hand():
+    label = np.array([[[0, 1, 1]], [[2, 2, 2]], [[0, 0, 0]]], np.uint8)
+    np.testing.assert_array_equal(label_histogram(label, 3), [[1, 2, 0], [0, 0, 3], [3, 0, 0]])
+
+
 def test_foreground_sample_is_even_and_repeatable():
     label = np.zeros((40, 30, 30), np.uint8)
     label[5:10] = 1  # 4500 voxels
     label[20:25, :15] = 1  # 2250 voxels
     label[30, 3, 4] = 2
-    histogram = label_histogram(label, (0, 1, 2), "")
+    histogram = label_histogram(label, 3)
     sample = sample_foreground(label, histogram, samples=3000)
     assert sample[2].tolist() == [[30, 3, 4]]
     assert len(np.unique(sample[1], axis=0)) == 3000 and (label[tuple(sample[1].T)] == 1).all()

@@ -6,7 +6,7 @@ import pytest
 
 from custom.data import VolumeCache, read_volume, write_volume
 from custom.data.labels import as_labels, whole_numbers
-from custom.data.volumes import Volume, label_histogram, to_canonical
+from custom.data.volumes import Volume, to_canonical
 from custom.errors import DataError
 from custom.metrics import liver
 from custom.metrics import vesuvius_metric as vesuvius
@@ -26,8 +26,15 @@ def test_whole_values_of_every_type(kind):
 def test_nearly_whole_values_are_rounded_not_cut_off(kind):
     label = np.array([[[-0.001, 0.001, 0.999, 1.001, 1.999, 2.001]]], kind)
     assert as_labels(label, (0, 1, 2), "a").ravel().tolist() == [0, 0, 1, 1, 2, 2]
-    assert label_histogram(label, (0, 1, 2), "a").tolist() == [[2, 2, 2]]
     assert whole_numbers(label, "a").ravel().tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_other_values_than_the_allowed_are_refused():
+    with pytest.raises(DataError, match=r"a: found label values 0, 1, 2, expected only 0, 1"):
+        as_labels(np.array([[[0, 1, 1]], [[2, 2, 2]]], np.float32), (1, 0), "a")
+    for bad in (0.5, -1, 255):
+        with pytest.raises(DataError, match=f"found label values .*{bad:g}"):
+            as_labels(np.array([[[0, bad]]]), (0, 1, 2), "a")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from custom.data.volumes import (
     Volume,
     VolumeReader,
     align_label,
-    label_histogram,
     read_shape,
     read_volume,
     stem,
@@ -363,16 +362,6 @@ def test_label_with_another_affine_keeps_array_order_with_a_warning(caplog):
     assert "seg.nii: its affine differs from the image's by up to 4.0 voxels" in caplog.text
     with pytest.raises(DataError, match=r"seg.nii: found shape \(4, 5, 7\), expected the image's shape \(4, 5, 6\)"):
         align_label(image, Volume(numbered((4, 5, 7)), np.eye(4)), "seg.nii")
-
-
-def test_label_histogram_by_hand():
-    label = np.array([[[0, 1, 1]], [[2, 2, 2]], [[0, 0, 0]]], np.float32)
-    np.testing.assert_array_equal(label_histogram(label, (0, 1, 2), "a"), [[1, 2, 0], [0, 0, 3], [3, 0, 0]])
-    with pytest.raises(DataError, match=r"a: found label values 0, 1, 2, expected only 0, 1"):
-        label_histogram(label, (1, 0), "a")
-    for bad in (0.5, -1, 255):
-        with pytest.raises(DataError, match=f"found label values .*{bad:g}"):
-            label_histogram(np.array([[[0, bad]]]), (0, 1, 2), "a")
 
 
 @pytest.mark.parametrize(
