@@ -207,30 +207,26 @@ def _dataset(
 
 def _enhanced(values: np.ndarray) -> Dataset:
     """Return a file of several frames, which differ in their position."""
-
-    def group(**macros: list[str]) -> Dataset:
-        """With tags moved from the file to sequences."""
-        made = Dataset()
-        for name, keywords in macros.items():
-            macro = Dataset()
-            macro.update({keyword: dataset.pop(keyword).value for keyword in keywords})
-            made.update({name: [macro]})
-        return made
-
-    dataset = _dataset(values, 0, SOPClassUID=_ENHANCED_CT, NumberOfFrames=len(values), RescaleType="HU")
-    frames = []
-    for k in range(len(values)):
-        dataset.ImagePositionPatient = [-16, -20, 3 * k]
-        frames.append(group(PlanePositionSequence=["ImagePositionPatient"]))
-    dataset.PerFrameFunctionalGroupsSequence = frames
-    dataset.SharedFunctionalGroupsSequence = [
-        group(
-            PlaneOrientationSequence=["ImageOrientationPatient"],
-            PixelMeasuresSequence=["PixelSpacing", "SliceThickness"],
-            PixelValueTransformationSequence=["RescaleSlope", "RescaleIntercept", "RescaleType"],
-        )
-    ]
+    shared = _group(
+        PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+        PixelMeasuresSequence={"PixelSpacing": [0.8, 0.7], "SpacingBetweenSlices": 3},
+        PixelValueTransformationSequence={"RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "HU"},
+    )
+    frames = [_group(PlanePositionSequence={"ImagePositionPatient": [-16, -20, 3 * k]}) for k in range(len(values))]
+    dataset = _dataset(values, 0, SOPClassUID=_ENHANCED_CT, NumberOfFrames=len(values))
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"):
+        delattr(dataset, name)
+    dataset.SharedFunctionalGroupsSequence, dataset.PerFrameFunctionalGroupsSequence = [shared], frames
     return dataset
+
+
+def _group(**macros: dict[str, Any]) -> Dataset:
+    group = Dataset()
+    for name, tags in macros.items():
+        macro = Dataset()
+        macro.update(tags)
+        group.update({name: [macro]})
+    return group
 
 
 def _save(dataset: Dataset, path: Path) -> None:
