@@ -203,9 +203,7 @@ class VolumeLoader:
 
 
 def start_method() -> multiprocessing.context.BaseContext:
-    """Return the multiprocessing context ``forkserver``, or ``spawn`` where there is none."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
+    """Return the multiprocessing context ``forkserver``."""
     context = multiprocessing.get_context("forkserver")
     # The server imports torch and MONAI once for all workers.
     context.set_forkserver_preload([__name__, f"{__name__.split('.')[0]}.transforms"])

@@ -58,9 +58,8 @@ class CaseWorkers:
     def prepare(self, device: torch.device) -> None:
         """Let the server from which workers are forked import its modules while the first case is predicted."""
         if self.workers if self.workers is not None else device.type != "cpu":
-            context = start_method()
-            if context.get_start_method() == "forkserver":
-                forkserver.ensure_running()
+            start_method()
+            forkserver.ensure_running()
 
     def submit(self, name: str, item: Item, work: Sequence[Callable[[Item], Any]], device: torch.device) -> None:
         """Post-process an item, and call each of ``work`` with it, in a worker.
