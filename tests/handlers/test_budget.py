@@ -144,11 +144,11 @@ def test_a_signal_stops_within_a_validation(processes, tmp_path):
 
 
 def test_a_budget_of_seconds_stops_and_continues(processes, tmp_path):
-    options = {"folder": tmp_path, "step_s": 0.1, "epochs": 20, "steps": 5, "resume": True}
-    processes.start(hours=8 / 3600, **options)
+    options = {"folder": tmp_path, "step_s": 0.2, "epochs": 20, "steps": 5, "resume": True}
+    processes.start(hours=15 / 3600, **options)
     status, output = processes.wait()
     assert status == 0, output
-    assert "Stopped by the budget of 0.00222222 h after" in output
+    assert "Stopped by the budget of 0.00416667 h after" in output
     done = int(output.split(" of 100 steps")[0].split()[-1])
     assert 0 < done < 100
     assert (tmp_path / "checkpoints" / f"step_{done:08d}.pt").exists()

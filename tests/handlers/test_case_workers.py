@@ -134,6 +134,7 @@ def test_what_goes_wrong_in_a_worker(work, kind, message):
     with pytest.raises(kind) as caught:
         results()
     assert name == "case-1" and re.search(message, str(caught.value))
+    workers.timeout_s = 600  # another process has to import torch first
     workers.submit("case-2", {"pred": torch.ones(1, 2, 2, 2)}, [_sum], CPU)  # the others are still finished
     assert [(name, results()) for name, results in workers.finished(wait=True)] == [("case-2", [8.0])]
     workers.close()
