@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, nearest
-from .stored_voxels import numbers, ras_affine, read_voxels
+from .stored_voxels import check_one_field, numbers, ras_affine, read_voxels
 
 _TYPES = {
     **{"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4"},
@@ -32,6 +32,9 @@ _KNOWN = {
     *("ElementNumberOfChannels", "ElementMin", "ElementMax", "ElementDataFile"),
     *("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", *_SYNONYMS),
 }
+_DECISIVE = _KNOWN - {"ID", "ParentID", "Name", "Comment", "Color", "ElementDataFile"}
+"""Fields whose values contain no "=", nor do texts contain such a field."""
+_ANOTHER = rf"({'|'.join(sorted(_DECISIVE))})\s*[=:]"
 _ALIKE = 0.75
 """Similarity to a known name above which a field is considered damaged; other unknown fields are allowed."""
 _UNCHANGED = (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0))
@@ -114,6 +117,7 @@ def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int]:
             found = f"a header with the line {line[:40]!r}" + (", the second of its kind" if match else "")
             raise DataError.of(path, found, "a MetaImage header")
         fields[key] = match[2]
+        check_one_field(line, match[2], "=" if key in _DECISIVE else _ANOTHER, path)
         if key == "ElementDataFile":
             return fields, at
     raise DataError.of(path, "a header that is cut off: no ElementDataFile", "a complete MetaImage file")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .stored_voxels import numbers, ras_affine, read_voxels
+from .stored_voxels import check_one_field, numbers, ras_affine, read_voxels
 
 _TYPES = {
     name: code
@@ -40,6 +40,9 @@ _FIELDS = {  # without spaces, which are optional
     *("axismaxs", "centers", "centerings", "labels", "units", "kinds", "space", "spacedimension", "spaceunits"),
     *("spaceorigin", "spacedirections", "measurementframe"),
 }
+_TEXTS = ("content", "labels", "units", "sampleunits", "datafile")
+"""Fields whose values may contain a colon."""
+_ANOTHER = "(space ?(directions|origin|units)|spacings|endian|encoding|kinds|axis ?(mins|maxs)): "
 _OF_SPACE = ("domain", "space", "none", "???")
 """Kinds of spatial axes."""
 _LONGEST = 1 << 20
@@ -149,6 +152,7 @@ def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int]:
         if not colon or key not in _FIELDS or key in fields:
             raise DataError.of(path, f"a header with the line {line[:40]!r}", "fields of NRRD, each once")
         fields[key] = value.strip()
+        check_one_field(line, value, _ANOTHER if key in _TEXTS else ": ", path)
     if "datafile" not in fields:
         raise DataError.of(path, "a header that is cut off: no empty line", "a complete NRRD file")
     return fields, at

@@ -4,6 +4,7 @@ ITK reads damaged or short streams silently, and all readers ignore bytes after 
 """
 
 import math
+import re
 import sys
 import zlib
 from collections.abc import Callable, Mapping
@@ -75,6 +76,22 @@ def numbers(
     if len(found) != count or "_" in value:  # Python allows underscores in numbers
         raise DataError.of(path, f"{key}: {value}" if value else f"no {key}", f"{key} of {count} numbers")
     return found
+
+
+def check_one_field(line: str, value: str, another: str, path: Path) -> None:
+    """Raise if a field's value contains the start of another field, whose line break is lost: it would be ignored.
+
+    Args:
+        line: for the message.
+        value: the field's.
+        another: a regular expression of starts.
+        path: the header's file, named in errors.
+
+    Raises:
+        DataError: it does.
+    """
+    if start := re.search(another, value):
+        raise DataError.of(path, f"{start[0]!r} within the line {line[:40]!r}", "one field a line")
 
 
 def ras_affine(directions: np.ndarray, origin: np.ndarray, to_ras: tuple[int, int, int] = (-1, -1, 1)) -> np.ndarray:

@@ -189,6 +189,10 @@ def test_raw_voxels_are_exactly_as_many_as_promised(tmp_path, kind, data):
         ("mha", {"BinaryData": "False"}, "BinaryData = False"),
         ("mha", {"Ofbset": "1 2 3"}, "the field 'Ofbset', expected Offset"),
         ("mha", {"ObjectType": "Tube"}, "ObjectType = Tube"),
+        ("mha", {"TransformMatrix": None, "CompressedDataSize": "48TransformMatrix = 1 0 0 0 1 0 0 0 -1"},
+         "'=' within the line"),
+        ("mha", {"Offset": None, "Comment": "CTPosition: 1 2 3"}, "'Position:' within the line"),
+        ("mha", {"AnatomicalOrientation": "RAIElementByteOrderMSB = True"}, "'=' within the line"),
         ("nrrd", {"space": "3D-right-handed"}, "space: 3D-right-handed"),
         ("nrrd", {"space": None}, "space directions without a space"),
         ("nrrd", {"space_directions": None}, "without space directions"),
@@ -205,6 +209,8 @@ def test_raw_voxels_are_exactly_as_many_as_promised(tmp_path, kind, data):
         ("nrrd", {"sizes": "4 3"}, "sizes: 4 3"),
         ("nrrd", {"nonsense": "1"}, "the line 'nonsense: 1'"),
         ("nrrd", {"byte_skip": "-2"}, "-2 bytes to skip"),
+        ("nrrd", {"space_origin": None, "centers": "cell cell cell\0e origin: (1,2,3)"}, "': ' within the line"),
+        ("nrrd", {"space_origin": None, "content": "CTspace origin: (1,2,3)"}, "'space origin: ' within the line"),
     ],
 )  # fmt: skip
 def test_the_true_reason(tmp_path, kind, fields, found):
