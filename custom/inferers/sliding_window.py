@@ -343,7 +343,8 @@ def _use_channels_last(network: Callable, precision: str, device: torch.device) 
     """Convert the network to channels-last if it runs in bfloat16 on a CPU, where this is faster."""
     with autocast_to(precision, device) as dtype:
         if dtype is torch.bfloat16 and device.type == "cpu" and isinstance(network, nn.Module):
-            network.to(memory_format=torch.channels_last_3d)
+            is_3d = any(weight.dim() == 5 for weight in network.parameters())  # nnU-Net's 2-D networks see one slice
+            network.to(memory_format=torch.channels_last_3d if is_3d else torch.channels_last)
 
 
 def _channels_of(values: torch.Tensor, channels: Sequence[int]) -> torch.Tensor:

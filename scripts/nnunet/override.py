@@ -39,6 +39,8 @@ def override_for(bundle: str, settings: Settings, members: int) -> Config:
         "normalize": {"_target_": "custom.transforms.NormalizeNnunetd", "keys": "image", **settings.normalization},
     }
     own = _surface(settings) if bundle == SURFACE else _liver(settings)
+    if bundle == LIVER and members > 1:
+        own["options"]["n_context"] = 0  # otherwise follows from the network's input channels, which an ensemble hides
     if len(settings.patch_size) == 3:  # as nnU-Net does: batches of such windows take memory and save no time
         own["options"]["sw_batch_size"] = 1
     return {**own.pop("options"), **shared, **own}
@@ -89,7 +91,7 @@ def _liver(settings: Settings) -> Config:
     if largest > 2:
         raise DataError.of("the model", f"labels up to {largest}", f"liver 1 and tumor 2, for the bundle {LIVER}")
     return {
-        "options": {"clean_liver": False, "n_context": 0},
+        "options": {"clean_liver": False},
         "to_label": to_label,
         "inferer": _inferer(settings, roi_size=_window(settings), overlap=0.5),
     }
