@@ -63,3 +63,19 @@ def test_logits_are_blended_over_windows_and_views_then_activated():
             weight[z : z + 4, y : y + 4] += weights
     expected = (total / weight).softmax(0)[1:, :, :, :5]
     torch.testing.assert_close(inferer(volume, Position())[0], expected)
+
+
+class _OneSlice(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(1, 2, 3, padding=1)
+
+    def forward(self, windows):
+        return self.convolution(windows[:, :, 0])[:, :, None]
+
+
+def test_a_2d_network_in_bfloat16():
+    network, volume = _OneSlice().eval(), torch.rand(1, 1, 3, 16, 16)
+    inferers = [SlidingWindow(roi_size=[1, 16, 16], precision=name) for name in ("bfloat16", "float32")]
+    bfloat16, float32 = (inferer(volume, network) for inferer in inferers)
+    assert torch.allclose(bfloat16, float32, atol=0.02) and not torch.equal(bfloat16, float32)
