@@ -91,7 +91,7 @@ def _liver(settings: Settings) -> Config:
     if largest > 2:
         raise DataError.of("the model", f"labels up to {largest}", f"liver 1 and tumor 2, for the bundle {LIVER}")
     return {
-        "options": {"clean_liver": False},
+        "options": {"clean_liver": False, "regions": labels.regions or [[label] for label in range(labels.heads)]},
         "to_label": to_label,
         "inferer": _inferer(settings, roi_size=_window(settings), overlap=0.5),
     }
@@ -111,10 +111,6 @@ def training_for(bundle: str, settings: Settings, weights: Path) -> Config | Non
         return None
     own: Config = {} if surface else {"slice_size": settings.patch_size}
     if labels.order is None and not surface:
-        classes = list(range(labels.heads))
-        regions = [[label] for label in classes]
-        own["to_regions"] = {"_target_": "custom.transforms.LabelToRegionsd", "keys": "label", "regions": regions}
-        own["region_labels"] = classes
         own["loss"] = {"_target_": "DiceCELoss", "softmax": True, "include_background": False, "batch": True}
     elif not surface and labels.regions != [[1, 2], [2]]:
         return None

@@ -222,7 +222,8 @@ def test_slices_of_exclusive_labels_are_trained_with_a_softmax(tmp_path):
     change(model / "plans.json", transpose_forward=[0, 1, 2], transpose_backward=[0, 1, 2])
     folder = imported(model, tmp_path, "liver_tumor_2d", folds="0")
     training = json.loads((folder / "nnunet_training.json").read_text())
-    assert (training["region_labels"], training["to_regions"]["regions"]) == ([0, 1, 2], [[0], [1], [2]])
+    assert json.loads((folder / "nnunet.json").read_text())["regions"] == [[0], [1], [2]]
+    assert training["loss"]["softmax"]
     assert training["slice_size"] == [32, 40]
 
 
