@@ -20,7 +20,8 @@ TINY = inference.Sizes(
 
 
 def test_windows():
-    fast, dice, outside = inference.cpu(TINY)
+    equal, fast, dice, outside = inference.cpu(TINY)
+    assert equal.what.endswith("both in float32") and equal.theirs == fast.theirs.replace(", float32", "")
     assert [row.goal for row in (fast, dice, outside)] == [">= 2.3", ">= 0.999", "<= 0.03"]
     assert fast.ratio > 0 and fast.theirs.endswith("(MONAI, float32)")
     assert 0.9 < dice.ratio <= 1
