@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ..configuration import without_effect
+from .nnunet import NnunetUNet
 
 
 class Ensemble(nn.Module):
@@ -52,8 +53,11 @@ class Ensemble(nn.Module):
 def build_ensemble(network: nn.Module, *, checkpoint: str | Sequence[str], activation: str | None) -> nn.Module:
     """Return the network itself for one weights file, or an :class:`Ensemble` of it for a list of several.
 
+    Logits are averaged if it is one of nnU-Net's networks, whatever the activation.
+
     Example: ``build_ensemble(network, checkpoint=["fold0.pt", "fold1.pt"], activation="softmax")``
     """
     if isinstance(checkpoint, str) or len(checkpoint) == 1:
         return network
-    return Ensemble(network, count=len(checkpoint), activation=activation)
+    averaged = None if isinstance(network, NnunetUNet) else activation
+    return Ensemble(network, count=len(checkpoint), activation=averaged)

@@ -95,7 +95,9 @@ class _Decoder(nn.Module):
         return outputs[::-1]
 
 
-class _UNet(nn.Module):
+class NnunetUNet(nn.Module):
+    """Base of nnU-Net's networks; a subclass says whether the encoder is residual."""
+
     residual: bool
 
     def __init__(
@@ -123,7 +125,7 @@ class _UNet(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class PlainConvUNet(_UNet):
+class PlainConvUNet(NnunetUNet):
     """nnU-Net's U-Net of plain convolutions, 2-D or 3-D.
 
     State dicts have nnU-Net's keys without the duplicates (:func:`without_duplicates`); nnU-Net's own can be loaded.
@@ -150,7 +152,7 @@ class PlainConvUNet(_UNet):
     residual = False
 
 
-class ResidualEncoderUNet(_UNet):
+class ResidualEncoderUNet(NnunetUNet):
     """nnU-Net's U-Net with a residual encoder, 2-D or 3-D.
 
     Arguments, shapes, state dict and errors as of :class:`PlainConvUNet`, with ``n_blocks_per_stage`` instead of

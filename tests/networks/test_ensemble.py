@@ -1,9 +1,13 @@
 """The mean of probabilities, whatever takes the ensemble for a network."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from ignite.engine import Engine
 
+import custom.networks
 from custom.errors import DataError
 from custom.handlers import LoadWeights
 from custom.inferers import SliceVolumeInferer, SlidingWindow
@@ -44,6 +48,21 @@ def test_inferers_return_the_mean_of_what_the_members_give(checkpoints, activati
     expected = torch.stack([inferer(volume, load(network(), [path])) for path in checkpoints]).mean(0)
     assert expected.std() > 0.05
     torch.testing.assert_close(inferer(volume, ensemble), expected, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_logits_of_nnunets_networks_are_averaged_as_nnunet_does():
+    """With one channel, a softmax would be 1 everywhere."""
+    architecture = json.loads(Path(__file__).with_name("nnunet_parameters.json").read_text())[0]
+    kind = getattr(custom.networks, architecture["class"])
+    one = kind(in_channels=1, out_channels=1, architecture=architecture["architecture"])
+    ensemble = build_ensemble(one, checkpoint=["0.pt", "1.pt"], activation="softmax").eval()
+    torch.nn.init.constant_(ensemble.members[1].decoder.seg_layers[-1].bias, 3)
+    dims = 3 if architecture["architecture"]["conv_op"].endswith("3d") else 2
+    image = torch.rand(1, 1, *[8] * dims)
+    first, second = (member(image) for member in ensemble.members)
+    assert (second - first).mean() > 1
+    torch.testing.assert_close(ensemble(image), (first + second) / 2)
 
 
 @torch.no_grad()
