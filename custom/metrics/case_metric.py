@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.metrics import CumulativeIterationMetric
@@ -34,7 +33,7 @@ class CaseMetric(CumulativeIterationMetric):
     :meth:`write_cases`.
 
     Raises:
-        ValueError: two different volumes have the same id.
+        ValueError: a rank has evaluated two volumes with the same id.
     """
 
     columns: tuple[str, ...] = ()
@@ -55,12 +54,11 @@ class CaseMetric(CumulativeIterationMetric):
 
     def add(self, name: str, values: Mapping[str, float]) -> list[float]:
         """Add the scores of a case, as from :meth:`measure`, and return them in the order of the columns."""
-        row = [float(values[column]) for column in self.columns]
         # Ranks may share a volume, but within this rank a repeated id means that ids are not unique.
-        if name in self._rows and not np.array_equal(row, self._rows[name], equal_nan=True):
-            raise ValueError(f"two different volumes have the id {name!r}")
-        self._rows[name] = row
-        return row
+        if name in self._rows:
+            raise ValueError(f"two volumes have the id {name!r}")
+        self._rows[name] = [float(values[column]) for column in self.columns]
+        return self._rows[name]
 
     def cases(self) -> dict[str, dict[str, float]]:
         """Return the columns by case id, over all ranks, in the order of the dataset. Every rank must call it.
