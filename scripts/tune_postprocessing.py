@@ -14,6 +14,7 @@ from scripts.command_line import command_line
 from custom.data.labels import as_labels
 from custom.data.volumes import TIFF_SUFFIXES, read_volume
 from custom.errors import DataError
+from custom.metrics.pairs import volumes_in
 from custom.metrics.vesuvius_score import PARTS, check_parts, score_volume
 from custom.ops.target_layout import IGNORE_LABEL
 from custom.system.files import write_json
@@ -150,14 +151,15 @@ def _cases(probabilities: Path, labels: Path) -> list[tuple[Path, Path]]:
     for folder in (probabilities, labels):
         if not folder.is_dir():
             raise DataError.of(folder, "no such folder", "a folder of volumes")
-    files = sorted(path for path in probabilities.iterdir() if path.suffix in (".npy", *TIFF_SUFFIXES))
+    suffixes = (".npy", *TIFF_SUFFIXES)
+    files = sorted(path for path in probabilities.iterdir() if path.suffix.lower() in suffixes)
     if not files:
         raise DataError.of(probabilities, "no probabilities", "at least one <id>.tif or <id>.npy")
-    cases = [(file, labels / f"{file.stem}.tif") for file in files]
-    for file, label in cases:
-        if not label.is_file():
-            raise DataError.of(label, "no such file", f"the label of {file}")
-    return cases
+    by_name = volumes_in(labels)
+    for file in files:
+        if file.stem not in by_name:
+            raise DataError.of(labels / f"{file.stem}.tif", "no such file", f"the label of {file}")
+    return [(file, by_name[file.stem]) for file in files]
 
 
 def _score(
@@ -174,7 +176,7 @@ def _score(
 
 def _read_probability(path: str | os.PathLike) -> np.ndarray:
     path = Path(path)
-    if path.suffix != ".npy":
+    if path.suffix.lower() != ".npy":
         array = read_volume(path).array
     else:
         try:

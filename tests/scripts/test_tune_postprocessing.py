@@ -44,6 +44,14 @@ def folders(tmp_path):
     return str(tmp_path / "probabilities"), str(tmp_path / "labels")
 
 
+def test_upper_case_suffixes_count_too(folders, tmp_path, capsys):
+    for folder in folders:
+        os.rename(f"{folder}/1.tif", f"{folder}/1.TIF")
+    tune(*folders, output=str(tmp_path / "out.json"), grid={}, parts=CHEAP, leave_one_out=True)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert {row[0] for row in rows if row[1:2] == ["tuned"]} == {"0", "1", "mean"}
+
+
 def test_the_best_setting_is_found_and_written(folders, tmp_path, capsys):
     output = tmp_path / "configs" / "postprocessing.json"
     tune(*folders, output=str(output), grid=GRID_HERE, parts=CHEAP)
