@@ -309,8 +309,9 @@ def _check_keys(entries: Iterable[Any], path: str) -> None:
 def _case(folder: str, image: str, label: str | None = None, group: Any = None, name: Any = None) -> Case:
     """A case whose files are relative to a folder, unless they are absolute."""
     name = stem(image) if name is None else str(name)
+    group = name if group in (None, "") else group  # 0 is a group
     label = None if label is None else join(folder, label)
-    return {"id": name, "image": join(folder, image), "label": label, "group": str(group or name)}
+    return {"id": name, "image": join(folder, image), "label": label, "group": str(group)}
 
 
 def _unlabelled(cases: Iterable[Case]) -> list[Case]:

@@ -114,15 +114,17 @@ def test_msd_layout(tmp_path):
 
 @pytest.mark.parametrize("keyed", [False, True])
 def test_data_list(tmp_path, keyed):
-    touch(tmp_path, "a/x.nrrd", "b/y.nrrd", "c.mha", "d.mha")
+    touch(tmp_path, "a/x.nrrd", "b/y.nrrd", "c.mha", "d.mha", "e.mha")
     entries = [
         {"image": "a/x.nrrd", "label": "b/y.nrrd", "id": "two", "group": "P1"},
         {"image": str(tmp_path / "c.mha"), "label": "d.mha"},
+        {"image": "e.mha", "label": "d.mha", "group": 0},
     ]
     path = tmp_path / "list.json"
     path.write_text(json.dumps({"training": entries} if keyed else entries))
     assert short(find_cases(path), tmp_path) == [
         ("c", "c.mha", "d.mha", "c"),
+        ("e", "e.mha", "d.mha", "0"),
         ("two", "a/x.nrrd", "b/y.nrrd", "P1"),
     ]
 
