@@ -1,7 +1,9 @@
 """Detection of unused options and of values of a wrong type."""
 
 import inspect
+import itertools
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +55,7 @@ def check_options(
     problems: dict[str, Problem] = {}
     for problem in (
         *checked.renamed(),
+        *checked.dropped(),
         *checked.runs(),
         *checked.unread(strict),
         *checked.arguments(),
@@ -86,6 +89,14 @@ class _Checked:
             # an old name of one bundle may be a valid option of the other
             if id in self.parser and not self.references.reach(id) and not self.declared.readers(id):
                 yield id, "the name that this option had in version 0.1.0", new
+
+    def dropped(self) -> Iterator[Problem]:
+        """Yield options of the command line with None, which MONAI drops: the default would stay in force."""
+        for word, following in itertools.pairwise([*sys.argv, ""] if self.workflow is not None else []):
+            name, _, value = word.partition("=")
+            id = name.removeprefix("--").replace("#", SEPARATOR)
+            if name.startswith("--") and (value or following) == "None" and id in self.parser and self.parser[id]:
+                yield id, "None, which MONAI ignores", "'$None', or null in an override file"
 
     def runs(self) -> Iterator[Problem]:
         """Yield missing entries that are to be run; MONAI ignores a missing initialize and finalize."""

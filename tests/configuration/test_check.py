@@ -93,6 +93,16 @@ def test_an_option_of_another_workflow_is_refused(names, option, value):
     assert refusal(LIVER, names.split(), **{option: value}).startswith(f"{option}: found an option that nothing reads")
 
 
+@pytest.mark.parametrize("words", [["--context_mm", "None"], ["--context_mm=None", "--budget_hours=None"]])
+def test_none_on_the_command_line_is_not_dropped_in_silence(monkeypatch, words):
+    """MONAI leaves out what is None: 5 mm would stay in force. The budget is none anyway."""
+    monkeypatch.setattr("sys.argv", ["monai.bundle", "run", "training", *words])
+    expected = "context_mm: found None, which MONAI ignores, expected '$None', or null in an override file"
+    assert refusal(LIVER, ["train"]) == expected
+    monkeypatch.setattr("sys.argv", ["--context_mm", "$None"])
+    assert start(LIVER, ["train"], context_mm="$None").parser.get_parsed_content("context_mm") is None
+
+
 def test_a_mistyped_key_in_an_override_file_beside_the_bundles_is_refused(tmp_path):
     (tmp_path / "mine.json").write_text('{"learning_rat": 0.5, "epochs": 3}')
     expected = "learning_rat: found an option that nothing reads, expected learning_rate"
