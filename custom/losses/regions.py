@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
+from ..errors import DataError
 from .float32 import in_float32
 
 
@@ -16,11 +17,15 @@ class RegionLoss(_Loss, ABC):
     positives count.
 
     Raises:
-        ValueError: the target, 1 inside the region and otherwise 0, has another shape.
+        DataError: the target, 1 inside the region and otherwise 0, has another number of regions.
+        ValueError: it differs in another size.
     """
 
     @in_float32
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        if input.shape[1] != target.shape[1]:
+            found = f"{input.shape[1]} channels for {target.shape[1]} regions"
+            raise DataError.of("network_def#out_channels", found, "a channel for each of the regions")
         if input.shape != target.shape:
             raise ValueError(f"input {tuple(input.shape)} and target {tuple(target.shape)} differ in shape")
         return self.compute(input, target)

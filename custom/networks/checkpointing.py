@@ -10,6 +10,8 @@ import torch
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
+from ..errors import DataError
+
 
 def checkpoint_activations(network: torch.nn.Module, *, names: Sequence[str]) -> torch.nn.Module:
     """Checkpoint those modules of a network that are selected by name; modifies and returns the network.
@@ -29,14 +31,16 @@ def checkpoint_activations(network: torch.nn.Module, *, names: Sequence[str]) ->
             modules only the outermost is checkpointed.
 
     Raises:
-        ValueError: a name matches no module, or a container that is never called itself, such as a ModuleList.
+        DataError: a name matches no module.
+        ValueError: a name is that of a container that is never called itself, such as a ModuleList.
     """
     modules = {name: module for name, module in network.named_modules() if name}
     chosen: dict[str, torch.nn.Module] = {}
     for pattern in names:
         found = {name: module for name, module in modules.items() if fnmatchcase(name, pattern)}
         if not found:
-            raise ValueError(f"checkpointing: no module of the network is called {pattern!r}")
+            found = f"no module called {pattern!r} in {type(network).__name__}"
+            raise DataError.of("checkpointing of activations", found, "names of this network's modules")
         chosen |= found
     for name, module in chosen.items():
         if type(module).forward is torch.nn.Module.forward:

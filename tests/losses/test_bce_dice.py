@@ -4,6 +4,7 @@ import pytest
 import torch
 from monai.losses import DiceCELoss, DiceLoss
 
+from custom.errors import DataError
 from custom.losses.bce_dice import BCEDiceLoss
 
 ZERO = [0.0, 0.0, 0.0, 0.0]
@@ -22,6 +23,11 @@ def test_by_hand(logits, target, bce, dice):
     loss = BCEDiceLoss(lambda_bce=0.25, lambda_dice=0.75)
     value = loss(torch.tensor(logits).view(1, 1, 2, 2), torch.tensor(target).view(1, 1, 2, 2))
     assert value == pytest.approx(0.25 * bce + 0.75 * dice, abs=1e-5)
+
+
+def test_channels_and_regions_are_as_many():
+    with pytest.raises(DataError, match="out_channels: found 2 channels for 1 regions"):
+        BCEDiceLoss()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
 
 
 def test_the_default_is_half_and_half():

@@ -148,7 +148,7 @@ def test_volumes_are_taken_as_well(loss):
 
 def test_other_shapes_are_refused(loss):
     logits, target = slices()
-    with pytest.raises((ValueError, AssertionError), match=r"size|shape"):
+    with pytest.raises((ValueError, AssertionError), match=r"size|shape|channels"):
         loss(logits, target[:, :1])
 
 

@@ -123,7 +123,7 @@ def test_weights_go_to_the_plain_network_and_it_scripts():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"names": ["decoder"]}, "'decoder'"),
+        ({"names": ["decoder"]}, "found no module called 'decoder' in "),
         ({"names": ["encoder.layers.0"]}, "ModuleDict"),
     ],
 )
