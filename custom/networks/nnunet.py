@@ -10,6 +10,7 @@ from torch import nn
 
 from ..errors import DataError
 from .nnunet_layers import Layers, ResidualBlock, conv_block, repeated
+from .sizes import check_sizes
 
 _SLOPE = 1e-2
 """Slope of the leaky ReLU for which weights are initialised."""
@@ -113,7 +114,7 @@ class NnunetUNet(nn.Module):
 
     def forward(self, image: torch.Tensor):
         if not torch.jit.is_scripting() and self.training:
-            _check_sizes(list(image.shape[2:]), self.divisors)
+            check_sizes(list(image.shape[2:]), self.divisors)
         outputs = self.decoder(self.encoder(image))
         if not torch.jit.is_scripting() and self.training and self.deep_supervision:
             return outputs
@@ -163,11 +164,6 @@ class ResidualEncoderUNet(NnunetUNet):
     """
 
     residual = True
-
-
-def _check_sizes(sizes: list[int], divisors: list[int]) -> None:
-    if any(size % divisor for size, divisor in zip(sizes, divisors, strict=True)):
-        raise DataError.of("the network", f"patches or slices of {sizes}", f"multiples of {divisors}")
 
 
 def _initialize(module: nn.Module) -> None:

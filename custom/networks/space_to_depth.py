@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+import torch
 from einops.layers.torch import Rearrange
 from monai.networks.blocks import SubpixelUpsample
 from monai.networks.nets import SegResNetDS
 from torch import nn
+
+from .sizes import check_sizes
 
 
 class SpaceToDepthSegResNetDS(SegResNetDS):
@@ -29,7 +32,7 @@ class SpaceToDepthSegResNetDS(SegResNetDS):
         one before.
 
     Raises:
-        ValueError: a size is not divisible.
+        DataError: a size is not divisible.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class SpaceToDepthSegResNetDS(SegResNetDS):
             dsdepth=dsdepth,
             preprocess=Rearrange("b c (d p) (h q) (w r) -> b (c p q r) d h w", p=factor, q=factor, r=factor),
         )
+        self.divisors = [factor * divisor for divisor in self.shape_factor()]
         for level in self.up_layers:
             head = level["head"]
             if not isinstance(head, nn.Identity):
@@ -62,3 +66,8 @@ class SpaceToDepthSegResNetDS(SegResNetDS):
                     3, head.in_channels, out_channels, scale_factor=factor, apply_pad_pool=False
                 )
                 level.add_module("head", upsample)
+
+    def forward(self, x: torch.Tensor) -> None | torch.Tensor | list[torch.Tensor]:
+        if not torch.jit.is_scripting():
+            check_sizes(list(x.shape[2:]), self.divisors)
+        return self._forward(x)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from custom.errors import DataError
 from custom.networks import SpaceToDepthSegResNetDS
 
 SHAPE = (2, 1, 16, 32, 24)
@@ -66,5 +67,5 @@ def test_exports(network, volume):
 
 
 def test_a_size_that_is_not_divisible_is_refused(network):
-    with pytest.raises(ValueError, match="must be divisible by"):
+    with pytest.raises(DataError, match=r"slices of \[16, 32, 20\], expected multiples of \[8, 8, 8\]"):
         network(torch.zeros(1, 1, 16, 32, 20))
