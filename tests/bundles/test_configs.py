@@ -136,7 +136,7 @@ def test_network_takes_and_gives_what_the_metadata_says(name):
 @pytest.mark.parametrize(
     ("names", "parameters", "windows"),
     [
-        (["train"], 45.0e6, ((128, 128, 128), (64, 64, 64))),
+        (["train"], 29.8e6, ((128, 128, 128), (64, 64, 64))),
         (["train", "exp001_full"], 31.1e6, ((72, 136, 136), (36, 102, 102))),
     ],
 )
