@@ -4,10 +4,9 @@ from ignite.engine import Engine, Events
 
 
 class EarlyStop:
-    """Ends training when the key metric has not improved for ``patience`` epochs.
+    """Ends training after a validation if the key metric has not improved for ``patience`` epochs.
 
-    The epoch of the best metric is taken from the evaluator, for which :class:`Checkpoints` saves it. List this handler
-    after the ``ValidationHandler``.
+    The epoch of the best metric is taken from the evaluator, for which :class:`Checkpoints` saves it.
 
     Example: ``{"_target_": "custom.handlers.EarlyStop", "evaluator": "@validate#evaluator", "patience": 10}``
 
@@ -21,9 +20,9 @@ class EarlyStop:
 
     def attach(self, engine: Engine) -> None:
         if self.patience is not None:
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self._stop_without_improvement)
+            self.evaluator.add_event_handler(Events.COMPLETED, self._stop_without_improvement, engine)
 
-    def _stop_without_improvement(self, engine: Engine) -> None:
-        best = max(0, self.evaluator.state.best_metric_epoch)  # -1 before the first validation
+    def _stop_without_improvement(self, evaluator: Engine, engine: Engine) -> None:
+        best = max(0, evaluator.state.best_metric_epoch)  # -1 if no score so far was finite
         if not engine.should_terminate and engine.state.epoch - best >= self.patience:
             engine.terminate()

@@ -1,8 +1,10 @@
 import inspect
+import logging
 from types import SimpleNamespace
 
 import pytest
 import torch
+from ignite.engine import Engine, Events
 
 import custom.handlers
 from custom.errors import DataError
@@ -55,14 +57,32 @@ def test_handlers_have_names_that_are_free(name):
     assert set(names) & set(inspect.signature(group).parameters) <= {"loader"}
 
 
-def test_resuming_needs_checkpoints(tmp_path):
+@pytest.fixture
+def options(tmp_path):
+    """What ``RunHandlers`` needs."""
     network = torch.nn.Linear(1, 1)
-    options = {
+    return {
         **dict.fromkeys(("model_dir", "results_dir", "output_dir"), str(tmp_path)),
         "evaluator": SimpleNamespace(network=network),
         "datasets": [SimpleNamespace(data=[], volumes=[])] * 2,
         "objects": {"optimizer": torch.optim.SGD(network.parameters())},
     }
+
+
+def test_resuming_needs_checkpoints(options):
     assert "checkpoints" not in custom.handlers.RunHandlers(**options, checkpoints=False).handlers
     with pytest.raises(DataError, match="resume: found True, with the handler checkpoints switched off"):
         custom.handlers.RunHandlers(**options, checkpoints=False, resume=True)
+
+
+@pytest.mark.parametrize(("epochs", "warned"), [(3, True), (4, False), (5, False)])
+def test_a_run_without_validation_is_said_at_the_start(options, caplog, epochs, warned):
+    engine = Engine(lambda *_: None)
+    off = dict.fromkeys(("history", "tensorboard", "final_weights", "budget", "checkpoints", "record"), False)
+    custom.handlers.RunHandlers(**options, **off, val_interval=4).attach(engine)
+    said = []
+    engine.add_event_handler(Events.STARTED, lambda _: said.extend(caplog.messages))
+    with caplog.at_level(logging.WARNING):
+        engine.run([0], max_epochs=epochs)
+    text = "val_interval 4: no validation in 3 epochs, so only the last weights are saved, not the best"
+    assert [line for line in said if "val_interval" in line] == ([text] if warned else [])
