@@ -51,7 +51,7 @@ class EvaluationHandlers(HandlerGroup):
     ) -> None:
         first = rank() == 0
         handlers = {
-            "load_weights": LoadWeights(path=load_from, network=network) if load_from else None,
+            "load_weights": LoadWeights(path=load_from, network=network) if load_from is not None else None,
             "progress": ProgressBar(desc=title) if first else None,
             "stats": StatsHandler(iteration_log=False) if first else None,
             "panels": Panels(output_dir=output_dir, ignored=ignored_label) if first else None,

@@ -20,10 +20,11 @@ class LoadWeights:
     Example: ``{"_target_": "custom.handlers.LoadWeights", "path": "models/model.pt", "network": "@network"}``
 
     Args:
-        path: the file, or one for each member of a :class:`custom.networks.ensemble.Ensemble`.
+        path: the file, or a list: one, or one for each member of a :class:`custom.networks.Ensemble`.
 
     Raises:
-        DataError: when the engine starts: the file is missing, damaged, or holds weights of another network.
+        DataError: when the engine starts: a file is missing, damaged, or holds weights of another network; the list has
+            another length than the ensemble.
     """
 
     def __init__(self, *, path: str | Sequence[str], network: torch.nn.Module) -> None:
@@ -36,11 +37,15 @@ class LoadWeights:
 
 def load_weights(path: str | Path | Sequence[str], network: torch.nn.Module) -> None:
     """Load ``path`` into ``network``; all keys must match. No code in the file is executed."""
-    if not isinstance(path, str | Path):
-        for member, file in zip(getattr(network, "members", [network]), path, strict=True):
-            load_weights(file, member)
-        return
-    path = Path(path)
+    files = [path] if isinstance(path, str | Path) else path
+    members = [network] if len(files) == 1 else getattr(network, "members", [network])
+    if len(files) != len(members):
+        raise DataError.of("checkpoint", f"{len(files)} weights files", f"{len(members)}, one for each network")
+    for file, member in zip(files, members, strict=True):
+        _load_file(Path(file), member)
+
+
+def _load_file(path: Path, network: torch.nn.Module) -> None:
     state = read_state_dict(path)
     network = getattr(network, "module", network)  # the network inside DistributedDataParallel
     expected = network.state_dict()

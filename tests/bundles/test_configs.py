@@ -58,6 +58,24 @@ def test_every_component_instantiates(bundle, names, kind, tmp_path):
     assert flow.check_properties() == []
 
 
+@pytest.mark.parametrize("files", [["a.pt"], ["a.pt", "b.pt"]])
+def test_evaluation_averages_several_networks_as_inference_does(bundle, files, tmp_path):
+    members = []
+    for names, kind, network in (
+        (["train", "evaluate"], "train", "evaluated_network"),
+        (["inference"], "infer", "network"),
+    ):
+        options = {} if kind == "train" else {"dataset_dir": str(bundle.images)}
+        flow = workflow(bundle, names, kind, tmp_path, checkpoint=files, **options)
+        found = flow.parser.get_parsed_content(network)
+        members.append((len(getattr(found, "members", [found])), getattr(found, "activation", None)))
+        if kind == "train":
+            evaluator = flow.parser.get_parsed_content("validate#evaluator")
+            assert evaluator.network is found
+    assert members[0] == members[1]
+    assert members[0][0] == len(files)
+
+
 @pytest.mark.parametrize("name", BUNDLES)
 def test_override_files_hold_only_what_differs(name):
     configs = REPOSITORY / "bundles" / name / "configs"

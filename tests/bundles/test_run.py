@@ -80,6 +80,18 @@ def test_evaluation_scores_every_volume(bundle, evaluated):
     assert len(rows(evaluated(bundle) / "cases.csv")) == 3
 
 
+def test_evaluation_of_several_weights_files(bundle, trained, evaluated, tmp_path):
+    """Twice the same network scores as it does alone."""
+    options = evaluation_options(bundle, trained(bundle), tmp_path)
+    options["checkpoint"] = [str(options["model_dir"] / "model.pt")] * 2
+    process = bundle.run("evaluating", ["configs/train.json", "configs/evaluate.json"], **options)
+    assert process.returncode == 0, process.stderr
+    twice, once = rows(tmp_path / "cases.csv"), rows(evaluated(bundle) / "cases.csv")
+    assert [row["case"] for row in twice] == [row["case"] for row in once]
+    score = "liver_dice" if bundle.name == "liver_tumor_2d" else "surface_dice"
+    assert [float(row[score]) for row in twice] == pytest.approx([float(row[score]) for row in once], abs=1e-3)
+
+
 def test_inference_keeps_name_shape_and_geometry(bundle, trained, tmp_path):
     out = trained(bundle)
     process = bundle.run(

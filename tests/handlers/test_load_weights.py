@@ -8,11 +8,12 @@ from ignite.engine import Engine
 
 from custom.errors import DataError
 from custom.handlers import LoadWeights
+from custom.networks import Ensemble
 
 
 def load(path, network):
     engine = Engine(lambda *_: None)
-    LoadWeights(path=str(path), network=network).attach(engine)
+    LoadWeights(path=path, network=network).attach(engine)
     engine.run([0])
 
 
@@ -74,3 +75,26 @@ def test_refusals_name_the_file(tmp_path, capsys, make, found):
     assert str(refusal.value).startswith(f"{path}: found ") and found in str(refusal.value)
     assert torch.equal(before, network.weight)
     assert "executed" not in capsys.readouterr().out
+
+
+def ensemble():
+    return Ensemble(torch.nn.Linear(2, 3), count=2, activation="softmax")
+
+
+@pytest.mark.parametrize(
+    ("make", "count", "networks"),
+    [(lambda: torch.nn.Linear(2, 3), 2, 1), (lambda: torch.nn.Linear(2, 3), 0, 1), (ensemble, 3, 2), (ensemble, 0, 2)],
+)
+def test_as_many_files_as_networks(tmp_path, make, count, networks):
+    torch.save(torch.nn.Linear(2, 3).state_dict(), tmp_path / "model.pt")
+    expected = rf"checkpoint: found {count} weights files, expected {networks}, one for each network"
+    with pytest.raises(DataError, match=expected):
+        load([str(tmp_path / "model.pt")] * count, make())
+
+
+def test_one_file_may_hold_a_whole_ensemble(tmp_path):
+    source, target = ensemble(), ensemble()
+    torch.nn.init.ones_(source.members[1].bias)
+    torch.save(source.state_dict(), tmp_path / "model.pt")
+    load([str(tmp_path / "model.pt")], target)
+    assert torch.equal(source.members[1].bias, target.members[1].bias)
