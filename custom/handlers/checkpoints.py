@@ -44,7 +44,8 @@ class Checkpoints:
 
     Checkpoints are written every ``minutes``, before and after each validation, and when the run is stopped; between
     optimizer steps, in a background thread, to a temporary file that is then renamed. They record the settings that
-    can change results and hashes of the volumes; a run that differs in these is refused. If a checkpoint cannot be
+    can change results, with the precision in use for ``"auto"``, and hashes of the volumes; a run that differs in these
+    is refused. If a checkpoint cannot be
     written (full disk), a warning is logged and training continues; only for the last one it is an error.
     List this handler after all handlers of the trainer that change the state.
 
@@ -147,7 +148,7 @@ class Checkpoints:
             )
 
     def _start(self, engine: Engine) -> None:
-        self._settings = self._current_settings()
+        self._settings = self._current_settings(engine)
         self._saved_at = time.monotonic()
         found = gather(self._prepare_folder() if rank() == 0 else None)[0]
         if found is None:
@@ -166,8 +167,10 @@ class Checkpoints:
             return None
         return newest
 
-    def _current_settings(self) -> dict[str, Any]:
+    def _current_settings(self, engine: Engine) -> dict[str, Any]:
         settings = {} if self.configuration is None else self.configuration.effective()
+        in_use = getattr(getattr(engine, "inferer", None), "precision", "auto")
+        settings |= {id: in_use for id, value in settings.items() if _is_automatic_precision(id, value)}
         return {VERSION: 2, **settings, "number of ranks": world_size(), "training cases": self.cases}
 
     def _files(self) -> list[Path]:
@@ -210,12 +213,14 @@ class Checkpoints:
         state = _read(path)
         if VERSION not in state["settings"]:
             raise DataError.of(path, "a run of version 0.1.0", "one of this version; finish it with 0.1.0, or restart")
-        if different := differences(state["settings"], self._settings):
+        if different := different_settings(state["settings"], self._settings):
             raise DataError.of(path, f"a run of other settings ({different})", "the same, or another --model_dir")
         self._refuse_other_data(path, state.get("data", {}))
         for name, thing in self.objects.items():
             thing.load_state_dict(state["objects"][name])
         if state["scaler"]:
+            if engine.scaler is None:
+                raise DataError.of(path, "a run in float16", "--precision float16, or another --model_dir")
             engine.scaler.load_state_dict(state["scaler"])
         if self.evaluator is not None:
             self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = state["best"]
@@ -312,6 +317,16 @@ def made_from(path: Path) -> dict[str, Any]:
         return {**state["settings"], "data": state.get("data")}
     except (DataError, KeyError, TypeError):
         return {}
+
+
+def different_settings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Describe the settings of two runs that differ; earlier versions did not record the precision of ``"auto"``."""
+    unknown = {id for settings in (saved, now) for id, value in settings.items() if _is_automatic_precision(id, value)}
+    return differences(*({id: value for id, value in run.items() if id not in unknown} for run in (saved, now)))
+
+
+def _is_automatic_precision(id: str, value: Any) -> bool:
+    return value == "auto" and id.rpartition("#")[2] == "precision"
 
 
 def _read(path: Path) -> dict[str, Any]:

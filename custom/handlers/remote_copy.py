@@ -9,12 +9,12 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from ..configuration import differences, without_effect
+from ..configuration import without_effect
 from ..data.remote import filesystem
 from ..errors import DataError
 from ..system.distributed import gather, rank
 from ..system.files import write_whole
-from .checkpoints import WEIGHTS, made_from
+from .checkpoints import WEIGHTS, different_settings, made_from
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +92,8 @@ class RemoteCopy:
             fetched = Path(folder, "checkpoint.pt")
             system.get_file(there[theirs], str(fetched))
             mine, other = made_from(here[ours]), made_from(fetched)
-        if mine and other and mine != other:
-            found = f"another run than that of {here[ours]} ({differences(other, mine)})"
+        if mine and other and (different := different_settings(other, mine)):
+            found = f"another run than that of {here[ours]} ({different})"
             raise DataError.of(self.url, found, "another --output_dir or another --model_dir")
 
     def upload(self) -> None:

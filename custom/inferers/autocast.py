@@ -37,6 +37,8 @@ class AutocastInferer(SimpleInferer):
         check_gpu(device)
         automatic = fast_dtype(device) if device.type == "cuda" else None
         self.dtype = automatic if precision == "auto" else PRECISIONS[precision]
+        self.precision = next(name for name, dtype in PRECISIONS.items() if dtype is self.dtype)
+        """The precision in use, never ``"auto"``."""
         self.scales_gradients = self.dtype is torch.float16
         """Whether a ``GradScaler`` is needed to keep small gradients from underflowing."""
 

@@ -20,6 +20,7 @@ from monai.bundle import ConfigParser
 from custom.data import VolumeCache, write_volume
 from custom.errors import DataError
 from custom.handlers import Checkpoints
+from custom.inferers import autocast
 
 SHORT = {"epochs": 2, "steps": 5}
 
@@ -205,9 +206,71 @@ def test_the_folder_of_the_data_is_no_setting(tmp_path):
             "cases": {"_target_": "custom.data.find_cases", "dataset_dir": "@dataset_dir"},
             "checkpoints": {"_target_": "custom.handlers.Checkpoints", "folder": str(tmp_path), "objects": {}},
         }
-        return ConfigParser(config).get_parsed_content("checkpoints")._current_settings()
+        return ConfigParser(config).get_parsed_content("checkpoints")._current_settings(Engine(lambda *_: None))
 
     assert settings("/first") == settings("/second")
+
+
+@pytest.fixture
+def run_on(tmp_path, monkeypatch):
+    """Train on a GPU that is fast in a data type; or on a CPU."""
+    monkeypatch.setattr(autocast, "check_gpu", lambda _: None)
+
+    def run(fast, precision="auto"):
+        monkeypatch.setattr(autocast, "fast_dtype", lambda _: fast)
+        options = {"precision": "@precision", "device": "cpu" if fast is None else "cuda"}
+        parser = ConfigParser(
+            {
+                "precision": precision,
+                "configuration": {"_target_": "custom.configuration.Configuration"},
+                "inferer": {"_target_": "custom.inferers.AutocastInferer", **options},
+                "checkpoints": {
+                    "_target_": "custom.handlers.Checkpoints",
+                    "folder": str(tmp_path),
+                    "objects": {},
+                    "resume": True,
+                    "configuration": "@configuration",
+                },
+            }
+        )
+        engine = Engine(lambda *_: None)
+        engine.inferer, engine.scaler = parser.get_parsed_content("inferer"), None
+        parser.get_parsed_content("checkpoints").attach(engine)
+        engine.run([0], max_epochs=1)
+
+    return run
+
+
+def rewrite(folder, change):
+    (file,) = folder.glob("*.pt")
+    state = torch.load(file, weights_only=True)
+    change(state)
+    torch.save(state, file)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "before", "now"),
+    [
+        (torch.float16, torch.bfloat16, "float16", "bfloat16"),
+        (torch.bfloat16, None, "bfloat16", "float32"),
+        (None, torch.float16, "float32", "float16"),
+    ],
+)
+def test_a_run_goes_on_in_its_precision_only(run_on, tmp_path, first, second, before, now):
+    run_on(first)
+    run_on(first)
+    with pytest.raises(DataError, match=rf"other settings \(precision: '{before}', now '{now}'\)"):
+        run_on(second)
+    run_on(second, precision=before)  # that of the run, by name
+    rewrite(tmp_path, lambda state: state["settings"].update(precision="auto"))  # as before it was recorded
+    run_on(second)
+
+
+def test_a_run_in_float16_needs_a_scaler(run_on, tmp_path):
+    run_on(torch.float16)
+    rewrite(tmp_path, lambda state: state.update(scaler={"scale": 1.0}) or state["settings"].update(precision="auto"))
+    with pytest.raises(DataError, match=r"found a run in float16, expected --precision float16, or another"):
+        run_on(torch.bfloat16)
 
 
 @pytest.fixture

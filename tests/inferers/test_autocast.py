@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from custom.inferers import AutocastInferer
+from custom.inferers import AutocastInferer, autocast
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -45,6 +45,15 @@ def test_gradients_are_float32():
 def test_several_outputs(kind):
     levels = AutocastInferer(precision="bfloat16")(torch.rand(1, 4), lambda x: kind([x.bfloat16(), x.half()]))
     assert type(levels) is kind and [level.dtype for level in levels] == [torch.float32] * 2
+
+
+@pytest.mark.parametrize(("name", "dtype"), DTYPES.items())
+def test_the_precision_in_use_is_known(monkeypatch, name, dtype):
+    monkeypatch.setattr(autocast, "check_gpu", lambda _: None)
+    monkeypatch.setattr(autocast, "fast_dtype", lambda _: None if name == "float32" else dtype)
+    assert AutocastInferer(precision=name).precision == name
+    assert AutocastInferer(precision="auto", device="cuda").precision == name
+    assert AutocastInferer(precision="auto", device="cpu").precision == "float32"
 
 
 def test_refuses_an_unknown_precision():
