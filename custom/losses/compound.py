@@ -29,7 +29,7 @@ class CompoundLoss(_Loss):
             scaled.
 
     Raises:
-        ValueError: unknown names, or a term without weight.
+        DataError: unknown names, a term without weight, or no term that is computed in every call.
     """
 
     def __init__(
@@ -50,6 +50,9 @@ class CompoundLoss(_Loss):
             {name: _DeepLoss(term) if name in deep else term for name, term in terms.items()}
         )
         self.weights = {name: float(weights[name]) for name in terms if getattr(terms[name], "available", True)}
+        if not any(weight and every.get(name, 1) == 1 for name, weight in self.weights.items()):
+            found = f"steps without any term (weights {self.weights}, intervals {every})"
+            raise DataError.of("loss_weights", found, "a weight other than 0 for a term of every step")
         self.deep = frozenset(deep)
         self.every = every
         self.calls = 0

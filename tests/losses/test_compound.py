@@ -5,6 +5,7 @@ from monai.data import MetaTensor
 from monai.losses import DeepSupervisionLoss
 from monai.networks.nets import SegResNetDS
 
+from custom.errors import DataError
 from custom.losses.betti_matching import BettiMatchingLoss
 from custom.losses.boundary import SurfaceDistanceLoss
 from custom.losses.cldice import SoftClDiceLoss
@@ -149,6 +150,31 @@ def test_declared_in_json(levels):
     loss(levels, target)
     assert loss.weights == {"dice_ce": 1.0, "cldice": 0.5}
     assert set(loss.components) == {"dice_ce", "cldice"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "every", "refused"),
+    [
+        ({"a": 0.0, "b": 0.0, "gone": 0.0}, {}, True),
+        ({"a": 0.0, "b": 0.0, "gone": 1.0}, {}, True),
+        ({"a": 0.0, "b": 1.0, "gone": 0.0}, {"b": 32}, True),
+        ({"a": 0.0, "b": 1.0, "gone": 0.0}, {"b": 1}, False),
+        ({"a": 0.5, "b": 1.0, "gone": 0.0}, {"b": 32}, False),
+    ],
+)
+def test_every_step_has_a_term_to_learn_from(levels, weights, every, refused):
+    _, target = batch()
+    parts = {"a": Value(), "b": Value(), "gone": Value()}
+    parts["gone"].available = False
+    if refused:
+        with pytest.raises(DataError, match="loss_weights: found steps without any term"):
+            CompoundLoss(terms=parts, weights=weights, every=every)
+    else:
+        loss = CompoundLoss(terms=parts, weights=weights, every=every)
+        logits = levels[0].clone().requires_grad_()
+        for _ in range(2):
+            (gradient,) = torch.autograd.grad(loss(logits, target), logits)
+            assert gradient.abs().sum() > 0
 
 
 @pytest.mark.parametrize(
