@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,14 @@ class Budget:
     Example: ``{"_target_": "custom.handlers.Budget", "checkpoints": "@checkpoints", "hours": 11.5}``
 
     Args:
+        checkpoints: those of the run; None if it has none, so that it cannot be continued.
         hours: limit, counted from the start of the process and thus including set-up and caching; None: no limit.
     """
 
     def __init__(
         self,
         *,
-        checkpoints: Checkpoints,
+        checkpoints: Checkpoints | None,
         hours: float | None = None,
         evaluator: Engine | None = None,
     ) -> None:
@@ -131,6 +133,8 @@ class Budget:
         return stop
 
     def _seconds_of_checkpoint(self) -> float:
+        if self.checkpoints is None:
+            return 0.0
         if self.checkpoints.seconds:
             return 1.5 * self.checkpoints.seconds
         if not self._steps or self._size is None:  # the optimizer's state exists after its first step
@@ -140,14 +144,17 @@ class Budget:
     def _print_resume_command(self, engine: Engine) -> None:
         if rank() != 0 or not self._stopped:
             return
-        self.checkpoints.wait()
         if self._signal:
             reason = signal.Signals(self._signal).name
         else:
             reason = "a signal to another rank" if self.hours is None else f"the budget of {self.hours:g} h"
         done, total = engine.state.iteration, engine.state.epoch_length * engine.state.max_epochs
-        print(f"Stopped by {reason} after {done} of {total} steps. This continues the run:", flush=True)
-        print(f"  {continuing_line()}", flush=True)
+        stopped = f"Stopped by {reason} after {done} of {total} steps."
+        if self.checkpoints is None:
+            print(stopped, "It cannot be continued: checkpoints are switched off.", flush=True)
+            return
+        self.checkpoints.wait()
+        print(f"{stopped} This continues the run:\n  {continuing_line()}", flush=True)
 
 
 def continuing_line() -> str:
@@ -156,9 +163,12 @@ def continuing_line() -> str:
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun adds -u
         own = [word for word in words[1:] if word != "-u"]
         words = ["torchrun", f"--nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', '1')}", *own]
-    if not any(word.split("=")[0] == "--resume" for word in words):
-        words += ["--resume", "True"]
-    return " ".join(map(_quoted, words))
+    kept = [
+        word
+        for before, word in pairwise(["", *words])
+        if word.split("=")[0] != "--resume" and (before != "--resume" or word.startswith("-"))
+    ]
+    return " ".join(map(_quoted, [*kept, "--resume", "True"]))
 
 
 def _quoted(word: str) -> str:

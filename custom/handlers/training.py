@@ -154,7 +154,11 @@ class RunHandlers(HandlerGroup):
             "history": history,
             "tensorboard": TensorBoard(**curves, loss=objects.get("loss")) if rank() == 0 else None,
             "final_weights": SaveFinalWeights(path=f"{model_dir}/model_final.pt", network=evaluator.network),
-            "budget": Budget(checkpoints=self.checkpoints, hours=budget_hours, evaluator=evaluator),
+            "budget": Budget(
+                checkpoints=self.checkpoints if changes.get("checkpoints", True) else None,
+                hours=budget_hours,
+                evaluator=evaluator,
+            ),
             "checkpoints": self.checkpoints,
             "record": RunRecord(folders=list(folders.values()), cases=cases, configuration=configuration),
         }

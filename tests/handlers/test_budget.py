@@ -182,6 +182,18 @@ def test_the_signals_are_given_back(clock):
             ["python", "-m", "monai.bundle", "run", "--output_dir=/runs/2", "--resume", "True"],
             "python -m monai.bundle run --output_dir=/runs/2 --resume True",
         ),
+        (
+            ["python", "-m", "monai.bundle", "run", "--resume", "False", "--epochs", "3"],
+            "python -m monai.bundle run --epochs 3 --resume True",
+        ),
+        (
+            ["python", "-m", "monai.bundle", "run", "--resume=False", "--epochs=3"],
+            "python -m monai.bundle run --epochs=3 --resume True",
+        ),
+        (
+            ["python", "-m", "monai.bundle", "run", "--resume", "--epochs", "3"],
+            "python -m monai.bundle run --epochs 3 --resume True",
+        ),
     ],
 )
 def test_the_line_that_continues(monkeypatch, given, line):

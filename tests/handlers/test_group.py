@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from ignite.engine.engine import State
 
 import custom.handlers
 from custom.errors import DataError
@@ -86,3 +87,18 @@ def test_a_run_without_validation_is_said_at_the_start(options, caplog, epochs, 
         engine.run([0], max_epochs=epochs)
     text = "val_interval 4: no validation in 3 epochs, so only the last weights are saved, not the best"
     assert [line for line in said if "val_interval" in line] == ([text] if warned else [])
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_only_a_run_with_checkpoints_can_be_continued(options, capsys, saved):
+    engine = Engine(lambda *_: None)
+    off = dict.fromkeys(("history", "tensorboard", "final_weights", "record"), False)
+    options["evaluator"] = Engine(lambda *_: None)
+    options["evaluator"].network = torch.nn.Linear(1, 1)
+    options["evaluator"].state = State(best_metric=-1, best_metric_epoch=-1)
+    custom.handlers.RunHandlers(**options, **off, checkpoints=saved, budget_hours=1e-6).attach(engine)
+    engine.run([0], max_epochs=2)
+    printed = capsys.readouterr().out
+    assert printed.startswith("Stopped by the budget of 1e-06 h after 0 of 2 steps. ")
+    assert ("This continues the run:" in printed) == saved
+    assert ("It cannot be continued: checkpoints are switched off." in printed) == (not saved)
