@@ -97,6 +97,7 @@ class SlidingWindow(Inferer):
             raise ValueError("empty_value needs an activation: windows left out are predicted with probability 0")
         self.roi_size = tuple(roi_size)
         self.even = stride or [max(1, n * (1 - share)) for n, share in zip(roi_size, overlap, strict=True)]
+        """(D, H, W) largest distance of windows that are placed ``like_nnunet``, not rounded."""
         if stride is None:  # rounded as in MONAI, except for the floating-point error of 0.9 * 10
             stride = [int(step + 1e-6) for step in self.even]
         if any(not 0 < step <= length for step, length in zip(stride, roi_size, strict=True)):

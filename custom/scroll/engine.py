@@ -274,7 +274,7 @@ def _settings(job: Job) -> dict[str, Any]:
         },
         "windows": {
             "roi_size": list(windows.roi_size),
-            "stride": list(windows.stride),
+            "stride": list(windows.even if windows.like_nnunet else windows.stride),
             "views": [
                 {key: value for key, value in view._asdict().items() if key != "angle" or value}
                 for view in windows.views

@@ -215,6 +215,26 @@ def test_refuses_to_go_on_with_other_settings(predict, undisturbed, tmp_path, ch
         predict(output=undisturbed, bundle=other_bundle(tmp_path / "b", **entries))
 
 
+def nnunet(folder, **windows):
+    """A bundle with the normalisation and the windows of an nnU-Net model."""
+    normalisation = {"mean": 110.0, "std": 30.0, "percentile_00_5": 5.0, "percentile_99_5": 250.0}
+    load, channel, _ = CONFIG["preprocessing"]["transforms"]
+    scale = {"_target_": "custom.transforms.NormalizeNnunetd", "keys": "image", "scheme": "CTNormalization"}
+    steps = {"_target_": "Compose", "transforms": [load, channel, scale | {"properties": normalisation}]}
+    inferer = {"_target_": "custom.inferers.NnunetInferer", "spacing": [1, 1, 1], "roi_size": ROI, "overlap": 0.5}
+    inferer |= {"activation": "softmax", "channels": [1], "precision": "float32"}
+    return other_bundle(folder, preprocessing=steps, inferer=inferer | windows)
+
+
+def test_refuses_to_go_on_with_windows_that_nnunet_would_place_elsewhere(predict, tmp_path):
+    """Steps of 6.6 and 6.72 voxels, both 6 when rounded, make five and four windows of 12 voxels in 32 rows."""
+    bundles = [nnunet(tmp_path / name, overlap=[0.5, share, 0.5]) for name, share in (("a", 0.45), ("b", 0.44))]
+    predict(output=tmp_path / "out", bundle=bundles[0])
+    assert predict(output=tmp_path / "out", bundle=bundles[0])["blocks_done_now"] == 0
+    with pytest.raises(DataError, match=r"found a prediction with windows stride \[4\.0, 6\.60*\d?, 6\.0\], expected"):
+        predict(output=tmp_path / "out", bundle=bundles[1])
+
+
 def test_an_entry_that_the_network_refers_to_counts(predict, tmp_path):
     network = {"network_def": CONFIG["network_def"] | {"padding_mode": "@mode"}}
     modes = {mode: other_bundle(tmp_path / mode, **network, mode=mode) for mode in ("zeros", "reflect")}
