@@ -12,8 +12,8 @@ from .volume import Volume
 class Planes:
     """Returns the planes of a part in ascending order, as :meth:`custom.inferers.SlidingWindow.planes` needs them.
 
-    Keeps the rows of chunks that contain the current planes, and prefetches the next one in the background. Use as a
-    context manager. ``step`` is that of the windows along the first axis, in planes.
+    Keeps the rows of chunks that contain the current planes and the plane before them, and prefetches the next one in
+    the background. Use as a context manager. ``step`` is that of the windows along the first axis, in planes.
     """
 
     def __init__(self, array: Volume, part: Part, step: int) -> None:
@@ -36,14 +36,20 @@ class Planes:
         self.reader.shutdown(cancel_futures=True)
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        """Return planes ``(stop - start, H, W)``, counted from the start of the padded part."""
+        """Return planes ``(stop - start, H, W)``, counted from the start of the padded part.
+
+        Raises:
+            RuntimeError: ``start`` is more than one plane before that of an earlier call, and no longer kept.
+        """
         shift = self.first - self.part.padding[0][0]
         first, last = max(start + shift, self.first), min(stop + shift, self.last)
         while not self.kept or self.kept[-1][1] < last:
             self.kept.append(self.ahead.result())
             self._prefetch()
-        self.kept = [row for row in self.kept if row[1] > first]
-        pieces = [array[max(first - a, 0) : last - a] for a, _, array in self.kept if a < last]
+        self.kept = [row for row in self.kept if row[1] >= first]
+        if self.kept[0][0] > first:
+            raise RuntimeError(f"plane {first} is asked for, but only those from {self.kept[0][0]} on are kept")
+        pieces = [array[max(first - a, 0) : last - a] for a, b, array in self.kept if a < last and b > first]
         planes = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         padding = [(first - start - shift, stop + shift - last), *self.part.padding[1:]]
         return np.pad(planes, padding, mode="edge") if any(map(any, padding)) else planes

@@ -145,6 +145,21 @@ def test_a_second_run_does_what_is_missing(predict, undisturbed, tmp_path):
     assert tree(out) == tree(undisturbed)
 
 
+def test_what_ends_with_a_chunk_counts_in_the_block_after_it(predict, tmp_path):
+    """The scan ends with plane 15, a chunk, a shard and a window: plane 16 is next to it in whatever block."""
+    volume = np.zeros((32, 16, 16), np.uint8)
+    volume[:16] = 200
+    write_image(str(tmp_path / "in"), volume, chunk=8)
+    for name, block in (("one", (32, 16, 16)), ("two", (16, 16, 16))):
+        predict(input=str(tmp_path / "in"), output=tmp_path / name, block=block)
+    found = level(tmp_path / "two")
+    assert found[16].any() and not found[17:].any()
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+    shutil.rmtree(tmp_path / "one" / "0" / "c" / "1")  # as when it was interrupted after the first layer of shards
+    assert predict(input=str(tmp_path / "in"), output=tmp_path / "one", block=(32, 16, 16))["blocks_done_now"] == 1
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
 def test_reads_are_those_of_the_plan(predict, volume, tmp_path):
     write_image(str(tmp_path / "full"), np.maximum(volume, 1), chunk=8)
     for block, chunks in (((32, 32, 32), 4 * 4 * 4), ((16, 32, 16), None)):
