@@ -209,19 +209,18 @@ class Output(Pyramid):
 
     def write(self, position: Sequence[int], values: np.ndarray) -> None:
         """Write one shard of level 0, uint8, with its coarser levels, and then the marker."""
-        empty = not values.any()
+        stored = []
         for level in range(self.inner_levels):
-            self._write_shard(level, position, values)
+            stored += [level] * self._write_shard(level, position, values)
             values = halve(values, mask=self.mask)
-        self._mark(0, position, empty=empty)
+        self._mark(0, position, stored)
 
     def write_coarse(self, level: int, position: Sequence[int]) -> None:
         """Compute one shard of a level from the level before."""
         edge = 2 * self.level_shard(level)
         box = tuple(slice(place * edge, (place + 1) * edge) for place in position)
         values = halve(self.array(level - 1)[box], mask=self.mask)
-        self._write_shard(level, position, values)
-        self._mark(level, position, empty=not values.any())
+        self._mark(level, position, [level] * self._write_shard(level, position, values))
 
     def array(self, level: int) -> zarr.Array:
         if level not in self._arrays:
@@ -233,28 +232,39 @@ class Output(Pyramid):
         spans = [range(start // self.shard, -(-stop // self.shard)) for start, stop in box]
         return [(z, y, x) for z in spans[0] for y in spans[1] for x in spans[2]]
 
-    def _write_shard(self, level: int, position: Sequence[int], values: np.ndarray) -> None:
-        if values.any():  # missing shards are 0
-            edge = self.level_shard(level)
-            box = tuple(
-                slice(place * edge, place * edge + length) for place, length in zip(position, values.shape, strict=True)
-            )
-            self.array(level)[box] = values
+    def _write_shard(self, level: int, position: Sequence[int], values: np.ndarray) -> bool:
+        """Write a shard, unless it contains only 0, as missing ones do; returns whether it was written."""
+        if not values.any():
+            return False
+        edge = self.level_shard(level)
+        box = tuple(
+            slice(place * edge, place * edge + length) for place, length in zip(position, values.shape, strict=True)
+        )
+        self.array(level)[box] = values
+        return True
 
-    def _mark(self, level: int, position: Sequence[int], *, empty: bool) -> None:
-        name = ".".join(map(str, position)) + EMPTY_MARK * empty
-        self.store.put(f"{PROGRESS}{level}/{name}", b"{}")
+    def _mark(self, level: int, position: Sequence[int], stored: list[int]) -> None:
+        """Mark a shard as finished, with the levels at which it is stored."""
+        name = ".".join(map(str, position)) + EMPTY_MARK * (not stored)
+        self.store.put(f"{PROGRESS}{level}/{name}", json.dumps({"stored": stored}).encode())
 
     def _unmark_lost_shards(self) -> None:
         """Remove the markers of missing shards, for example after an incomplete copy."""
-        for level in [0, *range(self.inner_levels, self.levels)]:
+        for level in range(self.levels):
+            folder = f"{PROGRESS}{level if level >= self.inner_levels else 0}/"
             there = set(self.store.names(f"{level}/c/"))
-            marks = self.store.names(f"{PROGRESS}{level}/")
-            lost = [name for name in marks if not name.endswith(EMPTY_MARK) and name.replace(".", "/") not in there]
+            marks = [name for name in self.store.names(folder) if not name.endswith(EMPTY_MARK)]
+            absent = [folder + name for name in marks if name.replace(".", "/") not in there]
+            lost = [marker for marker in absent if self._was_stored(level, marker)]
             if lost:
                 logger.warning("%s: %d shards of level %d are gone; they are made again", self.url, len(lost), level)
-            for name in lost:
-                self.store.remove(f"{PROGRESS}{level}/{name}")
+            for marker in lost:
+                self.store.remove(marker)
+
+    def _was_stored(self, level: int, marker: str) -> bool:
+        """Whether a shard was stored at a level, by its marker; earlier versions did not record those beyond 0."""
+        inner = 0 < level < self.inner_levels
+        return not inner or level in json.loads(self.store.read(marker)).get("stored", [])
 
     def _create_level(self, level: int) -> None:
         zarr.create_array(

@@ -328,11 +328,12 @@ def test_an_output_without_its_metadata_is_not_gone_on_with(predict, undisturbed
         predict(output=tmp_path / "out")
 
 
-def test_shards_that_were_lost_are_made_again(predict, undisturbed, tmp_path, caplog):
+@pytest.mark.parametrize("number", [0, 1])
+def test_shards_that_were_lost_are_made_again(predict, undisturbed, tmp_path, caplog, number):
     shutil.copytree(undisturbed, tmp_path / "out")
-    (tmp_path / "out" / "0" / "c" / "1" / "1" / "0").unlink()
+    (tmp_path / "out" / str(number) / "c" / "1" / "1" / "0").unlink()
     assert predict(output=tmp_path / "out")["blocks_done_now"] == 1
-    assert "1 shards of level 0 are gone; they are made again" in caplog.text
+    assert f"1 shards of level {number} are gone; they are made again" in caplog.text
     assert tree(tmp_path / "out") == tree(undisturbed)
 
 

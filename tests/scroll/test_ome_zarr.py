@@ -96,6 +96,36 @@ def test_empty_shards_are_not_written(tmp_path):
     assert output.done(0) == {(0, 0, 0), (1, 0, 0)}
 
 
+def test_lost_shards_of_all_levels_are_noticed_and_absent_ones_of_zeros_are_not(tmp_path):
+    """Level 1 belongs to the four shards of level 0, level 2 has two. A single 1 among 8 voxels is 0 in level 1."""
+    values = np.zeros((32, 8, 8), np.uint8)
+    values[:16], values[17, 3, 3] = 100, 1
+    make(tmp_path / "out", values)
+
+    def done(level):
+        output = Output(str(tmp_path / "out"), shape=values.shape, chunk=4, shard=8, mask=False)
+        output.create({"kind": "test"})
+        return {position[0] for position in output.done(level)}
+
+    assert [done(level) for level in (0, 2)] == [{0, 1, 2, 3}, {0, 1}]
+    (tmp_path / "out" / "1" / "c" / "1" / "0" / "0").unlink()
+    assert [done(level) for level in (0, 2)] == [{0, 2, 3}, {0, 1}]
+    for name in ("0/c/2", "2/c/0"):
+        (tmp_path / "out" / name / "0" / "0").unlink()
+    assert [done(level) for level in (0, 2)] == [{0, 3}, {1}]
+
+
+def test_markers_of_earlier_versions_do_not_tell_the_levels(tmp_path, values):
+    output = make(tmp_path / "out", values)
+    for marker in (tmp_path / "out" / ".progress").glob("*/*"):
+        marker.write_bytes(b"{}")
+    for name in ("0/c/0/0/0", "1/c/0/1/0", "2/c/0/0/1"):
+        (tmp_path / "out" / name).unlink()
+    output.create({"kind": "test"}, SPACE, (10, 20, 30))
+    lost = [set(output.level_shards(level)) - output.done(level) for level in (0, 2)]
+    assert lost == [{(0, 0, 0)}, {(0, 0, 1)}]
+
+
 def test_goes_on_where_the_making_was_interrupted(tmp_path, values):
     def create(**settings):
         output = Output(str(tmp_path / "out"), shape=values.shape, chunk=4, shard=8, mask=False)
