@@ -79,19 +79,29 @@ def predict_finite(inferer: Any, predict: Callable[[Any], torch.Tensor]) -> torc
         predict: called with the inferer; the second time with a copy of it in float32.
 
     Raises:
-        DataError: a value is not finite in float32 either. A threshold would turn it into background silently.
+        DataError: a value is not finite in float32 either.
     """
     output = predict(inferer)
-    if inferer.precision != "float32" and not output.sum().isfinite():
-        logger.warning("a prediction with precision %s is not finite: it is made again in float32", inferer.precision)
-        wide = copy.copy(inferer)
-        wide.precision = "float32"
-        output = predict(wide)
-    if not output.sum().isfinite():
+    while not output.sum().isfinite():
+        inferer = in_float32(inferer)
+        output = predict(inferer)
+    return output
+
+
+def in_float32(inferer: Any) -> Any:
+    """Return a copy of an inferer in float32, to repeat a prediction that is not finite.
+
+    Raises:
+        DataError: it was in float32 already. A threshold would turn its values into background silently.
+    """
+    if inferer.precision == "float32":
         raise DataError.of(
             "the network's prediction", "values that are not finite", "finite ones; the weights may have diverged"
         )
-    return output
+    logger.warning("a prediction with precision %s is not finite: it is made again in float32", inferer.precision)
+    wide = copy.copy(inferer)
+    wide.precision = "float32"
+    return wide
 
 
 def with_metadata_of(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | MetaTensor:

@@ -17,7 +17,16 @@ from tqdm import tqdm
 from ..configuration import without_effect
 from ..errors import DataError
 from ..ops.windows import Part, WindowGrid, gaussian_weights, nnunet_weights
-from .common import ACTIVATIONS, autocast_to, check_option, check_precision, device_of, predict_finite, with_metadata_of
+from .common import (
+    ACTIVATIONS,
+    autocast_to,
+    check_option,
+    check_precision,
+    device_of,
+    in_float32,
+    predict_finite,
+    with_metadata_of,
+)
 from .out_of_memory import lacks_memory, predict_in_halves
 from .views import ROTATE90, mean_over_views, views
 
@@ -172,16 +181,32 @@ class SlidingWindow(Inferer):
         Yields:
             blended predictions ``(C_out, n, h, w)`` float32, which together are the part's box. They may be modified in
             place and are valid until the next iteration.
+
+        Raises:
+            DataError: a window's prediction is not finite, even if it is repeated in float32.
         """
         corners = list(product(*part.starts[1:]))
         layers = (read(z, z + self.roi_size[0]) for z in part.starts[0])
-        return self._planes(layers, lambda layer: self._occupied([layer], corners)[0], part, network, args, kwargs)
+        return self._planes(
+            layers, lambda layer: self._occupied([layer], corners)[0], part, network, args, kwargs, check=True
+        )
 
     @torch.no_grad()
     def _planes(
-        self, layers: Iterator[torch.Tensor], occupied: Callable, part: Part, network: Callable, args, kwargs
+        self,
+        layers: Iterator[torch.Tensor],
+        occupied: Callable,
+        part: Part,
+        network: Callable,
+        args,
+        kwargs,
+        *,
+        check: bool = False,
     ) -> Iterator[torch.Tensor]:
-        """Predict the layers of windows of a part; ``occupied`` returns the corners of a layer's windows to predict."""
+        """Predict the layers of windows of a part; ``occupied`` returns the corners of a layer's windows to predict.
+
+        With ``check``, windows whose predictions are not finite are repeated one by one, whatever the batch.
+        """
         corners = list(product(*part.starts[1:]))
         (first, last), *rows_and_columns = part.inner
         inner = tuple(slice(*span) for span in rows_and_columns)
@@ -196,9 +221,12 @@ class SlidingWindow(Inferer):
                     _use_channels_last(network, self.precision, device)
                 call = partial(self._views, network=network, args=args, kwargs=kwargs)
                 predict = partial(self._predictions, layer=layer, device=device, slab=slab, call=call)
-                with autocast_to(self.precision, device):  # around all windows of the layer, to convert weights once
-                    for corner, prediction in predict(occupied(layer)):
-                        slab.add(corner, prediction)
+                left, inferer = occupied(layer), self
+                while left:
+                    with autocast_to(inferer.precision, device):  # around all windows, to convert weights once
+                        predictions = inferer._predictions(left, layer, device, slab, call)
+                        left = slab.add_each(predictions, check=check)
+                    inferer = in_float32(inferer) if left else inferer
                 if slab.total is None:  # only empty windows so far: the number of channels is unknown
                     slab.allocate(self._channels_out(predict, corners))
                 slab.weigh(corners)
@@ -299,6 +327,20 @@ class _Slab:
         if self.total is None:
             self.allocate(len(prediction))
         window_of(self.total, corner, self.weights.shape).add_(prediction.to(self.total.device) * self.weights)
+
+    def add_each(
+        self, predictions: Iterator[tuple[tuple[int, ...], torch.Tensor]], *, check: bool
+    ) -> list[tuple[int, ...]]:
+        """Add predictions of windows. With ``check``, those that are not finite are left out; returns their corners."""
+        corners, finite = [], []
+        for corner, prediction in predictions:
+            if check:
+                corners.append(corner)
+                finite.append(prediction.sum().isfinite())
+                prediction = prediction.where(finite[-1], 0.0)
+            self.add(corner, prediction)
+        flags = torch.stack(finite).tolist() if finite else []  # a GPU has to be waited for, once
+        return [corner for corner, is_finite in zip(corners, flags, strict=True) if not is_finite]
 
     def weigh(self, corners: Sequence[Sequence[int]]) -> None:
         """Add the weights of windows, predicted or empty."""

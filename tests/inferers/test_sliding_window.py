@@ -72,11 +72,17 @@ class Waits(TorchDispatchMode):
 
 @pytest.mark.parametrize("channels", [[1], [0, 2], [-1]])
 def test_the_host_waits_for_no_window(network, channels):
-    """Twice: both times to check that the prediction is finite. Empty windows are found by one ``tolist``."""
+    """Once, to check that the prediction is finite. Empty windows are found by one ``tolist``, as are, layer by layer,
+    those that are not finite in a part of a volume."""
     inferer = windows(activation="softmax", channels=channels, empty_value=0.0, tta=["depth"], precision="bfloat16")
     with Waits() as waits:
         inferer(torch.rand(1, 2, 21, 30, 23), network)
-    assert waits.count == {"_local_scalar_dense": 2}
+    assert waits.count == {"_local_scalar_dense": 1}
+    image = torch.rand(2, 21, 30, 23)
+    with Waits() as waits:
+        planes = inferer.planes(lambda start, stop: image[:, start:stop], inferer.grid(image.shape[1:]).part(), network)
+        assert sum(group.shape[1] for group in planes) == 21
+    assert not waits.count
 
 
 @pytest.mark.parametrize(

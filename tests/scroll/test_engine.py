@@ -203,6 +203,41 @@ def test_a_failed_block_is_reported_and_the_others_are_done(predict, undisturbed
     assert tree(tmp_path / "out") == tree(undisturbed)
 
 
+def bundle_of(folder, weight, bias, **inferer):
+    """A network that looks at voxels one by one: logits 0, and ``weight`` x + ``bias`` with x from -1 to 1."""
+    write_bundle(folder, inferer=CONFIG["inferer"] | inferer)
+    state = {"weight": torch.zeros(2, 1, 3, 3, 3), "bias": torch.tensor([0.0, bias])}
+    state["weight"][1, 0, 1, 1, 1] = weight
+    torch.save(state, folder / "models" / "model.pt")
+    return Bundle.read(str(folder))
+
+
+@pytest.mark.parametrize("block", [(32, 32, 32), (16, 16, 16)])
+def test_windows_that_overflow_are_predicted_again_in_float32(predict, tmp_path, caplog, block):
+    """Logits of 6e4 x + 1e4: x = 1 is too much for float16, x = 0.18 and -0.2 are not."""
+    volume = np.full(SHAPE, 102, np.uint8)
+    volume[5:20, 6:25, 10:20] = 150
+    volume[17, 16, 12] = 255
+    write_image(str(tmp_path / "in"), volume, chunk=8)
+    bundle = bundle_of(tmp_path / "b", 6e4, 1e4, precision="float16")
+    summary = predict(input=str(tmp_path / "in"), output=tmp_path / "out", bundle=bundle, block=block)
+    assert np.array_equal(level(tmp_path / "out"), 255 * (volume > 127))
+    assert "is not finite: it is made again in float32" in caplog.text
+    if block == (32, 32, 32):
+        by_hand = [range(0, 28 - 8 + 1, 4), (0, 9, 18, 20), (0, 9, 14)]
+        holding = [sum(a <= p < a + n for a in at) for at, p, n in zip(by_hand, (17, 16, 12), ROI, strict=True)]
+        assert summary["windows_predicted"] - summary["windows"] == np.prod(holding)
+
+
+def test_a_block_that_is_not_finite_in_float32_either_fails(predict, tmp_path, monkeypatch):
+    monkeypatch.setattr("custom.scroll.engine.RETRIES", 0)
+    bundle = bundle_of(tmp_path / "b", 1.0, np.nan, precision="float16")
+    summary = predict(output=tmp_path / "out", bundle=bundle, block=(32, 32, 32))
+    (error,) = summary["failed"].values()
+    assert error.startswith("DataError: the network's prediction: found values that are not finite")
+    assert not [name for name in tree(tmp_path / "out") if "/c/" in name or ".progress" in name]
+
+
 def test_refuses_to_go_on_with_another_prediction(predict, undisturbed, bundle):
     with pytest.raises(DataError, match=r"found a prediction with kind 'probability', expected 'mask'"):
         predict(output=undisturbed, threshold=0.5)
