@@ -166,6 +166,7 @@ class SlidingWindow(Inferer):
         part: Part,
         network: Callable[..., torch.Tensor],
         *args,
+        prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
         **kwargs,
     ) -> Iterator[torch.Tensor]:
         """Predict a part of a volume that need not fit into memory, and yield it in groups of planes.
@@ -177,6 +178,8 @@ class SlidingWindow(Inferer):
             read: called with ``start`` and ``stop``, returns these planes of the part's padded input, ``(C, stop -
                 start, H, W)`` of any type; called in ascending order, and again for planes that windows share.
             part: which windows, from :meth:`custom.ops.windows.WindowGrid.part`.
+            prepare: called with windows ``(n, C, *roi_size)`` float32, on the network's device, returns what is shown
+                to the network in all views.
 
         Yields:
             blended predictions ``(C_out, n, h, w)`` float32, which together are the part's box. They may be modified in
@@ -188,7 +191,14 @@ class SlidingWindow(Inferer):
         corners = list(product(*part.starts[1:]))
         layers = (read(z, z + self.roi_size[0]) for z in part.starts[0])
         return self._planes(
-            layers, lambda layer: self._occupied([layer], corners)[0], part, network, args, kwargs, check=True
+            layers,
+            lambda layer: self._occupied([layer], corners)[0],
+            part,
+            network,
+            args,
+            kwargs,
+            prepare=prepare,
+            check=True,
         )
 
     @torch.no_grad()
@@ -201,6 +211,7 @@ class SlidingWindow(Inferer):
         args,
         kwargs,
         *,
+        prepare: Callable | None = None,
         check: bool = False,
     ) -> Iterator[torch.Tensor]:
         """Predict the layers of windows of a part; ``occupied`` returns the corners of a layer's windows to predict.
@@ -219,7 +230,7 @@ class SlidingWindow(Inferer):
                     weights = nnunet_weights if self.like_nnunet else gaussian_weights
                     slab = _Slab(weights(self.roi_size), layer.shape[2:], device)
                     _use_channels_last(network, self.precision, device)
-                call = partial(self._views, network=network, args=args, kwargs=kwargs)
+                call = partial(self._views, network=network, args=args, kwargs=kwargs, prepare=prepare)
                 predict = partial(self._predictions, layer=layer, device=device, slab=slab, call=call)
                 left, inferer = occupied(layer), self
                 while left:
@@ -281,8 +292,11 @@ class SlidingWindow(Inferer):
             return len(next(iter(predict(corners[:1])))[1])
         return len(self.channels)
 
-    def _views(self, windows: torch.Tensor, network: Callable, args, kwargs) -> torch.Tensor:
+    def _views(
+        self, windows: torch.Tensor, network: Callable, args, kwargs, prepare: Callable | None = None
+    ) -> torch.Tensor:
         """Mean over all views."""
+        windows = windows if prepare is None else prepare(windows)
 
         def predict(view: torch.Tensor) -> torch.Tensor:
             values = network(view, *args, **kwargs).float()

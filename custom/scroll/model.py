@@ -157,36 +157,49 @@ class Bundle:
 
 
 class ScrollNetwork(nn.Module):
-    """A network that takes uint8 grey values, and whose output for a window does not depend on the batch.
+    """A network whose output for a window does not depend on the batch.
 
-    Grey values are scaled here, so that windows are transferred as uint8. Batches are padded to full size, since
-    libraries choose other algorithms, with other rounding, for smaller ones.
+    Batches are padded to full size, since libraries choose other algorithms, with other rounding, for smaller ones.
     """
 
-    def __init__(self, network: nn.Module, intensity: ScaleIntensityRanged, inferer: SlidingWindow) -> None:
+    def __init__(self, network: nn.Module, inferer: SlidingWindow) -> None:
         super().__init__()
         self.network = network
-        self.scale = intensity.scaler
         self.inferer = inferer
         self.counts: list[int] = []
         """Windows in each call; several threads may append."""
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Predict grey values ``(n, 1, D, H, W)`` float32."""
+        """Predict scaled grey values ``(n, 1, D, H, W)`` float32."""
         count = len(windows)
         self.counts.append(count)
         missing = self.inferer.sw_batch_size - count
         if missing > 0:
             windows = torch.cat([windows, windows.new_zeros((missing, *windows.shape[1:]))])
-        return self.network(self._normalised(windows))[:count]
+        return self.network(windows)[:count]
 
-    def _normalised(self, values: torch.Tensor) -> torch.Tensor:
-        """Equivalent of :class:`monai.transforms.ScaleIntensityRange`, without metadata."""
-        scale = self.scale
-        values = (values - scale.a_min) / (scale.a_max - scale.a_min)
+
+@dataclass(frozen=True)
+class ScaledWindows:
+    """Scales the grey values of windows ``(n, 1, D, H, W)`` float32, which are transferred to a GPU as uint8.
+
+    Equivalent of :class:`monai.transforms.ScaleIntensityRange`, without metadata.
+    """
+
+    intensity: ScaleIntensityRanged
+    cleared: Sequence[tuple[int, int]] = ()
+    """Voxels at the start and at the end of each axis that are 0 after scaling: the padding of nnU-Net's models."""
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        scale = self.intensity.scaler
+        values = (windows - scale.a_min) / (scale.a_max - scale.a_min)
         if scale.b_min is not None and scale.b_max is not None:
             values = values * (scale.b_max - scale.b_min) + scale.b_min
-        return values.clamp(scale.b_min, scale.b_max) if scale.clip else values
+        values = values.clamp(scale.b_min, scale.b_max) if scale.clip else values
+        for axis, (before, behind) in enumerate(self.cleared, start=2):
+            values.narrow(axis, 0, before).zero_()
+            values.narrow(axis, values.shape[axis] - behind, behind).zero_()
+        return values
 
 
 def _check_json(path: Path) -> None:

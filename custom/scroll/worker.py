@@ -7,13 +7,14 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from monai.transforms import ScaleIntensityRanged
 from scipy import ndimage
 
 from ..inferers import SlidingWindow
 from ..ops.windows import Box
 from ..system.memory import peak_bytes
 from .blocks import BlockPlan
-from .model import Bundle, ScrollNetwork
+from .model import Bundle, ScaledWindows, ScrollNetwork
 from .ome_zarr import Image, Output, open_image
 from .planes import Planes
 
@@ -99,8 +100,8 @@ def predict_block(job: Job, box: Box, device: str, progress: Callable[[int], Non
             predictor = _load(job.bundle, torch.device(device), job.threads, job.batch_size)
         for span in _spans(missing, box, output.shard):
             run = _ShardLayers(job, image, output, (span, *box[1:]), missing)
-            network = ScrollNetwork(predictor.network, predictor.intensity, predictor.inferer)
-            for voxels in run.predict(predictor.inferer, network):
+            network = ScrollNetwork(predictor.network, predictor.inferer)
+            for voxels in run.predict(predictor.inferer, network, predictor.intensity):
                 result.voxels += voxels
                 progress(result.voxels)
             result.windows += run.part.count
@@ -131,8 +132,10 @@ class _ShardLayers:
         size = [stop - start for start, stop in box]
         self.layer = np.empty((min(output.shard, size[0]), *size[1:]), np.uint8)
 
-    def predict(self, inferer: SlidingWindow, network: ScrollNetwork) -> Iterator[int]:
+    def predict(self, inferer: SlidingWindow, network: ScrollNetwork, intensity: ScaleIntensityRanged) -> Iterator[int]:
         """Predict and write, yielding the number of voxels of each group of planes."""
+        # A padded axis has one window, so that all windows have their padding at the same place.
+        scaled = ScaledWindows(intensity, self.part.padding if inferer.like_nnunet else ())
         (at, _), *rows_and_columns = self.part.inner
         inner = (slice(None), *(slice(*span) for span in rows_and_columns))
         z = self.box[0][0]
@@ -141,7 +144,7 @@ class _ShardLayers:
             def read(start: int, stop: int) -> torch.Tensor:
                 return torch.from_numpy(planes(start, stop))[None]
 
-            for blended in inferer.planes(read, self.part, network):
+            for blended in inferer.planes(read, self.part, network, prepare=scaled):
                 values = self._as_bytes(blended[0])
                 values *= self._scanned(planes, at, len(values))[inner]
                 self._collect(z, values)

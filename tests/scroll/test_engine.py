@@ -13,6 +13,7 @@ from monai.inferers import SlidingWindowInferer
 from scipy import ndimage
 
 from custom.errors import DataError
+from custom.ops.windows import even_starts, nnunet_weights
 from custom.scroll import worker
 from custom.scroll.engine import predict_scroll
 from custom.scroll.model import Bundle
@@ -283,6 +284,27 @@ def test_refuses_to_go_on_with_windows_that_nnunet_would_place_elsewhere(predict
     assert predict(output=tmp_path / "out", bundle=bundles[0])["blocks_done_now"] == 0
     with pytest.raises(DataError, match=r"found a prediction with windows stride \[4\.0, 6\.60*\d?, 6\.0\], expected"):
         predict(output=tmp_path / "out", bundle=bundles[1])
+
+
+@pytest.mark.parametrize("size", [(5, 30, 9), (6, 7, 8)])
+def test_volumes_smaller_than_a_window_of_nnunet_are_padded_with_zeros_after_scaling(predict, volume, tmp_path, size):
+    small = np.ascontiguousarray(volume[tuple(slice(-length, None) for length in size)])
+    write_image(str(tmp_path / "in"), small, chunk=4)
+    bundle = nnunet(tmp_path / "b", overlap=[0.5, 0.25, 0.25], tta=["depth", "horizontal"])
+    predict(input=str(tmp_path / "in"), output=tmp_path / "out", bundle=bundle, block=(16, 16, 16))
+    padding = [(max(n - m, 0) // 2, max(n - m, 0) - max(n - m, 0) // 2) for n, m in zip(ROI, size, strict=True)]
+    scaled = np.pad((np.clip(small.astype(np.float32), 5, 250) - 110) / 30, padding)
+    network, total, weight = bundle.network(), torch.zeros(scaled.shape), torch.zeros(scaled.shape)
+    for corner in itertools.product(*(even_starts(m, n, s) for m, n, s in zip(scaled.shape, ROI, STRIDE, strict=True))):
+        window = tuple(slice(at, at + n) for at, n in zip(corner, ROI, strict=True))
+        for axes in ([], [2], [4], [2, 4]):
+            with torch.no_grad():
+                logits = network(torch.from_numpy(scaled[window].copy())[None, None].flip(axes)).flip(axes)[0]
+            total[window] += (logits[1] - logits[0]) / 4 * nnunet_weights(ROI)
+        weight[window] += nnunet_weights(ROI)
+    inside = tuple(slice(before, before + length) for (before, _), length in zip(padding, size, strict=True))
+    expected = (total / weight).sigmoid()[inside].numpy() * 255
+    assert np.abs(level(tmp_path / "out") - expected).max() < 0.51
 
 
 def test_an_entry_that_the_network_refers_to_counts(predict, tmp_path):
