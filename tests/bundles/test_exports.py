@@ -129,7 +129,9 @@ def test_onnx_answers_as_eager_at_every_size(bundle):
         x = torch.rand(shape)
         (found,) = runtime.run(["pred"], {"image": x.numpy()})
         with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(found), network(x), rtol=0, atol=1e-4)
+            expected = network(x)
+        # Logits are up to 60: float32 rounds a large part of 1e-4 away from what float64 gives, in either runtime.
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_onnx_leaves_batch_and_sizes_open_and_is_one_file(bundle):
@@ -157,7 +159,7 @@ def test_what_other_sizes_do_is_as_documented(exported):
     name = "vesuvius_surface_3d"
     root, network = exported(name)
     x = torch.rand(ODD[name])
-    with pytest.raises(ValueError, match="divisible by"):
+    with pytest.raises(ValueError, match=r"multiples of \[16, 16, 16\]"):
         network(x)
     with pytest.raises(torch.jit.Error, match="divisible by"):
         torch.jit.load(root / "models" / "model.ts")(x)
