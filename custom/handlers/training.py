@@ -80,7 +80,7 @@ class StepHandlers(HandlerGroup):
 
 @without_effect(
     *("model_dir", "results_dir", "output_dir", "datasets", "resume", "changed_data", "overwrite", "budget_hours"),
-    *("checkpoint_minutes", "val_interval", "remote_copy", "tensorboard", "budget", "checkpoints", "record"),
+    *("checkpoint_minutes", "remote_copy", "tensorboard", "budget", "checkpoints", "record"),
 )
 class RunHandlers(HandlerGroup):
     """The handlers that record, stop and resume a run, in this order; list the group last.
@@ -105,7 +105,6 @@ class RunHandlers(HandlerGroup):
         datasets: the datasets of training and validation, in this order.
         objects: objects with a ``state_dict``, by name, see :class:`Checkpoints`; ``optimizer`` (required) and ``loss``
             are also logged.
-        val_interval: epochs between validations; a warning is logged if the run has fewer epochs.
         changes: handlers to switch off or replace, see :class:`HandlerGroup`.
 
     Raises:
@@ -127,7 +126,6 @@ class RunHandlers(HandlerGroup):
         overwrite: bool = False,
         budget_hours: float | None = None,
         checkpoint_minutes: float = 10.0,
-        val_interval: int = 1,
         **changes: Any,
     ) -> None:
         curves = {"output_dir": results_dir, "optimizer": objects["optimizer"], "evaluator": evaluator}
@@ -135,7 +133,7 @@ class RunHandlers(HandlerGroup):
         cases = {name: dataset.data for name, dataset in zip(("training", "validation"), datasets, strict=True)}
         history = History(**curves)
         self.budget_hours = budget_hours
-        self.val_interval = val_interval
+        self.evaluator = evaluator
         self.checkpoints = Checkpoints(
             folder=f"{model_dir}/checkpoints",
             objects={**objects, "history": history},
@@ -167,11 +165,9 @@ class RunHandlers(HandlerGroup):
             raise DataError.of("resume", "True, with the handler checkpoints switched off", "False, or checkpoints")
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self._warn_without_validation)
+        engine.add_event_handler(Events.COMPLETED, self._warn_without_score)
         super().attach(engine)
 
-    def _warn_without_validation(self, engine: Engine) -> None:
-        epochs = engine.state.max_epochs
-        if epochs < self.val_interval and rank() == 0:
-            text = "val_interval %d: no validation in %d epochs, so only the last weights are saved, not the best"
-            logger.warning(text, self.val_interval, epochs)
+    def _warn_without_score(self, engine: Engine) -> None:
+        if self.evaluator.state.best_metric_epoch < 0 and rank() == 0:
+            logger.warning("no validation gave a score: only the last weights are saved, in model_final.pt")

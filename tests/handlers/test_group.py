@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from ignite.engine.engine import State
 
 import custom.handlers
@@ -76,17 +76,16 @@ def test_resuming_needs_checkpoints(options):
         custom.handlers.RunHandlers(**options, checkpoints=False, resume=True)
 
 
-@pytest.mark.parametrize(("epochs", "warned"), [(3, True), (4, False), (5, False)])
-def test_a_run_without_validation_is_said_at_the_start(options, caplog, epochs, warned):
+@pytest.mark.parametrize(("best_epoch", "warned"), [(-1, True), (1, False), (3, False)])
+def test_a_run_without_a_score_says_that_there_are_no_best_weights(options, caplog, best_epoch, warned):
     engine = Engine(lambda *_: None)
     off = dict.fromkeys(("history", "tensorboard", "final_weights", "budget", "checkpoints", "record"), False)
-    custom.handlers.RunHandlers(**options, **off, val_interval=4).attach(engine)
-    said = []
-    engine.add_event_handler(Events.STARTED, lambda _: said.extend(caplog.messages))
+    options["evaluator"].state = State(best_metric_epoch=best_epoch)
+    custom.handlers.RunHandlers(**options, **off).attach(engine)
     with caplog.at_level(logging.WARNING):
-        engine.run([0], max_epochs=epochs)
-    text = "val_interval 4: no validation in 3 epochs, so only the last weights are saved, not the best"
-    assert [line for line in said if "val_interval" in line] == ([text] if warned else [])
+        engine.run([0], max_epochs=3)
+    text = "no validation gave a score: only the last weights are saved, in model_final.pt"
+    assert [line for line in caplog.messages if "validation" in line] == ([text] if warned else [])
 
 
 @pytest.mark.parametrize("saved", [True, False])
