@@ -1,6 +1,7 @@
 """Automatic mixed precision on any device."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from monai.inferers import SimpleInferer
 from ..configuration import without_effect
 from ..system.gpu import check_gpu
 from .common import PRECISIONS, check_precision, device_of, fast_dtype
+from .narrow_convolutions import NarrowConvolutionsInFloat32
 
 
 @without_effect("device")
@@ -43,7 +45,11 @@ class AutocastInferer(SimpleInferer):
         """Whether a ``GradScaler`` is needed to keep small gradients from underflowing."""
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(device_of(network, inputs).type, dtype=self.dtype, enabled=self.dtype is not None):
+        if self.dtype is None:
+            return _float32(network(inputs, *args, **kwargs))
+        device = device_of(network, inputs).type
+        narrow = NarrowConvolutionsInFloat32() if device == "cpu" else nullcontext()
+        with torch.autocast(device, dtype=self.dtype), narrow:
             return _float32(network(inputs, *args, **kwargs))
 
 

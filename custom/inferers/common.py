@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import DataError
 from ..system.gpu import check_gpu
 from .instance_norm import InstanceNormAsGroupNorm
+from .narrow_convolutions import NarrowConvolutionsInFloat32
 
 ACTIVATIONS: dict[str | None, Callable[[torch.Tensor], torch.Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -50,8 +51,11 @@ def autocast_to(precision: str, device: torch.device) -> Iterator[torch.dtype | 
     if dtype is None:
         yield None
         return
-    on_cpu = device.type == "cpu"
-    with torch.autocast(device.type, dtype=dtype), InstanceNormAsGroupNorm() if on_cpu else nullcontext():
+    with ExitStack() as contexts:
+        contexts.enter_context(torch.autocast(device.type, dtype=dtype))
+        if device.type == "cpu":
+            contexts.enter_context(InstanceNormAsGroupNorm())
+            contexts.enter_context(NarrowConvolutionsInFloat32())
         yield dtype
 
 
