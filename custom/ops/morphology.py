@@ -51,14 +51,19 @@ def ball_offsets(radius: float) -> np.ndarray:
     reach = np.arange(-int(radius), int(radius) + 1)
     offsets = np.stack(np.meshgrid(reach, reach, reach, indexing="ij"), axis=-1).reshape(-1, 3)
     squared = (offsets**2).sum(axis=1)
-    return offsets[np.argsort(squared, kind="stable")][: np.count_nonzero(squared <= radius**2)]
+    return offsets[np.argsort(squared, kind="stable")][: np.count_nonzero(squared <= _squared(radius))]
 
 
 def _lines(radius: float) -> list[tuple[int, int, int]]:
     """The ball as lines along the last axis: (shift along axis 0, along axis 1, half length)."""
     reach = range(-int(radius), int(radius) + 1)
-    inside = [(z, y, radius**2 - z**2 - y**2) for z in reach for y in reach]
-    return [(z, y, math.isqrt(int(rest))) for z, y, rest in inside if rest >= 0]
+    inside = [(z, y, _squared(radius) - z**2 - y**2) for z in reach for y in reach]
+    return [(z, y, math.isqrt(rest)) for z, y, rest in inside if rest >= 0]
+
+
+def _squared(radius: float) -> int:
+    """The largest squared length of an offset within the radius; that of ``sqrt(3)`` is 3, not 2.9999999999999996."""
+    return math.floor(radius**2 + 1e-6)
 
 
 def _widened(mask: np.ndarray, most: int) -> list[np.ndarray]:

@@ -43,6 +43,14 @@ def test_ball_offsets_are_the_ball_from_the_inside_out(radius):
     assert len(offsets) == inside and lengths.max() <= radius
 
 
+@pytest.mark.parametrize(("squared", "count"), [(2, 19), (3, 27), (5, 57), (6, 81)])
+def test_square_roots_are_within_their_own_radius(squared, count):
+    """Their squares may be smaller than the number, as that of sqrt(3) is."""
+    point = np.zeros((7, 7, 7), bool)
+    point[3, 3, 3] = True
+    assert len(ball_offsets(squared**0.5)) == dilate(point, squared**0.5).sum() == count
+
+
 def sheet(thickness=2):
     mask = np.zeros((8, 9, 9), bool)
     mask[3 : 3 + thickness] = True

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from custom.ops.components import betti_numbers, label_components
 from custom.ops.morphology import close
@@ -95,6 +96,17 @@ def test_a_rim_that_jumps_is_left_alone():
     mask &= (y - 22) ** 2 + (x - 20) ** 2 >= 36
     assert label_components(mask)[1] == 1
     assert (patch_holes(mask, max_area=300) == mask).all()
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_components_are_never_joined(radius):
+    """Nor at corners: components are 26-connected."""
+    generator = np.random.default_rng(0)
+    for _ in range(30):
+        mask = ndimage.binary_dilation(generator.random((14, 14, 14)) < 0.01)
+        _, before = ndimage.label(mask, np.ones((3, 3, 3)))
+        _, after = ndimage.label(close_sheets(mask, radius), np.ones((3, 3, 3)))
+        assert after == before
 
 
 def test_nothing_to_do():
