@@ -11,6 +11,7 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from monai.metrics import CumulativeIterationMetric
 
 from ..configuration import without_effect
+from ..errors import DataError
 from ..system.files import dispensable
 from .case_items import Item
 from .case_workers import CaseWorkers
@@ -36,7 +37,8 @@ class CaseMetrics(IgniteMetricHandler):
         workers, timeout_s: see :class:`.case_workers.CaseWorkers`.
 
     Raises:
-        DataError: a volume cannot be scored, its worker was killed, or it takes longer than ``timeout_s``.
+        DataError: a volume cannot be scored, its worker was killed, or it takes longer than ``timeout_s``; the handler
+            has the name of another score than the metric's ``key``, under which tables would show the wrong one.
         CaseError: an unexpected error, with the name of the case.
     """
 
@@ -56,6 +58,9 @@ class CaseMetrics(IgniteMetricHandler):
         self._volumes = 0
 
     def attach(self, engine: Engine, name: str) -> None:  # type: ignore[override]
+        key = getattr(self.metric, "key", name)
+        if name != key and name in self.metric.keys:
+            raise DataError.of(f"key_metric#{name}", f"a metric whose key score is {key}", f"the name {key}")
         super().attach(engine, name)
         engine.state.case_steps = []
         self.workers.prepare(getattr(engine.state, "device", None) or torch.device("cpu"))

@@ -44,7 +44,7 @@ class LiverMetrics(CaseMetric):
         if key not in KEYS:
             raise ValueError(f"key {key!r}: expected one of {', '.join(KEYS)}")
         super().__init__()
-        self.key = key
+        self.key, self.keys = key, KEYS
         self.distances = distances
 
     def measure(self, prediction: torch.Tensor, label: torch.Tensor, name: str) -> dict[str, float]:

@@ -144,6 +144,11 @@ def _sum(item):
     return float(item["pred"].sum())
 
 
+def test_a_score_is_not_shown_under_the_name_of_another():
+    with pytest.raises(DataError, match=r"key_metric#mean_dice: found a metric whose key score is tumor_dice"):
+        CaseMetrics(metric=LiverMetrics(key="tumor_dice")).attach(Engine(lambda *_: None), "mean_dice")
+
+
 def test_few_cases_are_unfinished():
     """Whatever is slow, the main process holds no more than one case beside those of the workers."""
     workers = CaseWorkers(None, workers=1)
