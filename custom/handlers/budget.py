@@ -181,4 +181,4 @@ def _quoted(word: str) -> str:
 def process_age() -> float:
     """Return the seconds since this process was started."""
     started = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-    return float(Path("/proc/uptime").read_text().split()[0]) - started
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started  # /proc/uptime is the container's in some of them

@@ -27,9 +27,11 @@ def free_bytes() -> int | None:
     with suppress(OSError, KeyError, ValueError):
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    with suppress(OSError, ValueError):  # no such file, or the word "max"
-        limit, used = ((_CONTROL_GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        free.append(int(limit) - int(used))
+    with suppress(OSError, KeyError, ValueError):  # no such file, or the word "max"
+        limit, used = (int((_CONTROL_GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        parts = dict(line.split() for line in (_CONTROL_GROUP / "memory.stat").read_text().splitlines())
+        cached = int(parts["inactive_file"]) + int(parts["active_file"])  # files in memory, which give way
+        free.append(limit - used + cached)
     return min(free) if free else None
 
 
