@@ -144,7 +144,7 @@ class _Job(NamedTuple):
 
 def _make_folder(folder: Path) -> Path:
     try:
-        (folder / ".locks").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         found = f"a folder that cannot be made ({error.strerror})"
         raise DataError.of(folder, found, "a cache_dir to write to") from None
@@ -279,9 +279,20 @@ def _lock(folder: Path, *, wait: bool, without_locks: bool) -> Iterator[bool]:
     """Lock a cached volume for this process; yields whether that succeeded.
 
     The kernel releases the lock when the process dies. ``without_locks`` is the result on file systems without locks:
-    there building continues (the final rename is atomic), cleaning does not.
+    there building continues (the final rename is atomic), cleaning does not. In a folder that cannot be written to,
+    cleaning does not succeed, and building raises.
     """
-    with (folder.parent / ".locks" / folder.name).open("a") as file:
+    lock = folder.parent / ".locks" / folder.name
+    try:
+        lock.parent.mkdir(exist_ok=True)
+        file = lock.open("a")
+    except OSError as error:
+        if not without_locks:
+            yield False
+            return
+        found = f"a folder that cannot be written to ({error.strerror})"
+        raise DataError.of(folder.parent, found, "a cache_dir to write to") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             held = True

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -591,7 +592,6 @@ def test_loser_of_a_race_discards_its_work(ct, tmp_path):
 
 def test_leftovers_are_removed_unless_someone_is_at_it(ct, tmp_path):
     import fcntl
-    import socket
 
     (tmp_path / "cache" / ".locks").mkdir(parents=True)
     mine = tmp_path / "cache" / f"a-00000000.partial-{socket.gethostname()}-1"
@@ -606,6 +606,18 @@ def test_leftovers_are_removed_unless_someone_is_at_it(ct, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         make(ct, tmp_path)
     assert [folder.exists() for folder in (mine, busy, elsewhere, old)] == [False, True, True, False]
+
+
+def test_a_complete_cache_needs_no_locks(ct, tmp_path):
+    """As in a folder that others may only read, with what a killed build has left, or without its hidden folders."""
+    complete = make(ct, tmp_path)
+    shutil.rmtree(tmp_path / "cache" / ".locks")
+    (tmp_path / "cache" / f"a-00000000.partial-{socket.gethostname()}-1").mkdir()
+    (tmp_path / "cache" / ".locks").touch()  # no folder, so that no lock can be made in it
+    assert [volume.folder for volume in make(ct, tmp_path)] == [volume.folder for volume in complete]
+    shutil.rmtree(complete[0].folder)
+    with pytest.raises(DataError, match=r"cache: found a folder that cannot be written to \(.*\), expected"):
+        make(ct, tmp_path)
 
 
 def test_reading_keeps_nothing_mapped(ct, tmp_path):
