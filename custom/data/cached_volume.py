@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..ops.contiguous import contiguous
 from ..system.identity import sha256
 from .labels import as_labels
 from .plausibility import Values
@@ -256,7 +257,7 @@ def as_stored(array: np.ndarray, modality: str) -> np.ndarray:
     """Convert to the narrowest type of the modality that represents every value exactly, C-contiguous."""
     kinds = {"scroll": (np.uint8, np.uint16, np.float32), "ct": (np.int16, np.float32)}[modality]
     if modality == "scroll" and array.dtype in kinds[:2]:
-        return np.ascontiguousarray(array)
+        return contiguous(array)
     for kind in kinds:
         limits = np.iinfo(kind) if np.issubdtype(kind, np.integer) else np.finfo(kind)
         if limits.min <= array.min() and array.max() <= limits.max:

@@ -18,6 +18,7 @@ from monai.utils import ensure_tuple
 from nibabel import orientations
 
 from ..errors import DataError
+from ..ops.contiguous import contiguous
 from .dicom import DICOM_SUFFIXES, is_dicom, read_dicom
 from .metaimage import read_metaimage
 from .nifti import open_nifti, read_nifti
@@ -205,5 +206,5 @@ def _check_affine(affine: np.ndarray, path: Path) -> None:
 
 
 def _reoriented(volume: Volume, change: np.ndarray) -> Volume:
-    array = np.ascontiguousarray(orientations.apply_orientation(volume.array, change))
+    array = contiguous(orientations.apply_orientation(volume.array, change))
     return Volume(array, volume.affine @ orientations.inv_ornt_aff(change, volume.array.shape))

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..errors import DataError
 from ..ops.boxes import NONZERO
+from ..ops.contiguous import contiguous
 from ..ops.nnunet_resampling import new_shape, resample, separate_axis
 from .common import ACTIVATIONS, predict_finite, with_metadata_of
 from .sliding_window import SlidingWindow
@@ -115,7 +116,7 @@ class NnunetInferer(SlidingWindow):
         return _Place(tuple(axes), tuple(flips), tuple(float(lengths[axis]) for axis in axes), inside)
 
     def _case(self, volume: np.ndarray, place: "_Place", network: Callable, args, kwargs) -> torch.Tensor:
-        cropped = np.ascontiguousarray(place.of(volume), np.float32)
+        cropped = contiguous(place.of(volume), np.float32)
         target = place.spacing[: 3 - len(self.spacing)] + self.spacing
         shape = new_shape(cropped.shape[1:], place.spacing, target)
         if shape == cropped.shape[1:]:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
-from custom.inferers import SlidingWindow
+from custom.inferers import NnunetInferer, SlidingWindow
 from custom.ops.windows import WindowGrid, even_starts, nnunet_weights
 
 
@@ -79,3 +80,13 @@ def test_a_2d_network_in_bfloat16():
     inferers = [SlidingWindow(roi_size=[1, 16, 16], precision=name) for name in ("bfloat16", "float32")]
     bfloat16, float32 = (inferer(volume, network) for inferer in inferers)
     assert torch.allclose(bfloat16, float32, atol=0.02) and not torch.equal(bfloat16, float32)
+
+
+def test_a_single_slice_with_all_axes_reversed():
+    """Reoriented, it is a view with a negative stride that NumPy calls contiguous."""
+    values = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    image = MetaTensor(values.clone(), affine=torch.diag(torch.tensor([1.0, 1, 1, 1])))
+    image.meta["original_affine"] = torch.diag(torch.tensor([-1.0, -1, -1, 1])).numpy()
+    inferer = NnunetInferer(spacing=[1, 1], roi_size=[1, 8, 8], activation="softmax", precision="float32")
+    found = inferer(image[None], lambda windows: torch.cat([torch.zeros_like(windows), windows], 1))
+    torch.testing.assert_close(found[0, 1].as_tensor(), values.sigmoid()[0])
