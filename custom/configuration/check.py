@@ -26,6 +26,8 @@ _ALWAYS = {"_meta_", "_desc_", "bundle_root", "hypothesis"}
 """Entries that are allowed without a reference: metadata, comments, the bundle's folder, a text for reports."""
 _PARTS = {"_target_", "_disabled_", "_requires_", "_desc_", "_mode_"}
 """Keys of a component that are not arguments."""
+_AT_LEAST_ONE = ("epochs", "steps_per_epoch", "batch_size", "accumulation_steps", "val_interval", "sw_batch_size")
+"""Options that expressions and MONAI's components use, which report other values by their own names, or not at all."""
 logger = logging.getLogger(__name__)
 
 Problem = tuple[str, str, str]
@@ -48,7 +50,7 @@ def check_options(
             applications that parse a configuration themselves may add keys.
 
     Raises:
-        DataError: names the ids and the most similar known ones.
+        DataError: names the ids and the most similar known ones, or the expected values.
     """
     checked = _Checked(parser, workflow)
     strict = workflow is not None if strict is None else strict
@@ -60,6 +62,7 @@ def check_options(
         *checked.unread(strict),
         *checked.arguments(),
         *checked.kinds(),
+        *checked.counts(),
         *checked.device(),
     ):
         problems.setdefault(problem[0], problem)
@@ -97,6 +100,12 @@ class _Checked:
             id = name.removeprefix("--").replace("#", SEPARATOR)
             if name.startswith("--") and (value or following) == "None" and id in self.parser and self.parser[id]:
                 yield id, "None, which MONAI ignores", "'$None', or null in an override file"
+
+    def counts(self) -> Iterator[Problem]:
+        for id in _AT_LEAST_ONE:
+            value = self.config.get(id)
+            if isinstance(value, int) and value < 1:
+                yield id, str(value), "1 or more"
 
     def runs(self) -> Iterator[Problem]:
         """Yield missing entries that are to be run; MONAI ignores a missing initialize and finalize."""

@@ -92,6 +92,8 @@ class Checkpoints:
         self.overwrite = overwrite
         self.changed_data = changed_data
         self.minutes = minutes
+        if keep < 1:
+            raise DataError.of("keep", f"{keep} checkpoints", "1 or more")
         self.keep = keep
         self.volumes = {volume.id: volume for listed in volumes for volume in listed}
         self.results = None if results is None else Path(results)

@@ -105,12 +105,13 @@ class SlidingWindow(Inferer):
         if activation is None and empty_value is not None:
             raise ValueError("empty_value needs an activation: windows left out are predicted with probability 0")
         self.roi_size = tuple(roi_size)
-        self.even = stride or [max(1, n * (1 - share)) for n, share in zip(roi_size, overlap, strict=True)]
+        even = [max(1, n * (1 - share)) for n, share in zip(roi_size, overlap, strict=True)]
+        self.even = even if stride is None else list(stride)
         """(D, H, W) largest distance of windows that are placed ``like_nnunet``, not rounded."""
         if stride is None:  # rounded as in MONAI, except for the floating-point error of 0.9 * 10
             stride = [int(step + 1e-6) for step in self.even]
-        if any(not 0 < step <= length for step, length in zip(stride, roi_size, strict=True)):
-            raise ValueError(f"stride: expected 1 to roi_size, found {tuple(stride)} and {tuple(roi_size)}")
+        if len(stride) != len(roi_size) or any(not 0 < step <= n for step, n in zip(stride, roi_size, strict=True)):
+            raise DataError(f"stride: expected 1 to the window's size {tuple(roi_size)}, found {tuple(stride)}")
         self.stride = tuple(stride)
         """(D, H, W) step between windows, in voxels."""
         self.sw_batch_size = sw_batch_size
@@ -172,7 +173,8 @@ class SlidingWindow(Inferer):
         """Predict a part of a volume that need not fit into memory, and yield it in groups of planes.
 
         Every voxel has the value that it has when the whole volume is predicted; bit for bit if the network's output
-        for a window does not depend on the rest of the batch.
+        for a window does not depend on the rest of the batch (and but for the last bit ``like_nnunet``, which activates
+        blended logits).
 
         Args:
             read: called with ``start`` and ``stop``, returns these planes of the part's padded input, ``(C, stop -

@@ -8,6 +8,7 @@ from monai.networks.blocks import SubpixelUpsample
 from monai.networks.nets import SegResNetDS
 from torch import nn
 
+from ..errors import DataError
 from .sizes import check_sizes
 
 
@@ -69,5 +70,8 @@ class SpaceToDepthSegResNetDS(SegResNetDS):
 
     def forward(self, x: torch.Tensor) -> None | torch.Tensor | list[torch.Tensor]:
         if not torch.jit.is_scripting():
-            check_sizes(list(x.shape[2:]), self.divisors)
+            sizes = list(x.shape[2:])
+            check_sizes(sizes, self.divisors)
+            if sizes == list(self.divisors):  # instance norm needs more than one position at the coarsest level
+                raise DataError.of("the network", f"patches of {sizes}", "a larger size along one of the axes")
         return self._forward(x)

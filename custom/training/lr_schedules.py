@@ -60,6 +60,9 @@ def build_schedule(
             )
         return ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience)
     if name == "one_cycle":
+        if warmup_steps == 1 or total_steps == 1:  # torch divides by the steps after the first
+            found = f"{warmup_steps} of {total_steps} steps"
+            raise DataError.of("lr_scheduler#warmup_steps", found, "'one_cycle' with 0 or 2 or more, of 2 or more")
         rates = [group["lr"] for group in optimizer.param_groups]
         return OneCycleLR(optimizer, rates, total_steps, pct_start=warmup_steps / total_steps if warmup_steps else 0.3)
     if name not in _DECAYS:

@@ -28,7 +28,8 @@ class RandPatchDropoutd(RandItemTransform):
     Args:
         keys: images of equal spatial shape; the same cuboids are blanked in all.
         holes: number of cuboids; the minimum if ``max_holes`` is given.
-        spatial_size: edges of a cuboid in voxels; the minimum if ``max_spatial_size`` is given.
+        spatial_size: edges of a cuboid in voxels; the minimum if ``max_spatial_size`` is given. As in MONAI, the edges
+            of each further cuboid are then drawn from those of the one before to the maximum.
         max_holes: largest number of cuboids.
         max_spatial_size: largest edges.
         fill: ``"mean"`` of the item, or a number.

@@ -75,6 +75,11 @@ def test_several_are_refused_in_one_line():
     assert "epoch: " in message and "learning_rat: " in message
 
 
+@pytest.mark.parametrize("option", ["val_interval", "accumulation_steps", "batch_size", "sw_batch_size"])
+def test_a_count_below_one_is_refused(option):
+    assert refusal(SURFACE, ["train"], **{option: 0}) == f"{option}: found 0, expected 1 or more"
+
+
 @pytest.mark.parametrize("option", ["lr", "key_metric", "_disabled_", "tracking_uri"])
 def test_what_resembles_nothing_is_refused_too(option):
     assert refusal(LIVER, ["inference"], **{option: 1}).startswith(f"{option}: found an option that nothing reads")

@@ -67,5 +67,7 @@ def test_exports(network, volume):
 
 
 def test_a_size_that_is_not_divisible_is_refused(network):
+    with pytest.raises(DataError, match=r"patches of \[8, 8, 8\], expected a larger size along one of the axes"):
+        network.train()(torch.rand(1, 1, 8, 8, 8))
     with pytest.raises(DataError, match=r"slices of \[16, 32, 20\], expected multiples of \[8, 8, 8\]"):
         network(torch.zeros(1, 1, 16, 32, 20))

@@ -87,6 +87,8 @@ def test_goes_on_from_its_state(name, tmp_path):
         ({"warmup_steps": 10}, "warmup_steps: found 10, expected 0 or more, and fewer than the run's 10"),
         ({"total_steps": 0}, "epochs, steps_per_epoch: found a run of 0 steps, expected 1 or more"),
         ({"name": "plateau", "warmup_steps": 1}, "has no warm-up"),
+        ({"name": "one_cycle", "warmup_steps": 1}, "found 1 of 10 steps, expected 'one_cycle' with 0 or 2 or more"),
+        ({"name": "one_cycle", "total_steps": 1}, "found 0 of 1 steps, expected 'one_cycle' with"),
     ],
 )
 def test_refuses(options, message):
