@@ -124,13 +124,18 @@ def _copy_weights(path: Path, bundle: Path) -> None:
 
     from scripts.bundles.weights import read_weights
 
+    from custom.configuration import Configuration
+    from custom.handlers.load_weights import different_settings
     from custom.system.state_dict import misfit
 
     state = read_weights(path)
-    network = ConfigParser(read_json(bundle / "configs" / "inference.json")).get_parsed_content("network_def")
+    parser = ConfigParser(read_json(bundle / "configs" / "inference.json"))
+    network = parser.get_parsed_content("network_def")
     if wrong := misfit(state, network.state_dict()):
         expected = f"those of network_def, {type(network).__name__}; use --variant for the file they were trained with"
         raise DataError.of(path, f"weights of another network ({wrong})", expected)
+    if text := different_settings(path, Configuration(parser).effective()):
+        raise DataError.of(path, f"weights trained with other settings ({text})", "--variant, a file that sets them")
     (bundle / "models").mkdir()
     state = {key: value.detach().contiguous().clone() for key, value in state.items()}
     torch.save(state, bundle / "models" / "model.pt")

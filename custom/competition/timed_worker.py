@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from ..configuration import check_options
+from ..configuration import check_options, settings_with_effect
 from ..data.cases import Case
 from ..errors import find_data_error
 from ..handlers.load_weights import load_weights
@@ -55,7 +55,7 @@ class TimedPredictor:
         parser["device"] = device
         check_options(parser, strict=True)
         self.network = parser.get_parsed_content("network").eval()
-        load_weights(parser.get_parsed_content("checkpoint"), self.network)
+        load_weights(parser.get_parsed_content("checkpoint"), self.network, settings_with_effect(parser))
         self.network.register_forward_pre_hook(self._check_time)
         self.preprocessing = parser.get_parsed_content("preprocessing")
         self.postprocessing = parser.get_parsed_content("postprocessing")

@@ -2,6 +2,6 @@
 
 from .check import check_options
 from .configuration import Configuration, differences
-from .effect import without_effect
+from .effect import settings_with_effect, without_effect
 
-__all__ = ["Configuration", "check_options", "differences", "without_effect"]
+__all__ = ["Configuration", "check_options", "differences", "settings_with_effect", "without_effect"]

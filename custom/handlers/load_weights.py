@@ -1,48 +1,92 @@
 """Loading a network's weights before an engine runs."""
 
-from collections.abc import Sequence
+import json
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 
-from ..configuration import without_effect
+from ..configuration import Configuration, differences, without_effect
 from ..errors import DataError
 from ..system.state_dict import read_state_dict
+from .run_record import RECORD
+
+SHARED = ("normalize", "window", "grey_values", "n_context", "context_mm", "regions")
+"""Settings that must be those of the training, since they decide about the network's input and output."""
+FOLDS = ("fold", "n_folds", "fold_by")
+"""The same for a validation, on volumes that the network has not seen."""
+
+logger = logging.getLogger(__name__)
 
 
 @without_effect()
 class LoadWeights:
     """Loads a flat state dict, such as ``models/model.pt``, into a network when the engine starts.
 
-    Unlike MONAI's ``CheckpointLoader``, it reports a faulty file in one line.
+    Unlike MONAI's ``CheckpointLoader``, it reports a faulty file in one line. With a ``configuration``, it warns if
+    that of the training, in ``run.json`` beside the file, presented the images otherwise or held out other volumes.
 
     Example: ``{"_target_": "custom.handlers.LoadWeights", "path": "models/model.pt", "network": "@network"}``
 
     Args:
         path: the file, or a list: one, or one for each member of a :class:`custom.networks.Ensemble`.
+        configuration: of this run.
 
     Raises:
         DataError: when the engine starts: a file is missing, damaged, or holds weights of another network; the list has
             another length than the ensemble.
     """
 
-    def __init__(self, *, path: str | Sequence[str], network: torch.nn.Module) -> None:
+    def __init__(
+        self, *, path: str | Sequence[str], network: torch.nn.Module, configuration: Configuration | None = None
+    ) -> None:
         self.path = path
         self.network = network
+        self.configuration = configuration
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, lambda _: load_weights(self.path, self.network))
+        engine.add_event_handler(Events.STARTED, self._load)
+
+    def _load(self, _: Engine) -> None:
+        settings = {} if self.configuration is None else self.configuration.effective()
+        load_weights(self.path, self.network, settings)
 
 
-def load_weights(path: str | Path | Sequence[str], network: torch.nn.Module) -> None:
-    """Load ``path`` into ``network``; all keys must match. No code in the file is executed."""
+def load_weights(
+    path: str | Path | Sequence[str], network: torch.nn.Module, settings: Mapping[str, Any] | None = None
+) -> None:
+    """Load ``path`` into ``network``; all keys must match. No code in the file is executed.
+
+    Args:
+        settings: those with effect, to be compared with the training's.
+    """
     files = [path] if isinstance(path, str | Path) else path
     members = [network] if len(files) == 1 else getattr(network, "members", [network])
     if len(files) != len(members):
         raise DataError.of("checkpoint", f"{len(files)} weights files", f"{len(members)}, one for each network")
     for file, member in zip(files, members, strict=True):
         _load_file(Path(file), member)
+        warn_of_different_settings(Path(file), settings or {})
+
+
+def warn_of_different_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Warn of weights whose training presented the images otherwise or held out other volumes."""
+    if text := different_settings(path, settings):
+        logger.warning("%s: trained with other settings (%s): results may be wrong, or scores too high", path, text)
+
+
+def different_settings(path: Path, settings: Mapping[str, Any]) -> str:
+    """Describe which settings differ although they must not from ``run.json`` beside the weights, if it is there."""
+    try:
+        trained = json.loads(path.with_name(RECORD).read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    names = SHARED + FOLDS * (settings.get("subset") == "validation")
+    keys = [key for key in trained if key in settings and key.split("#")[0] in names]
+    return differences({key: trained[key] for key in keys}, {key: settings[key] for key in keys})
 
 
 def _load_file(path: Path, network: torch.nn.Module) -> None:

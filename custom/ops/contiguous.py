@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 
-def contiguous(array: np.ndarray, dtype: DTypeLike = None) -> np.ndarray:
+def contiguous(array: np.ndarray, dtype: DTypeLike | None = None) -> np.ndarray:
     """Return the array in C order with positive strides, copied if necessary.
 
     To NumPy, a view whose reversed axes all have length 1 is contiguous although it has a negative stride, which

@@ -12,9 +12,9 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, ScaleIntensityRanged
 from torch import nn
 
-from ..configuration import check_options
+from ..configuration import check_options, settings_with_effect
 from ..errors import DataError
-from ..handlers.load_weights import load_weights
+from ..handlers.load_weights import load_weights, warn_of_different_settings
 from ..inferers import NnunetInferer, SlidingWindow
 from ..inferers.common import ACTIVATIONS
 from ..networks.ensemble import build_ensemble
@@ -76,6 +76,7 @@ class Bundle:
         for path in paths:
             if not path.is_file():
                 raise DataError.of(path, "no such file", "trained weights (train first, or give --checkpoint)")
+            warn_of_different_settings(path, settings_with_effect(parser))
         return cls(
             json.dumps(parser.get()),
             tuple(str(path.resolve()) for path in paths),

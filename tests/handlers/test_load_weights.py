@@ -1,5 +1,6 @@
 """Weights load whole or are refused by name."""
 
+import json
 import pickle
 
 import pytest
@@ -8,6 +9,7 @@ from ignite.engine import Engine
 
 from custom.errors import DataError
 from custom.handlers import LoadWeights
+from custom.handlers.load_weights import different_settings
 from custom.networks import Ensemble
 
 
@@ -98,3 +100,42 @@ def test_one_file_may_hold_a_whole_ensemble(tmp_path):
     torch.save(source.state_dict(), tmp_path / "model.pt")
     load([str(tmp_path / "model.pt")], target)
     assert torch.equal(source.members[1].bias, target.members[1].bias)
+
+
+class Settings:
+    """Stands for a configuration."""
+
+    def __init__(self, **settings):
+        self.settings = settings
+
+    def effective(self):
+        return self.settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window#0": -100, "fold": 1, "threshold": 0.5}, None),  # a threshold may be another one
+        ({"window#0": -500, "fold": 1}, "window#0: -100, now -500"),
+        ({"subset": "validation", "fold": 0}, "fold: 1, now 0"),
+        ({"subset": "all", "fold": 0}, None),  # of other data
+        ({}, None),
+    ],
+)
+def test_other_settings_than_in_training_give_a_warning(tmp_path, caplog, settings, message):
+    network = torch.nn.Linear(2, 3)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    record = {"settings": {"window#0": -100, "fold": 1, "threshold": 0.4, "learning_rate": 0.1}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    engine = Engine(lambda *_: None)
+    handler = LoadWeights(path=str(tmp_path / "model.pt"), network=network, configuration=Settings(**settings))
+    handler.attach(engine)
+    engine.run([0])
+    expected = f"model.pt: trained with other settings ({message}): results may be wrong, or scores too high"
+    assert (expected in caplog.text) if message else not caplog.text
+
+
+@pytest.mark.parametrize("record", ["", "[]", "{}"])
+def test_a_damaged_record_of_the_training_is_no_obstacle(tmp_path, record):
+    (tmp_path / "run.json").write_text(record)
+    assert different_settings(tmp_path / "model.pt", {"fold": 0}) == ""

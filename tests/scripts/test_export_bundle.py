@@ -19,7 +19,7 @@ from monai.apps.utils import HashCheckError
 from monai.bundle import ConfigParser, download_large_files
 
 from scripts.bundles import archive, documents, vendoring
-from scripts.bundles.configs import check_version
+from scripts.bundles.configs import check_version, read_json
 from scripts.bundles.weights import read_weights
 from scripts.export_bundle import export_bundle
 from scripts.phantoms import write_scrolls
@@ -276,6 +276,18 @@ def test_exported_weights_are_flat_and_the_networks_own(bundle):
     expected = small_network(bundle.name).state_dict()
     assert list(state) == list(expected)
     assert all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+def test_weights_trained_with_other_settings_are_refused(tmp_path):
+    config = read_json(REPOSITORY / "bundles" / "liver_tumor_2d" / "configs" / "inference.json")
+    network = ConfigParser(config).get_parsed_content("network_def")
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    (tmp_path / "run.json").write_text(json.dumps({"settings": {"window#0": -500, "context_mm": 5.0}}))
+    with pytest.raises(DataError, match=r"found weights trained with other settings \(window#0: -500, now -100\), "):
+        export_bundle("liver_tumor_2d", output=str(tmp_path / "dist"), weights=str(tmp_path / "model.pt"))
+    (tmp_path / "wide.json").write_text(json.dumps({"window": [-500, 200]}))
+    options = {"weights": str(tmp_path / "model.pt"), "variant": str(tmp_path / "wide.json")}
+    assert export_bundle("liver_tumor_2d", output=str(tmp_path / "dist"), **options).is_file()
 
 
 def test_weights_of_another_network_are_refused_before_anything_is_written(tmp_path):
