@@ -103,7 +103,8 @@ def test_training_and_inference_see_the_same(name):
     train = ConfigParser(ConfigParser.load_config_file(configs / "train.json"))
     inference = ConfigParser(ConfigParser.load_config_file(configs / "inference.json"))
     # an activation in place saves memory in inference, but makes copies for the backward pass of the 3-D network
-    assert inference["network_def"] == {key: value for key, value in train["network_def"].items() if key != "act"}
+    in_place = {"act": ["relu", {"inplace": True}]} if "act" in train["network_def"] else {}
+    assert inference["network_def"] == {**train["network_def"], **in_place}
     assert train["validate#inferer"] == "@inferer"
     assert inference["preprocessing#transforms"][-1] == "@normalize"
     assert inference["postprocessing#transforms"][0] == train["validate#postprocessing#transforms"][0]
@@ -189,3 +190,17 @@ def test_every_knob_is_documented(name):
         keys = list(json.loads((configs / f"{file}.json").read_text()))
         knobs = set(keys[: keys.index("network_def")]) - {"imports", "hypothesis"}
         assert knobs <= documented, sorted(knobs - documented)
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_training_and_inference_scale_grey_values_alike_whatever_their_type(name):
+    """The cache has whole numbers, inference floating-point ones; the lower end of uint8 must not wrap."""
+    option = "window" if name == "liver_tumor_2d" else "grey_values"
+    image = torch.tensor([[5, 200]], dtype=torch.uint8)
+    found = []
+    for file, given in (("train", image), ("inference", image.float())):
+        parser = ConfigParser()
+        parser.read_config(REPOSITORY / "bundles" / name / "configs" / f"{file}.json")
+        parser[option] = [10, 255]
+        found.append(parser.get_parsed_content("normalize")({"image": given})["image"])
+    assert torch.equal(*found) and found[0][0, 0] <= found[0][0, 1]
