@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from .run_record import RECORD
 
 SHARED = ("normalize", "window", "grey_values", "n_context", "context_mm", "regions")
 """Settings that must be those of the training, since they decide about the network's input and output."""
-FOLDS = ("fold", "n_folds", "fold_by")
-"""The same for a validation, on volumes that the network has not seen."""
+NETWORK = "network_def"
+OF_TRAINING = {"_target_", "encoder_weights", "pretrained", "inplace", "deep_supervision"}
+"""Arguments of a network that may differ after the training."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,8 @@ class LoadWeights:
     """Loads a flat state dict, such as ``models/model.pt``, into a network when the engine starts.
 
     Unlike MONAI's ``CheckpointLoader``, it reports a faulty file in one line. With a ``configuration``, it warns if
-    that of the training, in ``run.json`` beside the file, presented the images otherwise or held out other volumes.
+    that of the training, in ``run.json`` beside the file, presented the images otherwise, or if volumes of a validation
+    were in the training.
 
     Example: ``{"_target_": "custom.handlers.LoadWeights", "path": "models/model.pt", "network": "@network"}``
 
@@ -50,9 +52,13 @@ class LoadWeights:
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._load)
 
-    def _load(self, _: Engine) -> None:
+    def _load(self, engine: Engine) -> None:
         settings = {} if self.configuration is None else self.configuration.effective()
         load_weights(self.path, self.network, settings)
+        if settings.get("subset") == "validation":
+            cases = {case["id"] for case in engine.data_loader.dataset.data}  # type: ignore[attr-defined]
+            for file in _files(self.path):
+                warn_of_trained_cases(file, cases)
 
 
 def load_weights(
@@ -63,30 +69,50 @@ def load_weights(
     Args:
         settings: those with effect, to be compared with the training's.
     """
-    files = [path] if isinstance(path, str | Path) else path
+    files = _files(path)
     members = [network] if len(files) == 1 else getattr(network, "members", [network])
     if len(files) != len(members):
         raise DataError.of("checkpoint", f"{len(files)} weights files", f"{len(members)}, one for each network")
     for file, member in zip(files, members, strict=True):
-        _load_file(Path(file), member)
-        warn_of_different_settings(Path(file), settings or {})
+        _load_file(file, member)
+        warn_of_different_settings(file, settings or {})
 
 
 def warn_of_different_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Warn of weights whose training presented the images otherwise or held out other volumes."""
+    """Warn of weights whose training presented the images otherwise."""
     if text := different_settings(path, settings):
-        logger.warning("%s: trained with other settings (%s): results may be wrong, or scores too high", path, text)
+        logger.warning("%s: trained with other settings (%s): results may be wrong", path, text)
+
+
+def warn_of_trained_cases(path: Path, cases: Collection[str]) -> None:
+    """Warn of weights that were trained on cases which are to validate them."""
+    trained = [case["id"] for case in _record(path).get("cases", {}).get("training", []) if case["id"] in cases]
+    if trained:
+        found = f"{len(trained)} of {len(cases)} cases, among them {trained[0]}"
+        logger.warning("%s: trained on cases that are evaluated (%s): scores are too high", path, found)
 
 
 def different_settings(path: Path, settings: Mapping[str, Any]) -> str:
-    """Describe which settings differ although they must not from ``run.json`` beside the weights, if it is there."""
+    """Describe which :data:`SHARED` settings differ from those of the training, if these are known."""
+    trained = _record(path).get("settings", {})
+    keys = [key for key in trained if key in settings and key.split("#")[0] in SHARED]
+    if any(key.startswith(NETWORK) for key in settings):  # an argument that is absent now has its default
+        keys += [key for key in trained if key.startswith(NETWORK) and not OF_TRAINING & set(key.split("#"))]
+    trained, settings = ({key: given[key] for key in keys if key in given} for given in (trained, settings))
+    return differences(trained, settings)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """Read ``run.json`` beside the weights; empty if it is not there or not readable."""
     try:
-        trained = json.loads(path.with_name(RECORD).read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-    names = SHARED + FOLDS * (settings.get("subset") == "validation")
-    keys = [key for key in trained if key in settings and key.split("#")[0] in names]
-    return differences({key: trained[key] for key in keys}, {key: settings[key] for key in keys})
+        record = json.loads(path.with_name(RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _files(path: str | Path | Sequence[str]) -> list[Path]:
+    return [Path(file) for file in ([path] if isinstance(path, str | Path) else path)]
 
 
 def _load_file(path: Path, network: torch.nn.Module) -> None:

@@ -10,11 +10,12 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 
-from custom.configuration import check_options
+from custom.configuration import check_options, settings_with_effect
 from custom.configuration.check import _Checked
 from custom.configuration.references import References
 from custom.configuration.renamed import RENAMED
 from custom.errors import DataError, find_data_error
+from custom.handlers.load_weights import different_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIVER, SURFACE = "liver_tumor_2d", "vesuvius_surface_3d"
@@ -279,6 +280,20 @@ def combinations():
 @pytest.mark.parametrize(("bundle", "names"), combinations(), ids=str)
 def test_every_combination_of_the_bundles_files_passes(bundle, names):
     start(bundle, names)
+
+
+@pytest.mark.parametrize(("bundle", "names"), [c for c in combinations() if c[1][0] == "train"], ids=str)
+def test_inference_has_the_settings_of_the_training(bundle, names, tmp_path):
+    """With the same override files there is no warning."""
+    folder = REPOSITORY / "bundles" / bundle / "configs"
+
+    def effective(first):
+        parser = ConfigParser()
+        parser.read_config([str(folder / f"{name}.json") for name in [first, *names[1:]] if name != "evaluate"])
+        return settings_with_effect(parser)
+
+    (tmp_path / "run.json").write_text(json.dumps({"settings": effective("train")}, default=str))
+    assert different_settings(tmp_path / "model.pt", effective("inference")) == ""
 
 
 @pytest.mark.parametrize("bundle", [LIVER, SURFACE])
