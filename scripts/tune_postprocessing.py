@@ -183,7 +183,7 @@ def _read_probability(path: str | os.PathLike) -> np.ndarray:
             array = np.load(path)
         except (OSError, ValueError, EOFError) as error:
             raise DataError.of(path, f"an unreadable file ({error})", "a NumPy array") from None
-        array = array[0] if array.ndim == 4 else array
+        array = array[-1] if array.ndim == 4 else array  # the surface's channel is the last
     if array.dtype == np.uint8 or (array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1):
         return array
     found = f"{array.dtype} values from {array.min()} to {array.max()}"

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.cases import Case
-from ..data.labels import as_labels, whole_numbers
+from ..data.labels import as_labels
 from ..data.nifti_geometry import nifti_affine
 from ..data.volumes import NIFTI_SUFFIXES, TIFF_SUFFIXES, read_shape, read_volume, suffix
 from ..data.writing import write_volume
@@ -98,7 +98,7 @@ def write_liver(
 
     def rows(description: str) -> Iterator[tuple[str, np.ndarray]]:
         for name, path in tqdm(volumes.items(), desc=description, unit="volume", disable=None):
-            mask = whole_numbers(read_volume(path).array, path) > 0
+            mask = as_labels(read_volume(path).array, (0, 1, 2), path) > 0
             for index in range(mask.shape[2]):
                 plane = mask[:, :, index]
                 yield _fill(id_template, name, index + first_slice), plane.T if transpose else plane

@@ -68,7 +68,11 @@ def _check_same_shape(prediction: Path, predicted: tuple[int, ...], label: Path,
 def _read_pair(prediction: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:
     predicted, present = read_volume(prediction).array, read_volume(label).array
     _check_same_shape(prediction, predicted.shape, label, present.shape)
-    return whole_numbers(predicted, prediction), as_labels(present, (0, 1, IGNORE_LABEL), label)
+    predicted = whole_numbers(predicted, prediction)
+    if len(values := np.unique(predicted[predicted != 0])) > 2:  # a label has two, surface and ignored
+        shown = ", ".join(f"{value:g}" for value in values[:5])
+        raise DataError.of(prediction, f"{len(values)} values apart from 0 ({shown} ...)", "a mask, no probabilities")
+    return predicted, as_labels(present, (0, 1, IGNORE_LABEL), label)
 
 
 def _scrolls(labels: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type, convert_to_numpy, convert_to_tensor
 
+from ..errors import DataError
 from ..ops.components import SIX, fill_cavities, hysteresis, remove_small
 from ..ops.diffusion import diffuse_along_sheets
 from ..ops.morphology import plug_pinholes
@@ -52,6 +53,7 @@ class PostprocessSurfaced(MapTransform):
         max_cavity_voxels: largest enclosed cavity (6-connected background) that is filled; None for any size.
 
     Raises:
+        DataError: a threshold is outside of [0, 1].
         ValueError: an input does not have four dimensions.
     """
 
@@ -73,6 +75,11 @@ class PostprocessSurfaced(MapTransform):
         max_cavity_voxels: int | None = 0,
     ) -> None:
         super().__init__(keys)
+        for name, value in (("low", threshold_low), ("high", threshold_high)):
+            if not 0 <= value <= 1:
+                raise DataError.of(f"threshold_{name}", str(value), "a probability from 0 to 1")
+        if not 0 <= split_threshold <= 1:
+            raise DataError.of("split_threshold", str(split_threshold), "a probability from 0 to 1")
         self.diffusion_steps = diffusion_steps
         split = [value for value in (*_TENTHS, split_threshold) if threshold_low < value <= split_threshold]
         self.thresholds = sorted({threshold_low, max(threshold_low, threshold_high), *split})

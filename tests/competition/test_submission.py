@@ -95,6 +95,9 @@ def test_probabilities_are_refused(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.full((3, 3, 3), 0.3, np.float32), np.eye(4)), tmp_path / "volume-1.nii")
     with pytest.raises(DataError, match=r"volume-1.nii: found label values 0.3, expected whole numbers"):
         write_liver(str(tmp_path), output=str(tmp_path / "submission.csv"))
+    nibabel.save(nibabel.Nifti1Image(np.full((3, 3, 3), 7, np.uint8), np.eye(4)), tmp_path / "volume-1.nii")
+    with pytest.raises(DataError, match=r"volume-1.nii: found label values 7, expected only 0, 1, 2"):
+        write_liver(str(tmp_path), output=str(tmp_path / "submission.csv"))
 
 
 @pytest.fixture

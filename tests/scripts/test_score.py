@@ -103,6 +103,10 @@ def test_a_missing_prediction_ends_the_command_with_one_line(folders):
         (lambda p, t: (p / "10.tif").unlink(), "no prediction"),
         (lambda p, t: write_volume(p / "0.tif", prediction()[1:], np.eye(4)), r"shape \(11, 14, 16\)"),
         (lambda p, t: write_volume(t / "0.tif", label() * 3, np.eye(4)), "label values 0, 3, 6, expected only 0, 1, 2"),
+        (
+            lambda p, t: write_volume(p / "0.tif", prediction() * np.arange(16, dtype=np.uint8), np.eye(4)),
+            "a mask, no pro",
+        ),
         (lambda p, t: (p / "0.tif").write_bytes((p / "0.tif").read_bytes()[:200]), "0.tif"),
         (lambda p, t: [file.unlink() for file in t.iterdir()], "no volume"),
         (lambda p, t: p.rename(p.with_name("elsewhere")), "no such folder"),

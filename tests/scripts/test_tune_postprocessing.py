@@ -39,7 +39,7 @@ def folders(tmp_path):
     (tmp_path / "probabilities").mkdir()
     for case in (0, 1):
         write_volume(tmp_path / "labels" / f"{case}.tif", label(), np.eye(4))
-    np.save(tmp_path / "probabilities" / "0.npy", probability(0)[None])
+    np.save(tmp_path / "probabilities" / "0.npy", np.stack([1 - probability(0), probability(0)]))
     write_volume(tmp_path / "probabilities" / "1.tif", np.rint(probability(1) * 255).astype(np.uint8), np.eye(4))
     return str(tmp_path / "probabilities"), str(tmp_path / "labels")
 

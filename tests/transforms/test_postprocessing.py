@@ -3,6 +3,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from custom.errors import DataError
 from custom.ops.components import betti_numbers, label_components
 from custom.transforms.postprocessing import PostprocessSurfaced
 
@@ -165,3 +166,10 @@ def test_diffusion_closes_a_gap_before_the_threshold(scale):
     probability[0, 5:8, 15, 15] = 0
     mask = PostprocessSurfaced("pred", diffusion_steps=4)({"pred": probability})["pred"]
     assert (mask == sheet()).all()
+
+
+@pytest.mark.parametrize("option", ["threshold_low", "threshold_high", "split_threshold"])
+@pytest.mark.parametrize("value", [50, 1.01, -0.1])
+def test_a_threshold_that_is_no_probability_is_refused(option, value):
+    with pytest.raises(DataError, match=rf"{option}: found {value}, expected a probability from 0 to 1"):
+        PostprocessSurfaced("pred", **{option: value})
