@@ -62,13 +62,18 @@ def _trained(python: Path, name: str, folder: Path, *, size: int, steps: int) ->
     from scripts.nnunet.cases import CASES, write_phantoms
 
     case, listed = CASES[name], folder / "images.json"
+    options = {"size": size, "steps": steps}
     if not listed.is_file():
         shutil.rmtree(folder, ignore_errors=True)
         images = write_phantoms(case, folder, size=size)
-        options = {"folder": str(folder), "steps": steps, "folds": case.folds}
-        _run([str(python), str(REFERENCE), "train"], options | case.plan(), folder)
-        listed.write_text(json.dumps(images))
-    return json.loads(listed.read_text())
+        job = {"folder": str(folder), "steps": steps, "folds": case.folds}
+        _run([str(python), str(REFERENCE), "train"], job | case.plan(), folder)
+        listed.write_text(json.dumps({"images": images, **options}))
+    made = json.loads(listed.read_text())
+    images = made.pop("images")
+    if made != options:
+        raise DataError.of(listed, f"a model with other options ({made})", f"{options}, or another --work")
+    return images
 
 
 def _predict(python: Path, name: str, folder: Path, images: list[str]) -> None:

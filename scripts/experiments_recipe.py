@@ -14,7 +14,9 @@ from scripts.nnunet.cases import ARMS, DATASET, write_dataset, write_images
 from scripts.phantoms.layouts import HELD_OUT
 from scripts.reports.runs import spread
 
+from custom.configuration import differences
 from custom.data import find_cases
+from custom.errors import DataError
 from custom.handlers.panels import draw_panel
 from custom.system.files import write_json, write_whole
 
@@ -39,8 +41,8 @@ def experiment(
     loss and optimizer. Patches (48^3, or slices of 96 x 96), batch size (2, or 8), and volumes are the same for all.
     The number of steps follows from the time of a step, which is measured first. Predictions are not post-processed:
     threshold 0.5, no test-time augmentation. Finished trainings are not repeated: the same command continues after an
-    interruption, and shows all arms in the folder. The first volume of each set is drawn with its errors as a PNG in
-    the training's folder.
+    interruption, and shows all arms in the folder; other options for the same arm and seed are refused. The first
+    volume of each set is drawn with its errors as a PNG in the training's folder.
 
     Example: OMP_NUM_THREADS=1 python scripts/experiments_recipe.py --arms default,exp001 --seconds 1200
 
@@ -61,15 +63,35 @@ def experiment(
     for arm in chosen(arms, known):
         for seed in seeds:
             folder = out / arm / f"seed_{seed}"
-            if not (folder / "result.json").exists():
+            options = {"seconds": seconds, "steps": steps, "overrides": _overrides(problem, arm)}
+            if not _is_finished(folder, options):
                 if arm == NNUNET:
                     done, used = _train_nnunet(problem, nnunet, seed, seconds, data, folder)
                 else:
                     done, used = _train_arm(problem, arm, seed, seconds, steps, data, folder)
                 draw_first(problem, data, folder)
-                result = {"steps": done, "seconds": used, "scores": _scores(problem, data, folder)}
+                result = {"steps": done, "seconds": used, "scores": _scores(problem, data, folder), "options": options}
                 write_json(folder / "result.json", result)
     print(f"\n{table(problem, out)}\n\nEverything lies in {out}")
+
+
+def _overrides(problem: Problem, arm: str) -> list[Any]:
+    files = [] if arm == NNUNET else [problem.small, problem.arms / f"{arm}.json"]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def _is_finished(folder: Path, options: Mapping[str, Any]) -> bool:
+    """Whether a training is finished.
+
+    Raises:
+        DataError: it was made with other options.
+    """
+    file = folder / "result.json"
+    if not file.exists():
+        return False
+    if text := differences(json.loads(file.read_text(encoding="utf-8")).get("options", options), options):
+        raise DataError.of(file, f"a training with other options ({text})", "the same, or another --output")
+    return True
 
 
 def _phantoms(problem: Problem, folder: Path) -> dict[str, Path]:
@@ -112,6 +134,10 @@ def _train_arm(
     if steps is None:
         few = train(FEW, "calibration")
         step = (train(MANY, "calibration") - few) / (MANY - FEW)
+        if step <= 0:
+            raise DataError.of(
+                "the time of a step", f"{step:.3g} s", "more than 0; other work disturbs it: give --steps"
+            )
         steps = max(1, round((seconds - few) / step))
     used = train(steps, "full")
     shared = folder / "shared.json"
@@ -126,9 +152,12 @@ def _train_arm(
 
 def _shared(problem: Problem, arm: str) -> dict[str, Any]:
     """The overrides of an arm that inference needs as well."""
-    files = (problem.small, problem.arms / f"{arm}.json")
-    changed = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return {key: value for file in changed for key, value in file.items() if key.startswith(problem.shared_keys)}
+    return {
+        key: value
+        for file in _overrides(problem, arm)
+        for key, value in file.items()
+        if key.startswith(problem.shared_keys)
+    }
 
 
 def _train_nnunet(

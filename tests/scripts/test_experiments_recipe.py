@@ -12,7 +12,9 @@ from matplotlib.image import imread
 
 from scripts.experiments.commands import children_seconds
 from scripts.experiments.problems import PROBLEMS
-from scripts.experiments_recipe import draw_first, table
+from scripts.experiments_recipe import _is_finished, draw_first, table
+
+from custom.errors import DataError
 
 SCROLL, LIVER = PROBLEMS["vesuvius_surface_3d"], PROBLEMS["liver_tumor_2d"]
 SCORES = {"score": 0.5, "toposcore": 0.1, "surface_dice": 0.8, "voi_score": 0.6}
@@ -76,3 +78,12 @@ ARMS = [(problem, path) for problem in PROBLEMS.values() for path in [*problem.a
 def test_arms_change_what_train_json_has(problem, path):
     train = json.loads((problem.bundle / "configs" / "train.json").read_text())
     assert {key.split("#")[0] for key in json.loads(path.read_text())} <= train.keys()
+
+
+def test_a_finished_training_with_other_options_is_refused(tmp_path):
+    options = {"seconds": 1200, "steps": None, "overrides": [{"network_def#init_filters": 8}]}
+    assert not _is_finished(tmp_path, options)
+    (tmp_path / "result.json").write_text(json.dumps({"steps": 9, "options": options}))
+    assert _is_finished(tmp_path, options)
+    with pytest.raises(DataError, match=r"result.json: found a training with other options \(seconds: 1200, now 5\)"):
+        _is_finished(tmp_path, {**options, "seconds": 5})
