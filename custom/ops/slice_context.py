@@ -29,7 +29,7 @@ def context_offsets(n_context: int, context_mm: float | None = None, spacing_mm:
         raise DataError(f"context_mm must be positive, found {context_mm}")
     if spacing_mm is None or not (spacing_mm > 0 and math.isfinite(spacing_mm)):
         raise ValueError(f"context in mm needs the distance between slices in mm, found {spacing_mm}")
-    above = [math.floor(k * context_mm / spacing_mm + 0.5) for k in range(1, n_context + 1)]
+    above = [math.floor(k * context_mm / spacing_mm + 0.5 + 1e-4) for k in range(1, n_context + 1)]
     return [-offset for offset in reversed(above)] + [0, *above]
 
 

@@ -33,7 +33,7 @@ def even_starts(size: int, roi: int, step: float) -> list[int]:
         size: length of the axis, at least ``roi``.
         step: largest distance between windows; the actual one is the largest that ends at the border.
     """
-    gaps = math.ceil((size - roi) / step)
+    gaps = math.ceil((size - roi) / step - 1e-6)  # the step may be 100 * (1 - 0.8)
     return [round((size - roi) / gaps * index) for index in range(gaps + 1)] if gaps else [0]
 
 

@@ -12,7 +12,13 @@ from custom.ops.windows import WindowGrid, even_starts, nnunet_weights
 
 @pytest.mark.parametrize(
     ("size", "roi", "step", "starts"),
-    [(110, 64, 32, [0, 23, 46]), (64, 64, 32, [0]), (65, 64, 32, [0, 1]), (12, 5, 2.5, [0, 2, 5, 7])],
+    [
+        (110, 64, 32, [0, 23, 46]),
+        (64, 64, 32, [0]),
+        (65, 64, 32, [0, 1]),
+        (12, 5, 2.5, [0, 2, 5, 7]),
+        (140, 100, 100 * (1 - 0.8), [0, 20, 40]),
+    ],
 )
 def test_windows_are_spread_evenly(size, roi, step, starts):
     assert even_starts(size, roi, step) == starts

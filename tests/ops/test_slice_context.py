@@ -1,5 +1,6 @@
 """The rule for neighbouring slices against tables made by hand."""
 
+import numpy as np
 import pytest
 
 from custom.ops.slice_context import context_offsets, slice_neighbours
@@ -14,6 +15,7 @@ from custom.ops.slice_context import context_offsets, slice_neighbours
         (0, 3.0, 1.0, [0]),
         (1, 5.0, 1.0, [-5, 0, 5]),
         (2, 5.0, 2.0, [-5, -3, 0, 3, 5]),  # 2.5 slices: halves go away from the middle
+        (2, 5.0, float(np.float32(0.8)), [-13, -6, 0, 6, 13]),  # as a NIfTI file has 0.8
         (2, 3.0, 2.5, [-2, -1, 0, 1, 2]),  # 1.2 and 2.4 slices
         (2, 1.0, 1.5, [-1, -1, 0, 1, 1]),  # 0.67 and 1.33 slices
         (1, 1.0, 5.0, [0, 0, 0]),  # slices too far apart: the nearest is the slice itself
