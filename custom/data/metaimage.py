@@ -37,6 +37,8 @@ _DECISIVE = _KNOWN - {"ID", "ParentID", "Name", "Comment", "Color", "ElementData
 _ANOTHER = rf"({'|'.join(sorted(_DECISIVE))})\s*[=:]"
 _ALIKE = 0.75
 """Similarity to a known name above which a field is considered damaged; other unknown fields are allowed."""
+_OF_NIFTI = {"toffset"}
+"""The same, but allowed: ITK copies the fields of a NIfTI header."""
 _UNCHANGED = (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0))
 """Intensity scaling, which must be the identity; ITK silently ignores it."""
 
@@ -111,7 +113,7 @@ def _fields(content: bytes, path: Path) -> tuple[dict[str, str], int]:
             continue
         match = _LINE.fullmatch(line)
         key = _SYNONYMS.get(match[1], match[1]) if match else ""
-        if match and key not in _KNOWN and (known := nearest(key, _KNOWN, _ALIKE)):
+        if match and key not in _KNOWN | _OF_NIFTI and (known := nearest(key, _KNOWN, _ALIKE)):
             raise DataError.of(path, f"a header with the field {key!r}", known)
         if match is None or key in fields:
             found = f"a header with the line {line[:40]!r}" + (", the second of its kind" if match else "")

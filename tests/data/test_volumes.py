@@ -95,6 +95,13 @@ def test_itk_formats_agree_with_nifti(tmp_path, itk, ending, dtype):
     np.testing.assert_allclose(ours.affine, theirs.affine, atol=1e-5)
 
 
+def test_the_fields_that_itk_copies_from_nifti_are_no_damage(tmp_path, itk):
+    itk.imwrite(itk.image_from_array(numbered()), str(tmp_path / "a.nii"))
+    itk.imwrite(itk.imread(str(tmp_path / "a.nii")), str(tmp_path / "a.mha"))
+    assert b"toffset" in (tmp_path / "a.mha").read_bytes()
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.mha").array, read_volume(tmp_path / "a.nii").array)
+
+
 def test_type_that_itk_wheels_lack(tmp_path, itk):
     # int64, written by hand: a raw NRRD is a text header, an empty line and the voxels.
     array = numbered((4, 5, 6), np.int64) - 7
