@@ -58,7 +58,7 @@ def _mean_scores(run: Run, goals: dict[str, float]) -> list[dict[str, str]]:
                 **row,
                 **{name: f"{found[name]:.3f}" for name in ("mean", "lowest", "highest")},
                 "cases": str(len(values)),
-                "goal": "" if goal is None else f"{goal:.2f}",
+                "goal": "" if goal is None else f"{goal:g}",
                 "met": "" if goal is None else "met" if found["mean"] >= goal else "missed",
             }
         )

@@ -101,7 +101,7 @@ def test_page_and_table(request, runs, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     row = next(line.split() for line in done.stdout.splitlines() if line.startswith("held_out"))
-    assert row == ["held_out", "dice", "0.600", "0.500", "0.700", "2", "0.60", "met"]
+    assert row == ["held_out", "dice", "0.600", "0.500", "0.700", "2", "0.6", "met"]
     text = file.read_text()
     assert text.count("data:image/png;base64,") == 2  # curves of one run, a panel of the other
     assert "b&lt;i&gt;" in text and "b<i>" not in text
