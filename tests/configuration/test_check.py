@@ -333,7 +333,10 @@ def test_every_documented_command_passes(path, command):
     for bundle in () if multi else bundles:
         known = json.loads((REPOSITORY / f"bundles/{bundle}/configs/{names[0]}.json").read_text())
         if all(key.split("#")[0] in known or key in ("checkpoint", "threads", "bundle_root") for key in options):
-            start(bundle, names, run_id=run_id, **options | {"bundle_root": f"bundles/{bundle}"})
+            flow = start(bundle, names, run_id=run_id, **options | {"bundle_root": f"bundles/{bundle}"})
+            if "patch_size" in options:  # the default network's sizes are not those of its variants
+                divisors = flow.parser.get_parsed_content("network_def").divisors
+                assert not any(size % divisor for size, divisor in zip(options["patch_size"], divisors, strict=True))
 
 
 def test_references_of_all_forms():
