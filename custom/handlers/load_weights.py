@@ -56,7 +56,8 @@ class LoadWeights:
         settings = {} if self.configuration is None else self.configuration.effective()
         load_weights(self.path, self.network, settings)
         if settings.get("subset") == "validation":
-            cases = {case["id"] for case in engine.data_loader.dataset.data}  # type: ignore[attr-defined]
+            data = getattr(engine.data_loader.dataset, "data", [])  # type: ignore[attr-defined]
+            cases = {case["id"] for case in data if "id" in case}  # other lists of cases may have no ids
             for file in _files(self.path):
                 warn_of_trained_cases(file, cases)
 
@@ -86,7 +87,8 @@ def warn_of_different_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
 def warn_of_trained_cases(path: Path, cases: Collection[str]) -> None:
     """Warn of weights that were trained on cases which are to validate them."""
-    trained = [case["id"] for case in _record(path).get("cases", {}).get("training", []) if case["id"] in cases]
+    training = _record(path).get("cases", {}).get("training", [])
+    trained = [case["id"] for case in training if case.get("id") in cases]
     if trained:
         found = f"{len(trained)} of {len(cases)} cases, among them {trained[0]}"
         logger.warning("%s: trained on cases that are evaluated (%s): scores are too high", path, found)

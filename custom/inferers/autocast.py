@@ -45,11 +45,9 @@ class AutocastInferer(SimpleInferer):
         """Whether a ``GradScaler`` is needed to keep small gradients from underflowing."""
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self.dtype is None:
-            return _float32(network(inputs, *args, **kwargs))
-        device = device_of(network, inputs).type
-        narrow = NarrowConvolutionsInFloat32() if device == "cpu" else nullcontext()
-        with torch.autocast(device, dtype=self.dtype), narrow:
+        device, casts = device_of(network, inputs).type, self.dtype is not None
+        narrow = NarrowConvolutionsInFloat32() if casts and device == "cpu" else nullcontext()
+        with torch.autocast(device, dtype=self.dtype, enabled=casts), narrow:
             return _float32(network(inputs, *args, **kwargs))
 
 

@@ -75,11 +75,14 @@ class PostprocessSurfaced(MapTransform):
         max_cavity_voxels: int | None = 0,
     ) -> None:
         super().__init__(keys)
-        for name, value in (("low", threshold_low), ("high", threshold_high)):
+        thresholds = {
+            "threshold_low": threshold_low,
+            "threshold_high": threshold_high,
+            "split_threshold": split_threshold,
+        }
+        for name, value in thresholds.items():
             if not 0 <= value <= 1:
-                raise DataError.of(f"threshold_{name}", str(value), "a probability from 0 to 1")
-        if not 0 <= split_threshold <= 1:
-            raise DataError.of("split_threshold", str(split_threshold), "a probability from 0 to 1")
+                raise DataError.of(name, str(value), "a probability from 0 to 1")
         self.diffusion_steps = diffusion_steps
         split = [value for value in (*_TENTHS, split_threshold) if threshold_low < value <= split_threshold]
         self.thresholds = sorted({threshold_low, max(threshold_low, threshold_high), *split})
